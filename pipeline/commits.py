@@ -1,0 +1,97 @@
+"""Commit first, then publish: how parts come into a store so that a kill at any moment loses nothing.
+
+A part is one file (usually Parquet) of a store. Its record is written to `_commits/` first, then the file
+appears under its final name in one atomic step. So whatever a glob sees is complete and on record, and a
+record whose file is missing, or has another size, is work still to do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.identity import digest
+from pipeline.storage import Location
+
+COMMITS = "_commits"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The record of one committed file.
+
+    `name` is its path inside the store, `cells` what it answers (see captioning), `detail` what a stage adds.
+    """
+
+    name: str
+    rows: int
+    errors: int
+    bytes: int
+    digest: str
+    cells: tuple[str, ...] = ()
+    seconds: float = 0.0
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a record or a manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Part:
+        """The inverse of `to_json`."""
+        return cls(**{**data, "cells": tuple(data["cells"])})
+
+
+class CommitLog:
+    """The committed parts of one store (a folder)."""
+
+    def __init__(self, folder: Location) -> None:
+        self.folder = folder
+
+    def commit(
+        self,
+        name: str,
+        data: bytes,
+        *,
+        rows: int,
+        errors: int = 0,
+        cells: Sequence[str] = (),
+        seconds: float = 0.0,
+        detail: Mapping[str, Any] | None = None,
+    ) -> Part:
+        """Record a part, then publish it. Committing the same name again replaces the part."""
+        part = Part(name, rows, errors, len(data), digest(data), tuple(cells), round(seconds, 3), dict(detail or {}))
+        self._record(name).write(json.dumps(part.to_json(), indent=1).encode())
+        (self.folder / name).write(data)
+        return part
+
+    def parts(self) -> dict[str, Part]:
+        """All published parts by name. Records are read in parallel: on object stores each is one request."""
+        sizes = {self._relative(file): size for file, size in self.folder.files(recursive=True)}
+        records = [file for file, _ in (self.folder / COMMITS).files(".json", recursive=True)]
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            loaded = list(pool.map(self._load, records))
+        return {part.name: part for part in loaded if part is not None and sizes.get(part.name) == part.bytes}
+
+    def get(self, name: str) -> Part | None:
+        """The part of this name if it is published."""
+        record = self._record(name)
+        part = self._load(record) if record.exists() else None
+        file = self.folder / name
+        return part if part is not None and file.exists() and file.size() == part.bytes else None
+
+    def _record(self, name: str) -> Location:
+        return self.folder / COMMITS / f"{name}.json"
+
+    def _relative(self, file: Location) -> str:
+        return file.uri.removeprefix(self.folder.uri).lstrip("/")
+
+    @staticmethod
+    def _load(record: Location) -> Part | None:
+        try:
+            return Part.from_json(json.loads(record.read()))
+        except (ValueError, TypeError, KeyError):
+            return None  # a torn or foreign record counts as none: its part is made again

@@ -1,0 +1,146 @@
+"""Typed configuration: frozen sections, YAML files, `a.b=c` overrides and messages that name the key.
+
+Every stage owns a `Section`. What a field does to results decides its kind: a field marked `operational`
+(workers, batch sizes of inference, addresses) never enters a fingerprint, every other field does.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+
+SectionT = TypeVar("SectionT", bound="Section")
+
+
+class Section(BaseModel):
+    """A frozen group of settings that knows no keys but its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def operational(default: Any = ..., *, default_factory: Any = None, **constraints: Any) -> Any:
+    """Declare a field that changes how fast or where work is done, and never what comes out of it."""
+    extra: dict[str, Any] = {"operational": True}
+    if default_factory is not None:
+        return Field(default_factory=default_factory, json_schema_extra=extra, **constraints)
+    return Field(default, json_schema_extra=extra, **constraints)
+
+
+def semantic(value: Any) -> Any:
+    """The part of a section that decides its results, as plain JSON data."""
+    if isinstance(value, BaseModel):
+        return {
+            name: semantic(getattr(value, name))
+            for name, field in type(value).model_fields.items()
+            if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("operational"))
+        }
+    if isinstance(value, Mapping):
+        return {str(key): semantic(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [semantic(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def load_yaml(path: str | Path) -> dict[str, Any]:
+    """Read one YAML mapping; an unreadable or malformed file is a `ConfigError` that names it."""
+    try:
+        text = Path(path).read_text(encoding="utf8")
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror or error}") from error
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds a {type(data).__name__}, expected a mapping of keys to values")
+    return data
+
+
+def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `data` with each `a.b=value` set; values are read as YAML."""
+    result = _copy(data)
+    for override in overrides:
+        key, separator, raw = override.partition("=")
+        names = key.strip().split(".")
+        if not separator or not all(names):
+            raise ConfigError(f"override {override!r} is not of the form section.key=value")
+        try:
+            value = yaml.safe_load(raw)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+        node = result
+        for name in names[:-1]:
+            child = node.get(name)
+            if child is None:
+                child = node[name] = {}
+            if not isinstance(child, dict):
+                raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
+            node = child
+        node[names[-1]] = value
+    return result
+
+
+def merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
+    """Deep-merge two mappings; `update` wins, lists are replaced whole."""
+    result = _copy(base)
+    for key, value in update.items():
+        current = result.get(key)
+        result[key] = merge(current, value) if isinstance(current, dict) and isinstance(value, Mapping) else value
+    return result
+
+
+def build(model: type[SectionT], data: Mapping[str, Any], source: str = "configuration") -> SectionT:
+    """Validate `data` as `model`; every problem is named with its key, what was found and what was expected."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = [_explain(model, problem) for problem in error.errors()]
+        head = f"{source}: " if len(problems) == 1 else f"{source} has {len(problems)} problems:\n  "
+        raise ConfigError(head + "\n  ".join(problems)) from error
+
+
+def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location) or "the whole"
+    if problem["type"] == "missing":
+        return f"'{key}' is missing: add it to the configuration"
+    if problem["type"] == "extra_forbidden":
+        known = sorted(_fields_at(model, problem["loc"][:-1]))
+        close = difflib.get_close_matches(location[-1], known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known) or 'none'}"
+        return f"unknown key '{key}': {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{key}' is {problem['input']!r}: {message[:1].lower()}{message[1:]}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> set[str]:
+    """Names of the fields of the section that `location` leads to; unions contribute all their members."""
+    models: list[type[BaseModel]] = [model]
+    for part in location:
+        following: list[type[BaseModel]] = []
+        for current in models:
+            field = current.model_fields.get(str(part))
+            following += _models_in(field.annotation) if field is not None else []
+        models = following or models
+    return {name for current in models for name in current.model_fields}
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in getattr(annotation, "__args__", ()) for found in _models_in(argument)]

@@ -1,0 +1,51 @@
+"""Content identities: the same content has the same name on every machine, in every run and in any order.
+
+File positions break when a data set is downloaded again; hashes of content do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+ID_LENGTH = 32  # hexadecimal digits; 128 bits make an accidental collision among billions of captions negligible
+
+
+def digest(value: Any) -> str:
+    """Hash plain JSON data (or bytes); the order of mapping keys does not matter, that of lists does."""
+    data = value if isinstance(value, bytes) else canonical(value).encode()
+    return hashlib.sha256(data).hexdigest()[:ID_LENGTH]
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no white space: one text for one value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def image_id(data: bytes) -> str:
+    """Identity of a picture: the hash of its stored (encoded) bytes."""
+    return digest(data)
+
+
+def caption_id(
+    image: str,
+    prompt: str,
+    model: str,
+    revision: str,
+    sampling: Mapping[str, Any],
+    max_pixels: int | None,
+    sample_index: int = 0,
+) -> str:
+    """Identity of a caption: everything that was asked, of what, and how.
+
+    `prompt` is the rendered text. `sample_index` counts samples of the same question; a regeneration round
+    raises it. `max_pixels` is the image cap before the engine.
+    """
+    return digest([image, prompt, model, revision, dict(sampling), max_pixels, sample_index])
+
+
+def fingerprint(stage: str, version: int, config: Any, inputs: Mapping[str, str]) -> str:
+    """Identity of a stage's result: its semantic config, its hand-raised version and its inputs' digests."""
+    return digest({"stage": stage, "version": version, "config": config, "inputs": dict(inputs)})

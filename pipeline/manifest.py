@@ -1,0 +1,66 @@
+"""A manifest says what one run of a stage produced: a selection of committed parts, and where they came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pipeline.commits import Part
+from pipeline.errors import StoreError
+from pipeline.identity import digest
+from pipeline.storage import Location
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The result of a stage, by fingerprint.
+
+    `store` is the URI of the folder that part names are relative to; `inputs` maps every input to its digest;
+    `counts` are figures for people and reports; `detail` is what downstream stages need beside the parts
+    (ingest: shard locations; caption: the selected cells; train: the runs).
+    """
+
+    stage: str
+    fingerprint: str
+    version: int
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    store: str
+    parts: tuple[Part, ...]
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    created_at: str = ""
+    seconds: float = 0.0
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content; downstream fingerprints depend on it."""
+        return digest({"parts": sorted((part.name, part.digest) for part in self.parts), "detail": self.detail})
+
+    def location(self, part: Part) -> Location:
+        """Where a part lies."""
+        return Location.of(self.store) / part.name
+
+    def select(self, prefix: str) -> tuple[Part, ...]:
+        """The parts whose name starts with `prefix`, in name order."""
+        return tuple(sorted((p for p in self.parts if p.name.startswith(prefix)), key=lambda p: p.name))
+
+    def to_bytes(self) -> bytes:
+        """JSON text of the manifest."""
+        return json.dumps({**asdict(self), "digest": self.digest}, indent=1, ensure_ascii=False).encode()
+
+    @classmethod
+    def load(cls, location: Location) -> Manifest:
+        """Read a manifest; a damaged one is named."""
+        try:
+            data = json.loads(location.read())
+            data.pop("digest")
+            parts = tuple(Part.from_json(part) for part in data.pop("parts"))
+            return cls(**{**data, "parts": parts, "warnings": tuple(data["warnings"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise StoreError(
+                f"the manifest {location} is damaged ({error}); delete it and run the stage again"
+            ) from error

@@ -1,0 +1,149 @@
+"""The stage contract: a function of (config section, input manifests) to an output manifest.
+
+A stage runs alone, on one machine, without an orchestrator. What it reads and what it leaves behind are
+manifests; whether it has to run at all is decided here, from fingerprints, before any heavy import.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.commits import Part
+from pipeline.config import Section, semantic
+from pipeline.errors import MissingInputError
+from pipeline.identity import fingerprint
+from pipeline.manifest import Manifest
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage is given: its section, its inputs, where to put things, and what `flows` hands in.
+
+    `services` carries work of other packages (a caption scorer, an evaluation during training) as callables,
+    so that packages need not import each other.
+    """
+
+    config: Any
+    inputs: Mapping[str, Manifest]
+    workspace: Workspace
+    fingerprint: str
+    retry_failed: bool = False
+    services: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage gives back; `store` is the folder that part names are relative to."""
+
+    store: str
+    parts: Sequence[Part]
+    counts: Mapping[str, Any] = field(default_factory=dict)
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+def _nothing(_: Any) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the pipeline.
+
+    `version` is raised by hand when the code's results change. `external` gives digests of what the stage
+    reads from outside the workspace (source images, benchmark data), so that a change there is noticed.
+    `run` imports heavy libraries inside.
+    """
+
+    name: str
+    version: int
+    upstream: tuple[str, ...]
+    config: type[Section]
+    run: Callable[[StageRun], Outcome]
+    external: Callable[[Any], Mapping[str, str]] = _nothing
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Where a stage stands under the current config."""
+
+    stage: Stage
+    config: Section
+    inputs: Mapping[str, Manifest]
+    missing: tuple[str, ...]  # upstream stages without a result under this config
+    fingerprint: str | None  # None while an input is missing
+    manifest: Manifest | None  # None: there is work to do
+
+    @property
+    def done(self) -> bool:
+        """Whether the result is there."""
+        return self.manifest is not None
+
+
+def resolve(stages: Sequence[Stage], configs: Mapping[str, Section], workspace: Workspace) -> dict[str, Resolution]:
+    """Look up every stage's result under the current config. `stages` come in order, upstream first."""
+    found: dict[str, Resolution] = {}
+    for stage in stages:
+        found[stage.name] = _resolve_one(stage, configs[stage.name], found, workspace)
+    return found
+
+
+def _resolve_one(stage: Stage, config: Section, found: Mapping[str, Resolution], workspace: Workspace) -> Resolution:
+    inputs = {name: m for name in stage.upstream if (m := found[name].manifest) is not None}
+    missing = tuple(name for name in stage.upstream if name not in inputs)
+    if missing:
+        return Resolution(stage, config, inputs, missing, None, None)
+    identity = fingerprint(stage.name, stage.version, semantic(config), _input_digests(stage, config, inputs))
+    return Resolution(stage, config, inputs, (), identity, workspace.manifest(stage.name, identity))
+
+
+def _input_digests(stage: Stage, config: Section, inputs: Mapping[str, Manifest]) -> dict[str, str]:
+    return {**{name: manifest.digest for name, manifest in inputs.items()}, **stage.external(config)}
+
+
+def execute(
+    resolution: Resolution,
+    workspace: Workspace,
+    *,
+    retry_failed: bool = False,
+    services: Mapping[str, Any] | None = None,
+) -> Manifest:
+    """Run a stage if its result is not there (or failed rows are to be retried), and publish its manifest.
+
+    Raises `MissingInputError`, naming the command to run first, if an upstream result is missing.
+    """
+    stage = resolution.stage
+    if resolution.missing:
+        first = resolution.missing[0]
+        raise MissingInputError(
+            f"stage '{stage.name}' needs the result of '{first}' under this configuration, and there is none in "
+            f"{workspace.root}; run it first: holism {first} CONFIG"
+        )
+    if resolution.manifest is not None and not retry_failed:
+        return resolution.manifest
+    assert resolution.fingerprint is not None
+    started = time.monotonic()
+    outcome = stage.run(
+        StageRun(resolution.config, resolution.inputs, workspace, resolution.fingerprint, retry_failed, services or {})
+    )
+    manifest = Manifest(
+        stage=stage.name,
+        fingerprint=resolution.fingerprint,
+        version=stage.version,
+        config=semantic(resolution.config),
+        inputs=_input_digests(stage, resolution.config, resolution.inputs),
+        store=outcome.store,
+        parts=tuple(outcome.parts),
+        counts=dict(outcome.counts),
+        detail=dict(outcome.detail),
+        warnings=tuple(outcome.warnings),
+        created_at=datetime.now(UTC).isoformat("T", "milliseconds"),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    workspace.save(manifest)
+    return manifest
