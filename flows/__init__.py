@@ -1,0 +1,1 @@
+"""Ordering the stages: the `holism` command, the Prefect flow and its deployments."""

@@ -112,17 +112,19 @@ def execute(
     *,
     retry_failed: bool = False,
     services: Mapping[str, Any] | None = None,
+    command: str = "holism {stage} CONFIG",
 ) -> Manifest:
     """Run a stage if its result is not there (or failed rows are to be retried), and publish its manifest.
 
-    Raises `MissingInputError`, naming the command to run first, if an upstream result is missing.
+    Raises `MissingInputError`, naming the command to run first (`command` with the stage's name filled in), if an
+    upstream result is missing.
     """
     stage = resolution.stage
     if resolution.missing:
         first = resolution.missing[0]
         raise MissingInputError(
             f"stage '{stage.name}' needs the result of '{first}' under this configuration, and there is none in "
-            f"{workspace.root}; run it first: holism {first} CONFIG"
+            f"{workspace.root}; run it first: {command.format(stage=first)}"
         )
     if resolution.manifest is not None and not retry_failed:
         return resolution.manifest

@@ -1,0 +1,139 @@
+"""The `holism` command.
+
+Argument parsing and the question whether there is anything to do use no heavy library, so `--help`, `status`
+and a run with nothing to do answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipeline.errors import HolismError
+
+STAGE_HELP = {
+    "ingest": "index images from a folder, WebDataset tars or a URL list",
+    "caption": "have vision-language models write captions",
+    "curate": "clean, reject, diversify; make the training bundles",
+    "train": "train the multi-branch CLIP",
+    "evaluate": "measure it and write the report",
+}
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status (0 well, 2 a user error, 130 interrupted)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.handler(options) or 0)
+    except HolismError as error:
+        print(f"holism: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("\nholism: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="holism",
+        description="Many captions per image, a multi-branch CLIP trained on them, measured.",
+        epilog="Stages: ingest → caption → curate → train → evaluate. See README.md.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = _command(commands, "run", "run all stages that have work to do", _run)
+    run.add_argument("--stages", metavar="A,B", help="only these stages, for example caption,curate")
+    _add_run_options(run)
+    for name, text in STAGE_HELP.items():
+        stage = _command(commands, name, text, _run)
+        stage.set_defaults(stages=name)
+        _add_run_options(stage)
+
+    _command(commands, "status", "say what is done, what is stale and why", _status)
+    _command(commands, "plan", "say what a run would do and why", _plan)
+    browse = _command(commands, "browse", "look at the images and their captions in a browser", _browse)
+    browse.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    browse.add_argument("--port", type=int, default=8808, help="port to listen on (default: %(default)s)")
+    serve = _command(commands, "serve", "start a local Prefect server and serve the deployments", _serve)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=4200, help="port of the Prefect server (default: %(default)s)")
+    doctor = commands.add_parser("doctor", help="check what is installed and what this machine offers")
+    doctor.set_defaults(handler=_doctor)
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, text: str, handler: object) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.add_argument("config", nargs="?", default="holism.yaml", help="configuration file (default: %(default)s)")
+    command.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE", help="override one setting"
+    )
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--wait", action="store_true", help="wait for another run that holds the workspace")
+    command.add_argument("--retry-failed", action="store_true", help="try rows again that ended in an error")
+
+
+def _run(options: argparse.Namespace) -> int:
+    from flows.run import Session
+    from flows.status import figures
+
+    session = Session.open(options.config, options.overrides)
+    names = [name.strip() for name in options.stages.split(",")] if options.stages else None
+    if not options.retry_failed and not session.needs_work(names):
+        print(f"nothing to do: {', '.join(names or STAGE_HELP)} up to date in {session.workspace.root}")
+        return 0
+    from flows.stages import select
+
+    with session.hold(wait=options.wait):
+        for stage in select(names):
+            manifest, fresh = session.run(stage.name, retry_failed=options.retry_failed)
+            print(f"{stage.name}: {'done' if fresh else 'up to date'}: {figures(manifest)}", flush=True)
+            for warning in manifest.warnings:
+                print(f"{stage.name}: warning: {warning}", file=sys.stderr, flush=True)
+    return 0
+
+
+def _status(options: argparse.Namespace) -> None:
+    from flows.run import Session
+    from flows.status import status
+
+    print(status(Session.open(options.config, options.overrides)))
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from flows.run import Session
+    from flows.status import plan
+
+    print(plan(Session.open(options.config, options.overrides)))
+
+
+def _browse(options: argparse.Namespace) -> None:
+    from captioning.browse.app import serve
+    from flows.run import Session
+
+    serve(Session.open(options.config, options.overrides).workspace, options.host, options.port)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from flows.run import Session
+    from flows.serve import serve
+
+    serve(Session.open(options.config, options.overrides), options.host, options.port)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from flows.doctor import doctor
+
+    report, healthy = doctor()
+    print(report)
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""The whole configuration: one section per stage, in one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from captioning.config import CaptionConfig
+from captioning.curate.config import CurateConfig
+from evaluation.config import EvaluateConfig
+from flows.stages import STAGES
+from pipeline.config import Section, apply_overrides, build, load_yaml, operational
+from pipeline.ingest.config import IngestConfig
+from training.config import TrainConfig
+
+
+class FlowConfig(Section):
+    """How Prefect treats a stage's task."""
+
+    retries: int = operational(1, ge=0, description="runs of a failed stage after the first; user errors never retry")
+    retry_delay_seconds: float = operational(10.0, ge=0)
+    timeout_hours: float | None = operational(None, gt=0, description="a stage that takes longer fails")
+
+
+class HolismConfig(Section):
+    """Everything a run needs."""
+
+    workspace: str = operational(description="folder or URI (s3://, gs://) that keeps all results")
+    ingest: IngestConfig
+    caption: CaptionConfig = Field(default_factory=CaptionConfig)
+    curate: CurateConfig = Field(default_factory=CurateConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    flow: FlowConfig = Field(default_factory=FlowConfig)
+
+    def sections(self) -> Mapping[str, Section]:
+        """The stages' sections by stage name."""
+        return {stage.name: getattr(self, stage.name) for stage in STAGES}
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> HolismConfig:
+    """Read, override and validate a configuration file; every problem is a `ConfigError` that names the key."""
+    data = apply_overrides(load_yaml(path), overrides)
+    return build(HolismConfig, data, source=str(path))

@@ -1,0 +1,55 @@
+"""Running stages one after the other. The command line and the Prefect flow both stand on `Session`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from flows.config import HolismConfig, load_config
+from flows.stages import STAGES, select
+from pipeline.manifest import Manifest
+from pipeline.stage import Resolution, execute, resolve
+from pipeline.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Session:
+    """A configuration, where it came from, and the workspace it works in."""
+
+    path: str
+    overrides: tuple[str, ...]
+    config: HolismConfig
+    workspace: Workspace
+
+    @classmethod
+    def open(cls, path: str, overrides: Sequence[str] = ()) -> Session:
+        """Read and validate the configuration."""
+        config = load_config(path, overrides)
+        return cls(path, tuple(overrides), config, Workspace(config.workspace))
+
+    def resolve(self) -> dict[str, Resolution]:
+        """Where every stage stands now."""
+        return resolve(STAGES, self.config.sections(), self.workspace)
+
+    def command(self, verb: str) -> str:
+        """The command that runs `verb` under this very configuration."""
+        return " ".join(["holism", verb, self.path, *(f"--set {item}" for item in self.overrides)])
+
+    def needs_work(self, stages: Sequence[str] | None) -> bool:
+        """Whether any of these stages has something to do."""
+        found = self.resolve()
+        return not all(found[stage.name].done for stage in select(stages))
+
+    def run(self, stage: str, *, retry_failed: bool = False) -> tuple[Manifest, bool]:
+        """Run one stage unless its result is there. Returns its manifest and whether work was done."""
+        resolution = self.resolve()[stage]
+        fresh = not resolution.done or retry_failed
+        manifest = execute(resolution, self.workspace, retry_failed=retry_failed, command=self.command("{stage}"))
+        return manifest, fresh
+
+    @contextmanager
+    def hold(self, *, wait: bool = False) -> Iterator[None]:
+        """Hold the workspace's lock."""
+        with self.workspace.lock(wait=wait):
+            yield

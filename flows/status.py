@@ -1,0 +1,99 @@
+"""What is done, what is stale and why, and what a run would do: read from manifests alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flows.run import Session
+from pipeline.config import semantic
+from pipeline.manifest import Manifest
+from pipeline.progress import duration
+from pipeline.stage import Resolution
+
+MAX_DIFFERENCES = 4
+
+
+def status(session: Session) -> str:
+    """A line per stage: done, stale (with the reasons) or never run."""
+    lines = [f"workspace {session.workspace.root}"]
+    resolutions = session.resolve()
+    for name, resolution in resolutions.items():
+        lines.append(f"  {name:9} {_state(session, resolution)}")
+        if resolution.manifest is not None:
+            lines += [f"  {'':9} warning: {warning}" for warning in resolution.manifest.warnings]
+    return "\n".join(lines)
+
+
+def plan(session: Session) -> str:
+    """What `holism run` would do, and why."""
+    lines = []
+    for name, resolution in session.resolve().items():
+        if resolution.done:
+            lines.append(f"  {name:9} nothing to do")
+        else:
+            lines.append(f"  {name:9} would run: {_why(session, resolution)}")
+    return "\n".join(lines)
+
+
+def _state(session: Session, resolution: Resolution) -> str:
+    manifest = resolution.manifest
+    if manifest is not None:
+        return (
+            f"done    {manifest.created_at[:16].replace('T', ' ')}, {duration(manifest.seconds)}: {figures(manifest)}"
+        )
+    stale = bool(session.workspace.manifests(resolution.stage.name))
+    return f"{'stale' if stale else 'not run':7} {_why(session, resolution)}"
+
+
+def figures(manifest: Manifest, most: int = 6) -> str:
+    """The plain figures of a manifest's counts, in one line."""
+    plain = {key: value for key, value in manifest.counts.items() if isinstance(value, (int, float, str))}
+    shown = [f"{key.replace('_', ' ')} {_number(value)}" for key, value in list(plain.items())[:most]]
+    return ", ".join(shown) or "no figures"
+
+
+def _number(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def _why(session: Session, resolution: Resolution) -> str:
+    if resolution.missing:
+        return f"waits for {' and '.join(resolution.missing)}"
+    earlier = session.workspace.manifests(resolution.stage.name)
+    if not earlier:
+        return "it never ran in this workspace"
+    return "; ".join(_differences(earlier[0], resolution)) or "its result under this configuration is gone"
+
+
+def _differences(earlier: Manifest, resolution: Resolution) -> list[str]:
+    """How the newest result of a stage differs from what the current configuration asks for."""
+    found = []
+    if earlier.version != resolution.stage.version:
+        found.append(f"the stage's version went from {earlier.version} to {resolution.stage.version}")
+    changes = list(_changes(earlier.config, semantic(resolution.config)))
+    found += changes[:MAX_DIFFERENCES]
+    if len(changes) > MAX_DIFFERENCES:
+        found.append(f"and {len(changes) - MAX_DIFFERENCES} more settings")
+    for name, manifest in resolution.inputs.items():
+        if earlier.inputs.get(name) != manifest.digest:
+            found.append(f"its input '{name}' has changed")
+    for name, value in resolution.stage.external(resolution.config).items():
+        if earlier.inputs.get(name) != value:
+            found.append(f"what it reads from outside has changed ({name})")
+    return found
+
+
+def _changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in sorted({*old, *new}):
+            yield from _changes(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield f"{path} was {_short(old)} and is {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
