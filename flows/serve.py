@@ -1,0 +1,106 @@
+"""A local Prefect server with the deployments served beside it.
+
+holism serve configs/demo.yaml        then, in another shell:
+export PREFECT_API_URL=http://127.0.0.1:4200/api
+prefect deployment run holism/full --watch
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flows.run import Session
+from flows.stages import NAMES
+from pipeline.errors import ConfigError, EngineError
+
+START_SECONDS = 90.0
+
+
+def serve(session: Session, host: str, port: int) -> None:
+    """Start a Prefect server on `host`:`port` and serve the deployments until interrupted."""
+    url = f"http://{host}:{port}/api"
+    _check_port(host, port, url)
+    _quiet_prefect(url)
+    with _server(host, port, url):
+        from flows.flow import holism  # reads PREFECT_API_URL when imported
+
+        config = str(Path(session.path).resolve())
+        presets: dict[str, list[str] | None] = {"full": None, **{name: [name] for name in NAMES}}
+        deployments = [
+            holism.to_deployment(
+                name=name,
+                parameters={"config": config, "stages": stages, "overrides": list(session.overrides)},
+                description=f"the stage {name}" if stages else "all stages: " + " → ".join(NAMES),
+            )
+            for name, stages in presets.items()
+        ]
+        print(
+            f"Prefect runs at http://{host}:{port}; in another shell:\n\n"
+            f"  export PREFECT_API_URL={url}\n"
+            f"  prefect deployment run holism/full --watch\n\n"
+            f"Deployments: {', '.join(f'holism/{name}' for name in presets)}. Stop with Ctrl-C.",
+            flush=True,
+        )
+        from prefect import serve as serve_deployments
+
+        serve_deployments(*deployments, print_starting_message=False)
+
+
+def _quiet_prefect(url: str) -> None:
+    """Point this process and its children at our server; telemetry stays off unless somebody asked for it."""
+    os.environ["PREFECT_API_URL"] = url
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def _check_port(host: str, port: int, url: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            reason = error.strerror
+        else:
+            return
+    who = "a Prefect server already answers there" if _healthy(url) else f"another program has it ({reason})"
+    raise ConfigError(f"port {port} on {host} cannot be used: {who}; stop it, or choose another: --port {port + 1}")
+
+
+def _healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError, ValueError):
+        return False
+
+
+@contextmanager
+def _server(host: str, port: int, url: str) -> Iterator[None]:
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not _healthy(url):
+            if process.poll() is not None:
+                raise EngineError(
+                    f"the Prefect server ended with status {process.returncode}; see why: {' '.join(command[1:])}"
+                )
+            if time.monotonic() > deadline:
+                raise EngineError(f"the Prefect server did not answer at {url} within {START_SECONDS:.0f} s")
+            time.sleep(0.5)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
