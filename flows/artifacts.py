@@ -48,9 +48,8 @@ def summary(manifest: Manifest) -> str:
         "| figure | value |",
         "| --- | --- |",
     ]
-    lines += [
-        f"| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in manifest.counts.items() if _plain(value)
-    ]
+    plain = {key: value for key, value in manifest.counts.items() if isinstance(value, (int, float, str))}
+    lines += [f"| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in plain.items()]
     lines += ["", *(f"- warning: {_cell(warning)}" for warning in manifest.warnings)]
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed
+from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from flows.artifacts import publish
@@ -20,18 +20,21 @@ from flows.stages import select
 from flows.status import figures
 from pipeline.errors import HolismError
 
+USER_ERROR = "UserError"
+
 
 def _is_worth_retrying(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
     """A wrong configuration or unreadable input stays wrong however often it is tried."""
-    return not isinstance(state.data, HolismError) and not isinstance(
-        getattr(state.data, "exception", None), HolismError
-    )
+    return not (isinstance(state.data, State) and state.data.name == USER_ERROR)
 
 
 @task(persist_result=False, cache_policy=NO_CACHE, retry_condition_fn=_is_worth_retrying)
-def run_stage(session: Session, stage: str, retry_failed: bool) -> Any:
-    """Run one stage and publish what it did as artifacts."""
-    manifest, fresh = session.run(stage, retry_failed=retry_failed)
+def run_stage(session: Session, stage: str, retry_failed: bool) -> State[Any]:
+    """Run one stage and publish what it did as artifacts. A user's error is a failed state, not a traceback."""
+    try:
+        manifest, fresh = session.run(stage, retry_failed=retry_failed)
+    except HolismError as error:
+        return Failed(name=USER_ERROR, message=str(error))
     publish(manifest)
     for warning in manifest.warnings:
         get_run_logger().warning("%s: %s", stage, warning)
@@ -46,7 +49,7 @@ def holism(
     overrides: list[str] | None = None,
     retry_failed: bool = False,
     wait: bool = False,
-) -> None:
+) -> State[Any]:
     """Run the pipeline: images in, captions, a trained CLIP and a report out.
 
     Args:
@@ -56,15 +59,28 @@ def holism(
         retry_failed: try rows again that ended in an error.
         wait: wait for another run that holds the workspace.
     """
-    session = Session.open(config, overrides or ())
-    chosen = select(stages or None)
+    try:
+        session = Session.open(config, overrides or ())
+        with session.hold(wait=wait):
+            return _run_stages(session, stages, retry_failed)
+    except HolismError as error:
+        return Failed(name=USER_ERROR, message=str(error))
+
+
+def _run_stages(session: Session, stages: list[str] | None, retry_failed: bool) -> State[Any]:
     settings = session.config.flow
-    with session.hold(wait=wait):
-        for stage in chosen:
-            run_stage.with_options(
-                name=stage.name,
-                task_run_name=stage.name,
-                retries=settings.retries,
-                retry_delay_seconds=settings.retry_delay_seconds,
-                timeout_seconds=settings.timeout_hours * 3600 if settings.timeout_hours else None,
-            )(session, stage.name, retry_failed)
+    states = []
+    for stage in select(stages or None):
+        state = run_stage.with_options(
+            name=stage.name,
+            task_run_name=stage.name,
+            retries=settings.retries,
+            retry_delay_seconds=settings.retry_delay_seconds,
+            timeout_seconds=settings.timeout_hours * 3600 if settings.timeout_hours else None,
+        )(session, stage.name, retry_failed, return_state=True)
+        states.append(state)
+        if not state.is_completed():
+            return Failed(message=f"{stage.name}: {state.message}")
+    if all(state.name == "Cached" for state in states):
+        return Completed(name="Cached", message="nothing to do")
+    return Completed(message="; ".join(str(state.message) for state in states))
