@@ -1,0 +1,175 @@
+"""The towers against open_clip's, and what each isolation lets through."""
+
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.errors import ConfigError
+from training.branches import class_mask
+from training.config import Isolation
+from training.model import HolisticCLIP, resolve_architecture, warm_start
+
+SLOTS = ("detail", "style", "nouns")
+ISOLATIONS: tuple[Isolation, ...] = ("none", "tokens", "full", "paper")
+
+
+@pytest.fixture
+def image_BCSS() -> Tensor:
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def make(architecture: dict[str, Any], slots: tuple[str, ...], isolation: Isolation) -> HolisticCLIP:
+    torch.manual_seed(1)
+    return HolisticCLIP(architecture, slots, isolation).eval()
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_one_branch_is_open_clip(
+    tiny_architecture: dict[str, Any], image_BCSS: Tensor, isolation: Isolation, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    plain = open_clip.CLIP(**tiny_architecture).eval()
+    torch.save(plain.state_dict(), tmp_path / "clip.pt")
+    model = make(tiny_architecture, ("image",), isolation)
+    warm_start(model, tmp_path / "clip.pt")
+    text = open_clip.SimpleTokenizer(context_length=32)(["a red star", "two small boats on a calm sea"])
+    branch_BD = model.encode_branches(image_BCSS, normalize=False)[:, 0]
+    torch.testing.assert_close(branch_BD, plain.encode_image(image_BCSS))
+    torch.testing.assert_close(model.encode_image(image_BCSS), plain.encode_image(image_BCSS, normalize=True))
+    torch.testing.assert_close(model.encode_text(text), plain.encode_text(text))
+    trimmed = text[:, : int((text != 0).sum(dim=1).max())]
+    assert trimmed.shape[1] < 32
+    torch.testing.assert_close(model.encode_text(trimmed), plain.encode_text(text))
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_split_attention_equals_one_masked_attention(
+    tiny_architecture: dict[str, Any], image_BCSS: Tensor, isolation: Isolation
+) -> None:
+    """open_clip's own blocks under the whole (L, L) mask give the same branches."""
+    model = make(tiny_architecture, SLOTS, isolation)
+    vit, H = model.visual, len(SLOTS)
+    length = H + 16
+    mask_LL = torch.zeros(length, length)
+    class_mask_HL = class_mask(H, 16, isolation)
+    if class_mask_HL is not None:
+        mask_LL[:H] = class_mask_HL
+    if isolation == "full":
+        mask_LL[H:, :H] = float("-inf")
+    expected = vit.ln_post(vit.transformer(vit._embed(image_BCSS), attn_mask=mask_LL))[:, :H] @ vit.proj
+    torch.testing.assert_close(model.encode_branches(image_BCSS, normalize=False), expected, rtol=1e-4, atol=1e-5)
+
+
+def moved_by(model: HolisticCLIP, image_BCSS: Tensor, branch: int) -> list[bool]:
+    """Which branches' outputs change when one class token does."""
+    with torch.no_grad():
+        before = model.encode_branches(image_BCSS)
+        model.visual.class_embedding[branch] += torch.randn(32)
+        after = model.encode_branches(image_BCSS)
+    return [bool((before[:, h] - after[:, h]).abs().max() > 1e-6) for h in range(len(SLOTS))]
+
+
+def test_full_isolation_lets_nothing_through(tiny_architecture: dict[str, Any], image_BCSS: Tensor) -> None:
+    model = make(tiny_architecture, SLOTS, "full")
+    for branch in range(3):
+        assert moved_by(model, image_BCSS, branch) == [h == branch for h in range(3)]
+
+
+@pytest.mark.parametrize("isolation", ["none", "tokens", "paper"])
+def test_other_isolations_mix_over_two_layers(
+    tiny_architecture: dict[str, Any], image_BCSS: Tensor, isolation: Isolation
+) -> None:
+    assert moved_by(make(tiny_architecture, SLOTS, isolation), image_BCSS, 1) == [True, True, True]
+
+
+def test_token_isolation_mixes_through_patches_only(tiny_architecture: dict[str, Any], image_BCSS: Tensor) -> None:
+    """With a single layer there is no way over the patches, so the other branches stay put."""
+    shallow = {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "layers": 1}}
+    assert moved_by(make(shallow, SLOTS, "tokens"), image_BCSS, 0) == [True, False, False]
+    assert moved_by(make(shallow, SLOTS, "none"), image_BCSS, 0) == [True, True, True]
+
+
+def test_paper_isolation_is_a_bias_of_one() -> None:
+    mask_HL = class_mask(3, 4, "paper")
+    assert mask_HL is not None
+    assert mask_HL[:, :3].tolist() == [[0, 1, 1], [1, 0, 1], [1, 1, 0]]
+    assert not mask_HL[:, 3:].any()
+
+
+def test_served_vector_is_the_mean_of_normalised_branches(
+    tiny_architecture: dict[str, Any], image_BCSS: Tensor
+) -> None:
+    model = make(tiny_architecture, SLOTS, "tokens")
+    branches_BHD = model.encode_branches(image_BCSS)
+    torch.testing.assert_close(branches_BHD.norm(dim=-1), torch.ones(3, 3))
+    torch.testing.assert_close(model.encode_image(image_BCSS), branches_BHD.mean(dim=1))
+    served = model.encode_image(image_BCSS, normalize=True)
+    torch.testing.assert_close(served, F.normalize(branches_BHD.mean(dim=1), dim=-1))
+    # The mean of the branches' logits is the logit of their mean (PAPER 1.4).
+    text_TD = F.normalize(torch.randn(5, 24), dim=-1)
+    torch.testing.assert_close((branches_BHD @ text_TD.T).mean(dim=1), model.encode_image(image_BCSS) @ text_TD.T)
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_attention_maps_are_shares_of_patches(
+    tiny_architecture: dict[str, Any], image_BCSS: Tensor, isolation: Isolation
+) -> None:
+    maps = make(tiny_architecture, SLOTS, isolation).visual.class_attention(image_BCSS)
+    assert maps.shape == (3, 3, 4, 4)
+    assert (maps >= 0).all()
+    assert (maps.sum(dim=(2, 3)) <= 1 + 1e-5).all()
+
+
+def test_warm_start_copies_the_class_token_and_resamples_positions(
+    tiny_architecture: dict[str, Any], tmp_path: Path
+) -> None:
+    plain = open_clip.CLIP(**tiny_architecture)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in plain.state_dict().items()}}, tmp_path / "epoch.pt")
+    larger = {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "image_size": 48}}
+    model = make(larger, SLOTS, "tokens")
+    warm_start(model, tmp_path / "epoch.pt")
+    token, copies = plain.visual.class_embedding, model.visual.class_embedding
+    assert copies.shape == (3, 32)
+    assert F.cosine_similarity(copies, token.expand(3, -1)).min() > 0.98
+    assert not torch.equal(copies[0], copies[1])
+    assert model.visual.positional_embedding.shape == (37, 32)
+    torch.testing.assert_close(model.visual.conv1.weight, plain.visual.conv1.weight)
+
+
+def test_warm_start_from_another_architecture_is_refused(tiny_architecture: dict[str, Any], tmp_path: Path) -> None:
+    deeper = {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "layers": 3}}
+    torch.save(open_clip.CLIP(**deeper).state_dict(), tmp_path / "deeper.pt")
+    with pytest.raises(ConfigError, match="does not fit"):
+        warm_start(make(tiny_architecture, SLOTS, "tokens"), tmp_path / "deeper.pt")
+    with pytest.raises(ConfigError, match="no checkpoint at"):
+        warm_start(make(tiny_architecture, SLOTS, "tokens"), tmp_path / "absent.pt")
+
+
+def test_architectures_come_from_the_registry_or_are_spelled_out(tiny_architecture: dict[str, Any]) -> None:
+    assert resolve_architecture("ViT-B-16")["vision_cfg"]["patch_size"] == 16
+    assert resolve_architecture(tiny_architecture, context_length=40)["text_cfg"]["context_length"] == 40
+    assert tiny_architecture["text_cfg"]["context_length"] == 32  # the caller's dict is left alone
+    with pytest.raises(ConfigError, match="not in open_clip's registry"):
+        resolve_architecture("ViT-B-17")
+    with pytest.raises(ConfigError, match="text tower of its own"):
+        resolve_architecture("ViT-B-16-SigLIP")
+    with pytest.raises(ConfigError, match="vision_cfg"):
+        resolve_architecture({"embed_dim": 8, "text_cfg": {}})
+
+
+def test_towers_without_class_tokens_are_refused(tiny_architecture: dict[str, Any]) -> None:
+    averaged = {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "pool_type": "avg"}}
+    with pytest.raises(ConfigError, match="pooling 'avg'"):
+        make(averaged, SLOTS, "tokens")
+    with pytest.raises(ConfigError, match="ModifiedResNet"):
+        make({**resolve_architecture("RN50")}, SLOTS, "tokens")
+
+
+def test_too_wide_texts_are_refused(tiny_architecture: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="33 tokens wide"):
+        make(tiny_architecture, SLOTS, "tokens").encode_text(torch.zeros(1, 33, dtype=torch.long))

@@ -1,0 +1,158 @@
+"""Settings of the train stage.
+
+`RunConfig` is one recipe; `TrainConfig` is a recipe plus named variations of it, trained side by side, each with its
+own commit. Light on purpose: reading a configuration must not import torch.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from pipeline.config import Section, build, merge, operational
+from pipeline.errors import ConfigError
+
+Isolation = Literal["none", "tokens", "full", "paper"]
+Term = Literal["o2o", "o2m", "m2m", "free_matching", "served"]
+
+
+class Slot(Section):
+    """One of the M captions of a sample: which captions of a bundle may fill it."""
+
+    name: str
+    perspective: str
+    granularity: str | None = None  # None: any
+
+
+# `sentence` and `phrase` are one perspective at two granularities; every other name is its own perspective.
+_SUMMARIES = {"sentence": "sentence", "phrase": "phrase"}
+
+
+def _named_slot(value: Any) -> Any:
+    """A slot may be written by its name alone."""
+    if not isinstance(value, str):
+        return value
+    if value in _SUMMARIES:
+        return Slot(name=value, perspective="summary", granularity=_SUMMARIES[value])
+    return Slot(name=value, perspective=value)
+
+
+SlotField = Annotated[Slot, BeforeValidator(_named_slot)]
+DEFAULT_SLOTS = ("alt_text", "detail", "sentence", "phrase", "nouns", "main_object", "background", "style")
+
+
+class RunConfig(Section):
+    """One training recipe. Its defaults are CLIP's; PAPER 2 names the paper's."""
+
+    model: str | dict[str, Any] = Field("ViT-B-32", description="open_clip model name, or its towers spelled out")
+    warm_start: str | None = Field(None, description="path of an open_clip checkpoint to start from")
+    context_length: int | None = Field(None, ge=4, description="text tokens; None: the model's own (77)")
+    slots: tuple[SlotField, ...] = Field(tuple(_named_slot(name) for name in DEFAULT_SLOTS), validate_default=True)
+    branches: int | None = Field(None, ge=1, description="None: one per slot, bearing its name")
+    isolation: Isolation = "tokens"
+    losses: dict[Term, float] = Field({"m2m": 1.0, "served": 1.0}, description="weight of each loss term")
+    captions_per_image: int | None = Field(None, ge=1, description="captions drawn per image and step; None: all")
+
+    epochs: int = Field(32, ge=1)
+    global_batch: int = Field(1024, ge=2, description="images per step over all ranks")
+    lr: float = Field(5e-4, gt=0)
+    warmup_steps: int = Field(2000, ge=0)
+    weight_decay: float = Field(0.2, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.98, ge=0, lt=1)
+    eps: float = Field(1e-6, gt=0)
+    grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; None: unlimited")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    crop_scale: tuple[float, float] = Field((0.9, 1.0), description="share of the image's area a training crop keeps")
+    canvas: int | None = Field(None, ge=8, description="side of images before cropping; None: 8/7 of the input")
+    seed: int = 0
+
+    checkpoint_every: int = operational(1000, ge=1, description="steps")
+    keep_checkpoints: int = operational(2, ge=1, description="older ones are removed")
+    log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")
+    workers: int = operational(4, ge=0, description="loader processes per rank; 0: load in the training process")
+    device: Literal["auto", "cpu", "cuda"] = operational("auto")
+    threads: int | None = operational(None, ge=1, description="CPU threads of torch; None: torch's choice")
+
+    @field_validator("slots")
+    @classmethod
+    def _distinct(cls, slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+        names = [slot.name for slot in slots]
+        if not names or len(set(names)) < len(names):
+            raise ValueError("expected at least one slot, and no name twice")
+        return slots
+
+    @field_validator("losses")
+    @classmethod
+    def _some_loss(cls, losses: dict[Term, float]) -> dict[Term, float]:
+        if not losses or any(weight <= 0 for weight in losses.values()):
+            raise ValueError("expected at least one term, each with a weight above 0 (leave out what is not wanted)")
+        return losses
+
+    @field_validator("crop_scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError("expected 0 < smallest <= largest <= 1")
+        return scale
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> "RunConfig":
+        count = len(self.branch_names)
+        if count > 1 and (single := {"o2o", "o2m"} & set(self.losses)):
+            raise ValueError(f"{sorted(single)[0]} needs one branch, found {count}; set branches: 1 or use m2m")
+        if "m2m" in self.losses and count != len(self.slots):
+            raise ValueError(f"m2m needs a branch per slot, found {count} for {len(self.slots)}; use free_matching")
+        return self
+
+    @property
+    def branch_names(self) -> tuple[str, ...]:
+        """Branch i bears slot i's name; branches beyond the slots are free; a lone one for all slots is `image`."""
+        slots = tuple(slot.name for slot in self.slots)
+        count = self.branches or len(slots)
+        if count == 1 and len(slots) > 1:
+            return ("image",)
+        return slots[:count] + tuple(f"free_{i}" for i in range(len(slots), count))
+
+
+class TrainConfig(RunConfig):
+    """The stage: a recipe, and the runs that vary it. Each run names only what differs."""
+
+    runs: dict[str, dict[str, Any]] = Field({"holism": {}}, description="name: overrides of the recipe")
+
+    @field_validator("runs")
+    @classmethod
+    def _named(cls, runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if not runs:
+            raise ValueError("expected at least one run, such as holism: {}")
+        bad = [name for name in runs if not name.replace("_", "").replace("-", "").isalnum()]
+        if bad:
+            raise ValueError(f"run name {bad[0]!r} may hold letters, digits, - and _ only")
+        return runs
+
+    @model_validator(mode="after")
+    def _runs_are_recipes(self) -> "TrainConfig":
+        for name in self.runs:
+            try:
+                self.run(name)
+            except ConfigError as error:
+                raise ValueError(str(error)) from error
+        return self
+
+    def run(self, name: str) -> RunConfig:
+        """The full recipe of one run."""
+        recipe = {field: getattr(self, field) for field in RunConfig.model_fields if field in self.model_fields_set}
+        plain = {key: _plain(value) for key, value in recipe.items()}
+        # Terms and towers are replaced whole: a run that names its losses does not keep the recipe's.
+        whole: dict[str, Any] = {key: self.runs[name][key] for key in ("losses", "model") if key in self.runs[name]}
+        return build(RunConfig, {**merge(plain, self.runs[name]), **whole}, source=f"train.runs.{name}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Section):
+        return value.model_dump()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

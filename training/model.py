@@ -1,0 +1,148 @@
+"""The multi-branch CLIP: open_clip's towers, with H branches on the image side.
+
+It is a subclass of `open_clip.CLIP` with the same parameter names, so weights move between the two: any open_clip
+checkpoint warm-starts it, and with one branch it computes what open_clip computes. Texts need not be padded to the
+context length: the causal mask makes what follows the end token irrelevant, so a batch is as wide as its longest text.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.factory import load_state_dict
+from open_clip.model import resize_pos_embed, resize_text_pos_embed
+from open_clip.transformer import text_global_pool
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.errors import ConfigError
+from training.branches import BranchedViT, copy_class_token
+from training.config import Isolation
+
+TOWER_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+
+
+class HolisticCLIP(open_clip.CLIP):
+    """Text tower plain, image tower with one branch per slot.
+
+    `slots` names the branches, in the order in which `encode_branches` returns them.
+    """
+
+    def __init__(self, architecture: Mapping[str, Any], slots: Sequence[str], isolation: Isolation = "tokens") -> None:
+        super().__init__(**{key: architecture[key] for key in TOWER_KEYS if key in architecture})
+        plain_vit: nn.Module = self._modules["visual"]
+        self.architecture = dict(architecture)
+        self.slots = tuple(slots)
+        self.isolation: Isolation = isolation
+        self.visual = BranchedViT(plain_vit, len(self.slots), isolation)
+
+    def encode_branches(self, image_BCSS: Tensor, normalize: bool = True) -> Tensor:
+        """All branches of each image, (B, H, D)."""
+        branches_BHD = self.visual(image_BCSS)
+        return F.normalize(branches_BHD, dim=-1) if normalize else branches_BHD
+
+    def encode_image(self, image_BCSS: Tensor, normalize: bool = False) -> Tensor:
+        """The served vector (B, D): the mean of the normalised branches, itself normalised on demand.
+
+        Unnormalised it gives exactly the mean of the branches' logits (PAPER 1.4), which weighs images by how much
+        their branches agree; an index serves the normalised one.
+        """
+        served_BD = self.encode_branches(image_BCSS).mean(dim=1)
+        return F.normalize(served_BD, dim=-1) if normalize else served_BD
+
+    def encode_patches(self, image_BCSS: Tensor, normalize: bool = True) -> Tensor:
+        """Patch tokens in the shared space, (B, rows · columns, D), for dense comparisons with texts."""
+        _, patch_BNW = self.visual.tokens(image_BCSS)
+        patch_BND = patch_BNW @ self.visual.proj
+        return F.normalize(patch_BND, dim=-1) if normalize else patch_BND
+
+    def encode_text(self, text_TL: Tensor, normalize: bool = False) -> Tensor:
+        """Texts (T, D) from token ids (T, L), L being at most the context length."""
+        length = text_TL.shape[1]
+        if length > self.context_length:
+            raise ValueError(
+                f"texts are {length} tokens wide, but the model's context length is {self.context_length}"
+            )
+        dtype = self.transformer.get_cast_dtype()
+        x_TLW = self.token_embedding(text_TL).to(dtype) + self.positional_embedding[:length].to(dtype)
+        mask_LL = None if self.attn_mask is None else self.attn_mask[:length, :length]
+        x_TLW = self.ln_final(self.transformer(x_TLW, attn_mask=mask_LL))
+        x_TW = text_global_pool(x_TLW, text_TL, self.text_pool_type, eos_token_id=self.text_eos_id)
+        if self.text_projection is not None:
+            projection = self.text_projection
+            x_TW = projection(x_TW) if isinstance(projection, nn.Linear) else x_TW @ projection
+        return F.normalize(x_TW, dim=-1) if normalize else x_TW
+
+    def forward(self, image_BCSS: Tensor, text_groups: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
+        """One training pass: branches (B, H, D), the texts of each length group (T_g, D), and the logit scale."""
+        texts = [self.encode_text(text_TL, normalize=True) for text_TL in text_groups]
+        return self.encode_branches(image_BCSS), texts, self.logit_scale.exp()
+
+
+def resolve_architecture(model: str | Mapping[str, Any], context_length: int | None = None) -> dict[str, Any]:
+    """The towers as open_clip writes them (embed_dim, vision_cfg, text_cfg), from a registry name or spelled out.
+
+    Raises ConfigError where the name is unknown or the towers are not open_clip's own ViT and text transformer.
+    """
+    if isinstance(model, str):
+        architecture = open_clip.get_model_config(model)
+        if architecture is None:
+            raise ConfigError(
+                f"train.model: {model!r} is not in open_clip's registry; "
+                "see open_clip.list_models() or spell the towers out (embed_dim, vision_cfg, text_cfg)"
+            )
+    else:
+        architecture = deepcopy(dict(model))
+    missing = [key for key in TOWER_KEYS[:3] if key not in architecture]
+    if missing:
+        raise ConfigError(f"train.model: {', '.join(missing)} missing; expected embed_dim, vision_cfg and text_cfg")
+    text = architecture["text_cfg"]
+    if "hf_model_name" in text or "hf_tokenizer_name" in text or architecture.get("custom_text"):
+        raise ConfigError(f"train.model: {model!r} has a text tower of its own; choose a ViT-* model with CLIP's")
+    if context_length is not None:
+        text["context_length"] = context_length
+    return architecture
+
+
+def warm_start(model: HolisticCLIP, path: str | Path) -> None:
+    """Loads an open_clip (or OpenAI) checkpoint into the towers; its class token starts every branch.
+
+    Position tables are resampled to this model's image size and context length. Raises ConfigError where the
+    checkpoint's parameters are not this architecture's.
+    """
+    try:
+        state = dict(load_state_dict(str(path)))
+    except FileNotFoundError:
+        raise ConfigError(f"train.warm_start: no checkpoint at {path}") from None
+    token = state.get("visual.class_embedding")
+    if token is not None and token.ndim == 1:
+        state["visual.class_embedding"] = copy_class_token(token, model.visual.branches)
+    if "logit_scale" in state:
+        state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
+    resize_pos_embed(state, model)
+    resize_text_pos_embed(state, model)
+    try:
+        model.load_state_dict({name: value.float() for name, value in state.items()})
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise ConfigError(
+            f"train.warm_start: {path} does not fit train.model ({reason}); name the architecture it was trained with"
+        ) from error
+
+
+def make_tokenizer(architecture: Mapping[str, Any]) -> open_clip.SimpleTokenizer:
+    """CLIP's byte-pair tokenizer at the model's context length."""
+    return open_clip.SimpleTokenizer(context_length=architecture["text_cfg"].get("context_length", 77))
+
+
+def parameter_count(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def logit_scale_ceiling(model: HolisticCLIP) -> None:
+    """Clamps the logit scale to [1, 100], as CLIP does after each step."""
+    with torch.no_grad():
+        model.logit_scale.clamp_(0, 4.605170185988092)
