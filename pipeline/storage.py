@@ -138,13 +138,17 @@ class Location:
 
     def files(self, suffix: str = "", *, recursive: bool = False) -> Iterator[tuple[Location, int]]:
         """Yield (file, size in bytes) below this folder whose name ends in `suffix`, sorted by path."""
+        for location, info in self.entries(recursive=recursive):
+            if location.name.endswith(suffix) and not location.name.startswith("."):
+                yield location, int(info.get("size") or 0)
+
+    def entries(self, *, recursive: bool = False) -> Iterator[tuple[Location, dict[str, Any]]]:
+        """Yield (file, what `info` says of it) below this folder, hidden files too, sorted by path."""
         if not self.is_dir():
             return
         found = self._fs.find(self._path, maxdepth=None if recursive else 1, detail=True)
         for path in sorted(found):
-            name = posixpath.basename(path)
-            if name.endswith(suffix) and not name.startswith("."):
-                yield self._at(path), int(found[path].get("size") or 0)
+            yield self._at(path), found[path]
 
     def _at(self, path: str) -> Location:
         return Location(path) if self.is_local else Location(f"{self.uri.split('://', 1)[0]}://{path.lstrip('/')}")

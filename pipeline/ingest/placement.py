@@ -1,0 +1,118 @@
+"""Which image goes into which shard: what is there keeps its place, what is new goes into new shards.
+
+Captions hang on shards, so an image that moved would be captioned again. A shard is used again if everything
+usable in it is still in the source, unchanged; otherwise it is left alone (manifests of earlier runs may
+still name it) and its surviving images are packed anew, as new ones.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.commits import CommitLog, Part
+from pipeline.identity import digest
+from pipeline.ingest import IMAGES_FOLDER
+from pipeline.ingest.source import Identity, Item, Source
+from pipeline.schemas import IMAGES, read
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Work on one shard: items to read under their keys, and rows of an earlier run that stay as they are."""
+
+    shard: str
+    items: tuple[Item, ...]
+    keys: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...] = ()
+    kept_items: tuple[Item, ...] = ()  # those of `rows`
+
+    @property
+    def stamps(self) -> str:
+        """Digest of what the listing said of the shard's items, in any order."""
+        return stamps_of([*self.items, *self.kept_items])
+
+
+@dataclass
+class Plan:
+    """Parts to use as they are, and the work left to do, in order."""
+
+    kept: list[Part] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+
+
+def stamps_of(items: Sequence[Item]) -> str:
+    """Digest of the stamps of items, in any order."""
+    return digest(sorted(f"{item.name}\n{item.stamp}" for item in items))
+
+
+def plan(source: Source, items: Sequence[Item], log: CommitLog, shard_images: int, retry_failed: bool) -> Plan:
+    """Place every item. `retry_failed` reads again what failed; what changed since it failed is always read again."""
+    waiting: dict[Identity, deque[int]] = defaultdict(deque)
+    for index, item in enumerate(items):
+        waiting[item.identity].append(index)
+    result, taken, last = Plan(), set[int](), -1
+    earlier = sorted(log.parts().values(), key=lambda part: part.name)
+    retry_failed = retry_failed or all(part.errors == part.rows for part in earlier)  # a dead network, most likely
+    for part in earlier:
+        last = max(last, int(part.detail["shard"]))
+        rows = read(log.folder / part.name, IMAGES).to_pylist()
+        claimed = [_claim(waiting[source.identity(row)]) for row in rows]
+        found = [None if index is None else items[index] for index in claimed]
+        batch = _reuse(source, part, rows, found, retry_failed)
+        if batch is None:
+            for row, index in reversed(list(zip(rows, claimed, strict=True))):
+                if index is not None:
+                    waiting[source.identity(row)].appendleft(index)
+            continue
+        taken.update(index for index in claimed if index is not None)
+        if batch.items or len(batch.rows) < len(rows):
+            result.batches.append(batch)
+        else:
+            result.kept.append(part)
+    new = [item for index, item in enumerate(items) if index not in taken]
+    for number, start in enumerate(range(0, len(new), shard_images), start=last + 1):
+        chunk = tuple(new[start : start + shard_images])
+        shard = f"{number:06d}"
+        result.batches.append(Batch(shard, chunk, tuple(f"{shard}_{row:06d}" for row in range(len(chunk)))))
+    return result
+
+
+def part_name(shard: str) -> str:
+    """Name of a shard's part inside the store."""
+    return f"{IMAGES_FOLDER}/{shard}.parquet"
+
+
+def _claim(indices: deque[int]) -> int | None:
+    return indices.popleft() if indices else None
+
+
+def _reuse(
+    source: Source, part: Part, rows: Sequence[Mapping[str, Any]], found: Sequence[Item | None], retry_failed: bool
+) -> Batch | None:
+    """The work left on an earlier shard, or None if it cannot be used any more."""
+    same = None not in found and part.detail["stamps"] == stamps_of([item for item in found if item is not None])
+    again: list[tuple[Item, str]] = []
+    stay: list[tuple[Item, Mapping[str, Any]]] = []
+    for item, row in zip(found, rows, strict=True):
+        failed = row["status"] == "error"
+        if item is None:
+            if failed:
+                continue
+            return None
+        changed = not same and not source.unchanged(item, row)
+        if changed and not failed:
+            return None
+        if failed and (changed or retry_failed):
+            again.append((item, row["key"]))
+        else:
+            stay.append((item, row))
+    return Batch(
+        part.detail["shard"],
+        tuple(item for item, _ in again),
+        tuple(key for _, key in again),
+        tuple(row for _, row in stay),
+        tuple(item for item, _ in stay),
+    )

@@ -1,0 +1,55 @@
+"""What a source of single images (a folder, a URL list) offers to the packer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from pipeline.ingest.inspect import Reference
+
+Identity = tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a source, before anybody has looked at it.
+
+    `name` is its path inside the folder, or its URL; `stamp` is another one if the image or its alt text may
+    have changed; `identity` says which row of an earlier run it is.
+    """
+
+    name: str
+    stamp: str
+    identity: Identity
+    alt_text: str | None = None
+
+
+class Source(Protocol):
+    """Images that are packed into shards of ours."""
+
+    def items(self) -> list[Item]:
+        """Everything the source lists, in a fixed order."""
+
+    def identity(self, row: Mapping[str, Any]) -> Identity:
+        """The identity of the item that a row of the images table was made of."""
+
+    def unchanged(self, item: Item, row: Mapping[str, Any]) -> bool:
+        """Whether the item, whose stamp differs, still has the bytes and the alt text that the row tells of."""
+
+    def describe(self, item: Item) -> tuple[str | None, str | None]:
+        """Alt text and URL of an item."""
+
+    def fetch(self, batches: Sequence[Sequence[Item]]) -> Iterator[list[Reference | str]]:
+        """For each batch, in order: where each item's bytes lie, or the reason why there are none.
+
+        The bytes of a batch are there until the next batch is asked for.
+        """
+
+
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """Size and time (or tag) of a file: another one when the file may have changed."""
+    for name in ("mtime_ns", "mtime", "LastModified", "updated", "ETag", "created"):
+        if info.get(name) is not None:
+            return f"{info.get('size')}@{info[name]}"
+    return f"{info.get('size')}"
