@@ -2,8 +2,8 @@
 
     python -m pipeline.demo_world --out DIR --train 2000 --heldout 500 --seed 0
 
-DIR/train/NAME.jpg with NAME.txt (the alt text) is what the pipeline gets to see. DIR/heldout/NAME.jpg with
-DIR/heldout/truth.parquet is for evaluation; DIR/train_truth.parquet holds the truth of the training images.
+DIR/train/NAME.jpg with NAME.txt (the alt text) is what the pipeline gets to see. DIR/heldout is a benchmark folder
+(see benchmark.py) with truth.parquet beside; DIR/train_truth.parquet holds the truth of the training images.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.demo_world.alt_text import alt_text
+from pipeline.demo_world.benchmark import write_benchmark
 from pipeline.demo_world.facts import labels
 from pipeline.demo_world.language import PROMPT_IDS, canonical
 from pipeline.demo_world.render import main_mask_png, render
@@ -64,8 +65,8 @@ def write_world(out: Path, train: int, heldout: int, seed: int) -> bool:
     progress = Progress("demo world", train + heldout, "images")
     tables: dict[str, list[dict[str, Any]]] = {}
     for split, count, first in (("train", train, 0), ("heldout", heldout, HELDOUT_OFFSET)):
-        folder = out / split
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(out / split, ignore_errors=True)
+        folder = out / split / "images" if split == "heldout" else out / split
         folder.mkdir(parents=True)
         rows = tables.setdefault(split, [])
         for index in range(count):
@@ -76,6 +77,8 @@ def write_world(out: Path, train: int, heldout: int, seed: int) -> bool:
             progress.update()
     _write_table(tables["train"], out / "train_truth.parquet")
     _write_table(tables["heldout"], out / "heldout" / "truth.parquet")
+    heldout_truths = [json.loads(row["truth"]) for row in tables["heldout"]]
+    write_benchmark(out / "heldout", [row["file"] for row in tables["heldout"]], heldout_truths)
     marker.write_text(json.dumps(arguments) + "\n")
     progress.close()
     return True
@@ -89,9 +92,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     written = write_world(args.out, args.train, args.heldout, args.seed)
-    print(
-        f"{args.out}: {args.train} training and {args.heldout} held-out images {'written' if written else 'already there'}"
-    )
+    outcome = "written" if written else "already there"
+    print(f"{args.out}: {args.train} training and {args.heldout} held-out images {outcome}")
 
 
 if __name__ == "__main__":
