@@ -1,0 +1,59 @@
+"""Which branch has learned what: every branch alone, on queries of every perspective.
+
+If branches specialise, the branch named after a perspective answers that perspective's queries best. The figure is
+text-to-image recall@1, where the branch is all that changes: texts, gallery and right answers are the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.measure import RETRIEVAL, TEXT_TO_IMAGE, Evaluation
+from evaluation.readouts import PREFIX
+
+METRIC = f"{TEXT_TO_IMAGE}_recall@1"
+
+
+@dataclass(frozen=True)
+class BranchMatrix:
+    """Recall@1 of each readout (row) on each perspective's queries (column)."""
+
+    readouts: tuple[str, ...]  # branches first, then the readouts that combine them
+    branches: int
+    perspectives: tuple[str, ...]
+    value_RP: np.ndarray
+    chance_P: np.ndarray
+
+    def best(self) -> dict[str, str]:
+        """For each perspective, the branch alone that answers it best."""
+        winner_P = self.value_RP[: self.branches].argmax(axis=0)
+        names = [readout.removeprefix(PREFIX) for readout in self.readouts]
+        return {name: names[winner] for name, winner in zip(self.perspectives, winner_P, strict=True)}
+
+
+def matrix(evaluation: Evaluation) -> BranchMatrix | None:
+    """The branch × perspective matrix; None for a model of one branch, or where there are no queries."""
+    figures = [figure for figure in evaluation.measurements if figure.suite == RETRIEVAL and figure.metric == METRIC]
+    order = list(dict.fromkeys(figure.readout for figure in figures))
+    single = [readout for readout in order if readout.startswith(PREFIX)]
+    if not single:
+        return None
+    readouts = single + [readout for readout in order if readout not in single]
+    perspectives = tuple(dict.fromkeys(figure.query for figure in figures))
+    value = {(figure.readout, figure.query): figure.value for figure in figures}
+    chance = {figure.query: figure.chance for figure in figures}
+    return BranchMatrix(
+        tuple(readouts),
+        len(single),
+        perspectives,
+        np.array([[value[readout, perspective] for perspective in perspectives] for readout in readouts]),
+        np.array([chance[perspective] for perspective in perspectives]),
+    )
+
+
+def own_branch_wins(evaluation: Evaluation) -> list[str]:
+    """The perspectives whose queries are answered best by the branch of the same name."""
+    found = matrix(evaluation)
+    return [] if found is None else [name for name, winner in found.best().items() if name == winner]

@@ -1,0 +1,51 @@
+"""Settings of the evaluate stage. Light on purpose: reading a configuration must not import torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from pipeline.config import Section, operational
+
+BRANCHES = "branches"  # short for one readout per branch
+_NAMED = ("mean", "paper_mean", "max", BRANCHES)
+
+
+class EvaluateConfig(Section):
+    """What is measured, and on what.
+
+    The benchmarks' folders are operational because their *content* enters the stage's identity (see `stage.py`):
+    moving a folder changes nothing, changing a label does.
+    """
+
+    benchmarks: tuple[str, ...] = operational((), description="benchmark folders (docs/architecture.md)")
+    readouts: tuple[str, ...] = Field(
+        ("mean", "paper_mean", "max", BRANCHES),
+        description="how an image's branches become scores: mean (served), paper_mean, max, branch:NAME, branches",
+    )
+    ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
+    bootstrap_samples: int = Field(1000, ge=100, description="resamples behind each 95 % interval")
+    seed: int = 0
+
+    image_batch: int = operational(64, ge=1)
+    text_batch: int = operational(256, ge=1)
+    workers: int = operational(2, ge=1, description="threads that decode images")
+    device: Literal["auto", "cpu", "cuda"] = operational("auto")
+
+    @field_validator("readouts")
+    @classmethod
+    def _known(cls, readouts: tuple[str, ...]) -> tuple[str, ...]:
+        for readout in readouts:
+            if readout not in _NAMED and not (readout.startswith("branch:") and readout != "branch:"):
+                raise ValueError(f"found {readout!r}, expected {', '.join(_NAMED)} or branch:NAME")
+        if "mean" not in readouts:
+            raise ValueError("expected 'mean' among the readouts: it is what an index serves and a report opens with")
+        return readouts
+
+    @field_validator("ks")
+    @classmethod
+    def _positive(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        if not ks or min(ks) < 1 or 1 not in ks:
+            raise ValueError("expected cut-offs of at least 1, with 1 among them")
+        return tuple(sorted(set(ks)))

@@ -1,0 +1,138 @@
+"""Encodes a benchmark once per model: branches of every image, one vector per distinct text.
+
+Everything measured afterwards reads these arrays. They are cached under the workspace by what they depend on (weights,
+preprocessing, benchmark content), so another choice of metrics or intervals costs no encoding.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from evaluation.benchmarks import Benchmark
+from evaluation.config import EvaluateConfig
+from pipeline import identity
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+from pipeline.storage import Location
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A model as evaluation sees it: what `training.load` returns, the names of its branches, and who it is.
+
+    `model` has `encode_branches(image_BCSS) -> (B, H, D)` and `encode_text(text_TL) -> (T, D)`.
+    """
+
+    run: str
+    fingerprint: str  # of the training run; stands in the results
+    weights: str  # digest of the model's files; decides whether cached features hold
+    model: Any
+    preprocess: Callable[[Image.Image], Tensor]
+    tokenizer: Callable[[list[str]], Tensor]
+    branches: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Normalised embeddings of one benchmark by one model."""
+
+    branch_NHD: Tensor
+    text_TD: Tensor
+    row: dict[str, int]  # text: its row in text_TD
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of these texts, in this order."""
+        return self.text_TD[torch.tensor([self.row[text] for text in texts], device=self.text_TD.device)]
+
+
+def features(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location) -> Features:
+    """Encode a benchmark, or fetch what an earlier evaluation encoded."""
+    device = pick_device(config.device)
+    encoder.model.to(device).eval()
+    image_key = [encoder.weights, repr(encoder.preprocess), benchmark.digest]
+    branch_NHD = _cached(cache, image_key, lambda: _encode_images(encoder, benchmark, config, device))
+    texts = benchmark.texts
+    text_TD = _cached(cache, [encoder.weights, texts], lambda: _encode_texts(encoder, texts, config, device))
+    row = {text: i for i, text in enumerate(texts)}
+    return Features(torch.from_numpy(branch_NHD).to(device), torch.from_numpy(text_TD).to(device), row)
+
+
+def pick_device(device: str) -> torch.device:
+    """`auto` is the GPU where there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def _cached(cache: Location, key: list[Any], compute: Callable[[], np.ndarray]) -> np.ndarray:
+    location = cache / f"{identity.digest(key)}.npy"
+    if location.exists():
+        found: np.ndarray = np.load(io.BytesIO(location.read()), allow_pickle=False)
+        return found
+    made = compute()
+    buffer = io.BytesIO()
+    np.save(buffer, made)
+    location.write(buffer.getvalue())
+    return made
+
+
+@torch.inference_mode()
+def _encode_images(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, device: torch.device) -> np.ndarray:
+    progress = Progress(f"{encoder.run}: images of {benchmark.name}", len(benchmark.files), "images")
+    parts = []
+    for image_BCSS in _image_batches(encoder, benchmark, config):
+        parts.append(F.normalize(encoder.model.encode_branches(image_BCSS.to(device)).float(), dim=-1).cpu())
+        progress.update(len(image_BCSS))
+    progress.close()
+    return _finite(torch.cat(parts), encoder, "images")
+
+
+@torch.inference_mode()
+def _encode_texts(encoder: Encoder, texts: list[str], config: EvaluateConfig, device: torch.device) -> np.ndarray:
+    progress = Progress(f"{encoder.run}: texts", len(texts), "texts")
+    parts = []
+    for start in range(0, len(texts), config.text_batch):
+        batch = texts[start : start + config.text_batch]
+        text_TL = encoder.tokenizer(batch).to(device)
+        parts.append(F.normalize(encoder.model.encode_text(text_TL).float(), dim=-1).cpu())
+        progress.update(len(batch))
+    progress.close()
+    return _finite(torch.cat(parts), encoder, "texts")
+
+
+def _image_batches(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig) -> Iterator[Tensor]:
+    """Preprocessed batches (B, 3, S, S); the next one is decoded by threads while the model works on this one."""
+
+    def load(index: int) -> Tensor:
+        location = benchmark.image(index)
+        try:
+            return encoder.preprocess(Image.open(io.BytesIO(location.read())).convert("RGB"))
+        except OSError as error:
+            raise InputError(f"the benchmark picture {location} cannot be decoded ({error}); replace it") from error
+
+    with ThreadPoolExecutor(config.workers) as pool:
+        images = range(len(benchmark.files))
+        waiting: list[Future[Tensor]] = []
+        for start in images[:: config.image_batch]:
+            submitted = [pool.submit(load, index) for index in images[start : start + config.image_batch]]
+            ready, waiting = waiting, submitted
+            if ready:
+                yield torch.stack([future.result() for future in ready])
+        yield torch.stack([future.result() for future in waiting])
+
+
+def _finite(embedding: Tensor, encoder: Encoder, what: str) -> np.ndarray:
+    if not torch.isfinite(embedding).all():
+        raise InputError(f"the model of run {encoder.run!r} gives embeddings of {what} that are not finite numbers")
+    array: np.ndarray = embedding.numpy()
+    return array

@@ -1,0 +1,53 @@
+"""Bootstrap intervals: how far a figure would move on another draw of the same kind of images or queries.
+
+All statistics over the same n units are resampled with the same seeded draws. So the difference of two models,
+measured on the same queries, is a paired difference: subtract their replicates and take the interval of that.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+CONFIDENCE = 0.95
+
+
+def replicates(outcome_N: np.ndarray, *, samples: int, seed: int, group_N: np.ndarray | None = None) -> np.ndarray:
+    """The statistic on each resample, (samples,).
+
+    The statistic is the mean of the outcomes, or, given `group_N` (class index of each unit), the mean over groups
+    of the group means; a group that a resample misses is left out of that resample.
+    """
+    weight_SN = _weights(len(outcome_N), samples, seed)
+    value_N = outcome_N.astype(np.float32)
+    if group_N is None:
+        return weight_SN @ value_N / len(value_N)
+    member_NG = (group_N[:, None] == np.unique(group_N)).astype(np.float32)
+    count_SG = weight_SN @ member_NG
+    total_SG = weight_SN @ (member_NG * value_N[:, None])
+    mean_SG = np.divide(total_SG, count_SG, out=np.full_like(total_SG, np.nan), where=count_SG > 0)
+    return np.nanmean(mean_SG, axis=1)
+
+
+def statistic(outcome_N: np.ndarray, group_N: np.ndarray | None = None) -> float:
+    """The statistic itself: mean, or mean over groups of the group means."""
+    if group_N is None:
+        return float(outcome_N.mean())
+    return float(np.mean([outcome_N[group_N == group].mean() for group in np.unique(group_N)]))
+
+
+def interval(replicate_S: np.ndarray) -> tuple[float, float]:
+    """The central 95 % of the replicates (percentile bootstrap)."""
+    low, high = np.quantile(replicate_S, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=4)
+def _weights(n: int, samples: int, seed: int) -> np.ndarray:
+    """How often each unit is drawn in each resample, (samples, n); every row sums to n."""
+    rng = np.random.default_rng([seed, n])
+    weight_SN = np.empty((samples, n), dtype=np.float32)
+    for row in weight_SN:
+        row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
+    return weight_SN

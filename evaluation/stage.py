@@ -1,0 +1,75 @@
+"""The evaluate stage: every trained run on every benchmark; a table of results and one report.
+
+It reads the train manifest's runs and the benchmark folders, whose content enters the stage's identity. Light on
+purpose: whether there is anything to do is decided without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from evaluation import benchmarks
+from evaluation.config import EvaluateConfig
+from pipeline import identity, schemas
+from pipeline.commits import CommitLog
+from pipeline.errors import ConfigError
+from pipeline.manifest import Manifest
+from pipeline.stage import Outcome, Stage, StageRun
+from pipeline.storage import Location
+
+if TYPE_CHECKING:
+    from evaluation.features import Encoder
+
+VERSION = 1
+RESULTS, REPORT = "results.parquet", "report.html"
+
+
+def external(config: EvaluateConfig) -> dict[str, str]:
+    """Digests of the benchmark folders, by their place in the config."""
+    return {f"benchmark {i}": benchmarks.content_digest(folder) for i, folder in enumerate(config.benchmarks)}
+
+
+def run(stage: StageRun) -> Outcome:
+    """Measure all runs, write results.parquet and report.html."""
+    from evaluation import report, table
+    from evaluation.measure import evaluate
+
+    config: EvaluateConfig = stage.config
+    if not config.benchmarks:
+        raise ConfigError("evaluate.benchmarks is empty: name at least one benchmark folder to measure on")
+    found = benchmarks.read_all(config.benchmarks)
+    cache = stage.workspace.folder("evaluate") / "features"
+    evaluations = []
+    for name, details in stage.inputs["train"].detail["runs"].items():
+        encoder = load_encoder(stage.inputs["train"], name, details)
+        evaluations += [evaluate(encoder, benchmark, config, cache) for benchmark in found]
+
+    rows = table.rows(evaluations, config)
+    headline = table.headline(evaluations)
+    store = stage.workspace.folder("evaluate") / stage.fingerprint[:12]
+    log = CommitLog(store)
+    data = schemas.encode(schemas.table(schemas.RESULTS, rows), schemas.RESULTS)
+    results = log.commit(RESULTS, data, rows=len(rows))
+    page = report.render(evaluations, config, stage.fingerprint).encode()
+    return Outcome(
+        store.uri,
+        (results, log.commit(REPORT, page, rows=0)),
+        counts={"runs": len(stage.inputs["train"].detail["runs"]), "benchmarks": len(found), "results": len(rows)},
+        detail={"report": REPORT, "headline": headline},
+    )
+
+
+def load_encoder(train: Manifest, name: str, details: Mapping[str, Any]) -> Encoder:
+    """A run of the train stage as an encoder."""
+    import training
+    from evaluation.features import Encoder
+
+    folder = details["folder"]
+    files = train.select(f"{folder}/")
+    model, preprocess, tokenizer = training.load(Location.of(train.store) / folder)
+    weights = identity.digest([[part.name.removeprefix(folder), part.digest] for part in files])
+    return Encoder(name, details["fingerprint"], weights, model, preprocess, tokenizer, tuple(model.slots))
+
+
+STAGE = Stage("evaluate", VERSION, ("train",), EvaluateConfig, run, external)
