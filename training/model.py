@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
 from open_clip.factory import load_state_dict
 from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from open_clip.transformer import text_global_pool
@@ -136,13 +135,3 @@ def warm_start(model: HolisticCLIP, path: str | Path) -> None:
 def make_tokenizer(architecture: Mapping[str, Any]) -> open_clip.SimpleTokenizer:
     """CLIP's byte-pair tokenizer at the model's context length."""
     return open_clip.SimpleTokenizer(context_length=architecture["text_cfg"].get("context_length", 77))
-
-
-def parameter_count(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def logit_scale_ceiling(model: HolisticCLIP) -> None:
-    """Clamps the logit scale to [1, 100], as CLIP does after each step."""
-    with torch.no_grad():
-        model.logit_scale.clamp_(0, 4.605170185988092)

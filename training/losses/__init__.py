@@ -4,6 +4,7 @@ A term is a function of `Features`. `weighted_sum` adds the configured ones up a
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -22,7 +23,7 @@ TERMS: dict[str, Callable[[Features], Tensor]] = {
 __all__ = ["TERMS", "Features", "gather", "weighted_sum"]
 
 
-def weighted_sum(features: Features, weights: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+def weighted_sum(features: Features, weights: Mapping[Any, float]) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss to minimise, and every term's own value (unweighted, detached) by name."""
     values = {name: TERMS[name](features) for name in weights}
     total = sum((weight * values[name] for name, weight in weights.items()), start=features.scale.new_zeros(()))

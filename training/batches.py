@@ -1,0 +1,214 @@
+"""Batches as a pure function of their number.
+
+What is in batch n follows from (seed, n) alone: a permutation of the images per epoch, and a generator of its own for
+each (epoch, image) that draws the captions and the crop. So the loader's whole position is one number, any number of
+worker processes gives the same batches in the same order, and ranks share a batch by cutting it.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.errors import ConfigError
+from pipeline.shards import ShardReader
+from training.bundles import Bundles
+from training.config import RunConfig
+from training.text import length_groups, pad, tokenize
+
+ASPECTS = (3 / 4, 4 / 3)  # of training crops, as CLIP's
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises on damaged files
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B images of one rank, with M slots each, still to be cropped and normalised on the device.
+
+    image_BCSS: uint8 canvases. box_B4: the crop of each as (left, top, width, height), shares of the canvas.
+    texts: token ids (T_g, L_g) of each length group. places: where in the flattened (B · M) each text belongs.
+    mask_BM: which slots hold a caption; a row of an unreadable image holds none and so takes no part in any loss.
+    """
+
+    step: int
+    image_BCSS: Tensor
+    box_B4: Tensor
+    texts: tuple[Tensor, ...]
+    places: tuple[Tensor, ...]
+    mask_BM: Tensor
+    unreadable: tuple[str, ...]
+
+    def to(self, device: torch.device) -> "Batch":
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """Called by the loader where a GPU waits."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, move: Any) -> "Batch":
+        moved: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                moved[field.name] = move(value)
+            elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
+                moved[field.name] = tuple(move(tensor) for tensor in value)
+        return replace(self, **moved)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which images are in which batch."""
+
+    rows: int
+    global_batch: int
+    epochs: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.rows // self.global_batch
+
+    @property
+    def steps(self) -> int:
+        return self.steps_per_epoch * self.epochs
+
+    def batch(self, step: int) -> tuple[int, np.ndarray]:
+        """The epoch and the rows of a global batch; each epoch leaves out the few images that fill no batch."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        permutation = _permutation(self.rows, self.seed, epoch)
+        return epoch, permutation[place * self.global_batch : (place + 1) * self.global_batch]
+
+
+@lru_cache(maxsize=2)
+def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(rows)
+
+
+def make_order(config: RunConfig, bundles: Bundles) -> Order:
+    if len(bundles) < config.global_batch:
+        raise ConfigError(
+            f"train.global_batch is {config.global_batch}, but only {len(bundles)} images have captions for its "
+            "slots; lower global_batch or ingest more images"
+        )
+    return Order(len(bundles), config.global_batch, config.epochs, config.seed)
+
+
+class BatchMaker(Dataset):
+    """Maps a step to this rank's share of its batch."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        bundles: Bundles,
+        reader: ShardReader,
+        *,
+        canvas: int,
+        context_length: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        if config.global_batch % ranks:
+            raise ConfigError(f"train.global_batch is {config.global_batch}, which {ranks} ranks cannot share equally")
+        self.order = make_order(config, bundles)
+        self._config, self._bundles, self._reader = config, bundles, reader
+        self._canvas, self._context_length = canvas, context_length
+        share = config.global_batch // ranks
+        self._share = slice(rank * share, (rank + 1) * share)
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, rows = self.order.batch(step)
+        rows = rows[self._share]
+        slots = len(self._config.slots)
+        image_BCSS = torch.zeros(len(rows), 3, self._canvas, self._canvas, dtype=torch.uint8)
+        box_B4 = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(len(rows), 1)
+        mask_BM = torch.zeros(len(rows), slots, dtype=torch.bool)
+        tokens: list[tuple[int, ...]] = []
+        places: list[int] = []
+        unreadable = []
+        for b, row in enumerate(rows.tolist()):
+            rng = np.random.default_rng([self._config.seed, epoch, row])
+            captions = draw_captions(self._bundles, row, slots, self._config.captions_per_image, rng)
+            try:
+                canvas, width, height = self._decode(row)
+            except UNREADABLE as error:
+                unreadable.append(f"{self._bundles.key[row]}: {error}")
+                continue
+            image_BCSS[b] = canvas
+            box_B4[b] = torch.tensor(draw_crop(width, height, self._config.crop_scale, rng))
+            for slot, caption in captions:
+                mask_BM[b, slot] = True
+                places.append(b * slots + slot)
+                tokens.append(tokenize(self._bundles.text[caption].as_py(), self._context_length))
+        texts, where = _group(tokens, places)
+        return Batch(step, image_BCSS, box_B4, texts, where, mask_BM, tuple(unreadable))
+
+    def _decode(self, row: int) -> tuple[Tensor, int, int]:
+        """The picture on a square canvas, and its own width and height."""
+        bundles = self._bundles
+        shard = bundles.shard_names[bundles.shard[row]]
+        data = self._reader.read(shard, int(bundles.offset[row]), int(bundles.size[row]))
+        with Image.open(io.BytesIO(data)) as opened:
+            width, height = opened.size
+            opened.draft("RGB", (self._canvas, self._canvas))  # JPEG: decode no more than is needed
+            picture = opened.convert("RGB")
+        if picture.size != (self._canvas, self._canvas):
+            picture = picture.resize((self._canvas, self._canvas), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1), width, height
+
+
+def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
+    """The batches from step `start` to the last, in order, made ahead by `workers` processes."""
+    steps = range(start, batches.order.steps)
+    return iter(DataLoader(batches, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin_memory))
+
+
+def draw_captions(
+    bundles: Bundles, row: int, slots: int, most: int | None, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """(slot, caption) pairs of one image: one caption a slot, drawn by weight, of at most `most` slots."""
+    first, last = int(bundles.first[row]), int(bundles.first[row + 1])
+    slot, weight = bundles.slot[first:last], bundles.weight[first:last]
+    uniform = rng.random(slots)
+    drawn = []
+    for m in np.unique(slot).tolist():
+        candidates = np.flatnonzero(slot == m)
+        upto = np.cumsum(weight[candidates])
+        if upto[-1] <= 0:
+            continue
+        chosen = candidates[min(int(np.searchsorted(upto, uniform[m] * upto[-1], side="right")), len(candidates) - 1)]
+        drawn.append((m, first + int(chosen)))
+    if most is not None and len(drawn) > most:
+        return [drawn[i] for i in np.sort(rng.choice(len(drawn), size=most, replace=False))]
+    return drawn
+
+
+def draw_crop(
+    width: int, height: int, scale: tuple[float, float], rng: np.random.Generator
+) -> tuple[float, float, float, float]:
+    """A box (left, top, width, height), in shares of the image, that covers `scale` of its area at a mild aspect.
+
+    As torchvision's RandomResizedCrop: ten tries, then the whole image at the nearest allowed aspect.
+    """
+    for _ in range(10):
+        area = width * height * rng.uniform(*scale)
+        aspect = np.exp(rng.uniform(*np.log(ASPECTS)))
+        w, h = np.sqrt(area * aspect), np.sqrt(area / aspect)
+        if w <= width and h <= height:
+            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
+            return left / width, top / height, w / width, h / height
+    w = min(width, height * ASPECTS[1])
+    h = min(height, width / ASPECTS[0])
+    return (width - w) / 2 / width, (height - h) / 2 / height, w / width, h / height
+
+
+def _group(tokens: list[tuple[int, ...]], places: list[int]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    groups = length_groups([len(ids) for ids in tokens])
+    texts = tuple(pad([tokens[i] for i in group]) for group in groups)
+    return texts, tuple(torch.tensor([places[i] for i in group]) for group in groups)

@@ -1,0 +1,126 @@
+"""What is written of a model, and how it comes back.
+
+A finished run's `model/` folder holds `config.json` (towers, slots, branches, isolation, preprocessing, recipe) and
+`model.safetensors`. A checkpoint is one file, `checkpoints/step-N.pt`, with the same description, weights, optimizer,
+random state and position. Both say everything needed to load them: a wrong H cannot be given, because none is asked.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import open_clip
+import safetensors.torch
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+
+from pipeline.config import semantic
+from pipeline.errors import InputError, StoreError
+from pipeline.storage import Location
+from training.config import RunConfig
+from training.model import HolisticCLIP, make_tokenizer, resolve_architecture
+
+FORMAT = 1
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+
+
+def new_model(config: RunConfig) -> HolisticCLIP:
+    """The untrained model of a recipe."""
+    architecture = resolve_architecture(config.model, config.context_length)
+    return HolisticCLIP(architecture, config.branch_names, config.isolation)
+
+
+def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any]:
+    """Everything but the tensors, as plain JSON data."""
+    return {
+        "format": FORMAT,
+        "architecture": model.architecture,
+        "branches": list(model.slots),
+        "slots": [slot.model_dump() for slot in config.slots],
+        "isolation": model.isolation,
+        "preprocess": {
+            "size": model.visual.image_size[0],
+            "mean": list(open_clip.OPENAI_DATASET_MEAN),
+            "std": list(open_clip.OPENAI_DATASET_STD),
+            "interpolation": "bicubic",
+        },
+        "recipe": semantic(config),
+        "step": step,
+    }
+
+
+def model_files(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, bytes]:
+    """The files of a `model/` folder, weights last."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    return {
+        CONFIG_FILE: json.dumps(describe(model, config, step), indent=1).encode(),
+        WEIGHTS_FILE: safetensors.torch.save(weights, metadata={"format": "pt"}),
+    }
+
+
+def load(path: str | Location, device: str = "cpu") -> tuple[HolisticCLIP, Any, open_clip.SimpleTokenizer]:
+    """(model, preprocess, tokenizer) of a finished run's model folder or of a training checkpoint (.pt).
+
+    The model is in eval mode; preprocess maps a PIL image to (3, S, S); the tokenizer maps texts to (T, context).
+    """
+    location = Location.of(path)
+    if location.name.endswith(".pt"):
+        state = read_checkpoint(location)
+        description, weights = state["description"], state["model"]
+    else:
+        description, weights = _read_model_folder(location)
+    architecture = description["architecture"]
+    model = HolisticCLIP(architecture, description["branches"], description["isolation"])
+    model.load_state_dict(weights)
+    settings = description["preprocess"]
+    preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+    return model.to(device).eval(), preprocess, make_tokenizer(architecture)
+
+
+def _read_model_folder(folder: Location) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
+    try:
+        description = json.loads((folder / CONFIG_FILE).read())
+        weights = safetensors.torch.load((folder / WEIGHTS_FILE).read())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{folder} is not a model folder (it lacks {CONFIG_FILE} or {WEIGHTS_FILE}); "
+            "name WS/train/RUN/model, or a checkpoint file step-N.pt"
+        ) from error
+    except (ValueError, safetensors.SafetensorError) as error:
+        raise StoreError(f"the model in {folder} is damaged ({error}); copy it again or train it again") from error
+    return _of_this_format(folder, description), weights
+
+
+def write_checkpoint(folder: Location, state: Mapping[str, Any], step: int, keep: int) -> None:
+    """Writes step-N.pt in one atomic step, then removes all but the newest `keep`."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    (folder / f"step-{step:09d}.pt").write(buffer.getvalue())
+    for old, _ in list(folder.files(".pt"))[:-keep]:
+        old.remove()
+
+
+def read_checkpoint(file: Location) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"no checkpoint at {file}") from error
+    except Exception as error:  # torch raises whatever its unpickler stumbles over
+        raise StoreError(
+            f"the checkpoint {file} is damaged ({error}); delete it to go on from the one before"
+        ) from error
+    _of_this_format(file, state.get("description", {}))
+    return state
+
+
+def newest_checkpoint(folder: Location) -> dict[str, Any] | None:
+    """The last checkpoint of a run, None if there is none. Files appear whole, so a damaged one is an error."""
+    files = [file for file, _ in folder.files(".pt")]
+    return read_checkpoint(files[-1]) if files else None
+
+
+def _of_this_format(place: Location, description: dict[str, Any]) -> dict[str, Any]:
+    if description.get("format") != FORMAT:
+        raise StoreError(f"{place} has model format {description.get('format')}, this version reads format {FORMAT}")
+    return description

@@ -1,0 +1,118 @@
+"""Stage two: bundles in, trained models out, one commit per run.
+
+A run's identity is its own recipe and the data it reads, so adding a run, or changing another, trains nothing anew.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.commits import CommitLog, Part
+from pipeline.config import semantic
+from pipeline.identity import digest
+from pipeline.ingest import shard_uris
+from pipeline.manifest import Manifest
+from pipeline.shards import ShardReader
+from pipeline.stage import Outcome, Stage, StageRun
+from pipeline.storage import Location
+from training.config import RunConfig, TrainConfig
+
+VERSION = 1
+
+
+def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
+    """Identity of one run's result."""
+    data = {name: inputs[name].digest for name in ("ingest", "curate")}
+    return digest({"version": VERSION, "recipe": semantic(config), "inputs": data})
+
+
+def run_train(run: StageRun) -> Outcome:
+    """Trains the runs that are not finished yet; on several ranks the first one writes.
+
+    Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given.
+    """
+    config: TrainConfig = run.config
+    store = run.workspace.folder("train")
+    parts: list[Part] = []
+    runs: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
+    warnings: list[str] = []
+    for name in config.runs:
+        recipe = config.run(name)
+        identity = run_fingerprint(recipe, run.inputs)
+        folder = f"{name}-{identity[:12]}"
+        finished = _finished(CommitLog(store), folder) or _train_one(run, name, recipe, store, folder)
+        parts += finished
+        metrics = finished[-1].detail
+        counts[name] = metrics["summary"]
+        warnings += metrics["warnings"]
+        runs[name] = {
+            "folder": f"{folder}/model",
+            "fingerprint": identity,
+            "slots": [slot.name for slot in recipe.slots],
+            "branches": list(recipe.branch_names),
+        }
+    return Outcome(str(store), parts, counts, {"runs": runs}, warnings)
+
+
+def _finished(log: CommitLog, folder: str) -> list[Part]:
+    """A finished run's parts, nothing if one is missing. The metrics are committed last."""
+    from training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
+    from training.trainer import METRICS
+
+    names = [f"{folder}/model/{CONFIG_FILE}", f"{folder}/model/{WEIGHTS_FILE}", f"{folder}/{METRICS}"]
+    found = [part for name in names if (part := log.get(name))]
+    return found if len(found) == len(names) else []
+
+
+def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, folder: str) -> list[Part]:
+    from training.bundles import read_bundles
+    from training.ranks import joined
+    from training.trainer import train
+
+    bundles = read_bundles(run.inputs["curate"], recipe.slots)
+    reader = ShardReader(shard_uris(run.inputs["ingest"]))
+    watch = run.services.get("on_checkpoint")
+    with joined(recipe.device) as ranks:
+        trained = train(
+            name,
+            recipe,
+            bundles,
+            reader,
+            store / folder,
+            ranks,
+            on_checkpoint=(lambda model, step: watch(name, model, step)) if watch and ranks.is_first else None,
+        )
+        parts = _commit(CommitLog(store), store, folder, recipe, trained, bundles.dropped) if ranks.is_first else []
+        return list(ranks.agree(parts))
+
+
+def _commit(log: CommitLog, store: Location, folder: str, recipe: RunConfig, trained: Any, dropped: int) -> list[Part]:
+    """Commits the model and the metrics, then removes the checkpoints: they are three times the model's size."""
+    from training.checkpoint import model_files
+    from training.trainer import CHECKPOINTS, METRICS
+
+    warnings = []
+    if dropped:
+        warnings.append(f"{folder}: {dropped} images have no caption for any slot and were left out")
+    if trained.unreadable:
+        examples = "; ".join(trained.examples)
+        warnings.append(f"{folder}: {trained.unreadable} times an image could not be decoded, for example {examples}")
+    parts = [
+        log.commit(f"{folder}/model/{name}", data, rows=1)
+        for name, data in model_files(trained.model, recipe, trained.steps).items()
+    ]
+    summary = {"steps": trained.steps, "images seen": trained.steps * recipe.global_batch}
+    summary |= {key: trained.last[key] for key in ("loss", "logit_scale", "branch_cosine")}
+    detail = {"summary": summary, "warnings": warnings}
+    parts.append(log.commit(f"{folder}/{METRICS}", trained.metrics, rows=trained.steps, detail=detail))
+    (store / folder / CHECKPOINTS).remove(recursive=True)
+    return parts
+
+
+STAGE = Stage(
+    name="train",
+    version=VERSION,
+    upstream=("ingest", "curate"),
+    config=TrainConfig,
+    run=run_train,
+)

@@ -1,0 +1,261 @@
+"""The training loop of one run.
+
+A run is a pure function of its recipe and its bundles: initial weights follow from the seed, batch n from (seed, n),
+the learning rate from n. So a checkpoint's step number is the position of everything, and a run that was killed goes
+on with the very batch, and on a CPU the very losses, that an undisturbed run would have had.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError, StoreError
+from pipeline.progress import Progress
+from pipeline.shards import ShardReader
+from pipeline.storage import Location
+from training.augment import crop_and_normalise
+from training.batches import Batch, BatchMaker, loader
+from training.bundles import Bundles
+from training.checkpoint import describe, new_model, newest_checkpoint, write_checkpoint
+from training.config import RunConfig
+from training.losses import gather, weighted_sum
+from training.metrics import MetricsLog
+from training.model import HolisticCLIP, warm_start
+from training.optim import learning_rate, make_optimizer
+from training.ranks import Ranks
+
+CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
+LOGIT_SCALE_RANGE = (0.0, math.log(100))  # CLIP's: scales between 1 and 100
+MOST_EXAMPLES = 5
+DUMMY_TEXT = [[49406, 49407]]  # a start and an end token
+
+
+@dataclass
+class Trained:
+    """What a finished run leaves in memory; its rows are those of metrics.jsonl."""
+
+    model: HolisticCLIP
+    metrics: bytes
+    steps: int
+    unreadable: int  # decodings that failed, over all epochs; examples name a few
+    examples: list[str]
+    last: Mapping[str, Any]
+
+
+@dataclass
+class _Run:
+    """One run in progress."""
+
+    name: str
+    config: RunConfig
+    ranks: Ranks
+    folder: Location
+    batches: BatchMaker
+    model: HolisticCLIP
+    parallel: nn.Module  # the model, wrapped where there are several ranks
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    unreadable: int = 0
+    examples: list[str] = field(default_factory=list)
+    pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = field(default_factory=list)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        wanted = self.config.precision == "bf16"
+        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def train(
+    name: str,
+    config: RunConfig,
+    bundles: Bundles,
+    reader: ShardReader,
+    folder: Location,
+    ranks: Ranks,
+    on_checkpoint: Callable[[HolisticCLIP, int], None] | None = None,
+) -> Trained:
+    """Trains one run to its end, from its newest checkpoint if `folder` holds one.
+
+    Raises StoreError where that checkpoint is of other data, ConfigError where the loss stops being a number.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    run = _start(name, config, bundles, reader, folder, ranks)
+    order = run.batches.order
+    log = MetricsLog(folder / METRICS, run.step) if ranks.is_first else None
+    size = config.global_batch
+    progress = Progress(f"train {name}", order.steps * size, "images", done=run.step * size) if log else None
+    waited_since = time.monotonic()
+    for batch in loader(run.batches, run.step, config.workers, pin_memory=ranks.device.type == "cuda"):
+        began = time.monotonic()
+        row, measured = _step(run, batch)
+        run.step += 1
+        now = time.monotonic()
+        row.update(seconds=round(now - waited_since, 5), wait=round(began - waited_since, 5))
+        run.pending.append((row, measured))
+        waited_since = now
+        last_step = run.step == order.steps
+        checkpoint_due = run.step % config.checkpoint_every == 0 and not last_step
+        if run.step % config.log_every == 0 or checkpoint_due or last_step:
+            rows = _look(run)
+            if log and progress:
+                log.add(rows)
+                progress.update(len(rows) * size, _note(rows))
+        if checkpoint_due:
+            if log:
+                log.save()
+                write_checkpoint(folder / CHECKPOINTS, _state(run), run.step, config.keep_checkpoints)
+            if on_checkpoint:
+                on_checkpoint(run.model, run.step)
+    if log and progress:
+        log.save()
+        progress.close()
+    last = log.rows()[-1] if log else {}
+    return Trained(run.model.eval(), log.to_bytes() if log else b"", run.step, run.unreadable, run.examples, last)
+
+
+def _start(
+    name: str, config: RunConfig, bundles: Bundles, reader: ShardReader, folder: Location, ranks: Ranks
+) -> _Run:
+    """A fresh run, or the one whose newest checkpoint is in `folder`."""
+    torch.manual_seed(config.seed)
+    model = new_model(config)
+    if config.warm_start:
+        warm_start(model, config.warm_start)
+    model.to(ranks.device).train()
+    side = model.visual.image_size[0]
+    batches = BatchMaker(
+        config,
+        bundles,
+        reader,
+        canvas=config.canvas or round(side * 8 / 7),
+        context_length=model.context_length,
+        rank=ranks.rank,
+        ranks=ranks.count,
+    )
+    run = _Run(name, config, ranks, folder, batches, model, model, make_optimizer(model, config))
+    _resume(run)
+    if ranks.count > 1:
+        devices = [ranks.device] if ranks.device.type == "cuda" else None
+        run.parallel = nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    return run
+
+
+def _state(run: _Run) -> dict[str, Any]:
+    """All that a checkpoint holds."""
+    order = run.batches.order
+    return {
+        "description": describe(run.model, run.config, run.step),
+        "model": run.model.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "loader": {"step": run.step, "rows": order.rows, "seed": order.seed, "global_batch": order.global_batch},
+        "unreadable": run.unreadable,
+    }
+
+
+def _resume(run: _Run) -> None:
+    state = newest_checkpoint(run.folder / CHECKPOINTS)
+    if state is None:
+        return
+    order, found = run.batches.order, state["loader"]
+    if (found["rows"], found["seed"], found["global_batch"]) != (order.rows, order.seed, order.global_batch):
+        raise StoreError(
+            f"the checkpoint in {run.folder} was made with {found['rows']} images in batches of "
+            f"{found['global_batch']}, this run has {order.rows} in batches of {order.global_batch}; delete its folder"
+        )
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"])
+    run.step, run.unreadable = int(found["step"]), int(state["unreadable"])
+
+
+def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """One step of the optimizer. Returns what the host knows of it and, still on the device, what was measured."""
+    config, steps = run.config, run.batches.order.steps
+    lr = learning_rate(config, batch.step, steps)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    batch = batch.to(run.ranks.device)
+    branches_BHD, text_BMD, scale = _forward(run, batch)
+    with torch.autocast(run.ranks.device.type, enabled=False):
+        features = gather(branches_BHD, text_BMD, batch.mask_BM, scale)
+        loss, terms = weighted_sum(features, config.losses)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.grad_clip or math.inf)
+    run.optimizer.step()
+    with torch.no_grad():
+        run.model.logit_scale.clamp_(*LOGIT_SCALE_RANGE)
+    run.examples += batch.unreadable[: MOST_EXAMPLES - len(run.examples)]
+    row = {"step": batch.step, "epoch": round(batch.step / run.batches.order.steps_per_epoch, 4), "lr": lr}
+    measured = {"loss": loss.detach(), **{f"loss/{name}": value for name, value in terms.items()}}
+    measured |= {"grad_norm": norm, "logit_scale": scale.detach(), "branch_cosine": _branch_cosine(branches_BHD)}
+    measured["unreadable"] = torch.tensor(float(len(batch.unreadable)), device=loss.device)
+    return row, {name: value.float() for name, value in measured.items()}
+
+
+def _forward(run: _Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Branches (B, H, D), captions in their slots (B, M, D), and the logit scale."""
+    image_BCSS = crop_and_normalise(
+        batch.image_BCSS,
+        batch.box_B4,
+        run.model.visual.image_size[0],
+        open_clip.OPENAI_DATASET_MEAN,
+        open_clip.OPENAI_DATASET_STD,
+    )
+    # A batch without a single caption still passes the text tower: every rank must have gradients for all weights.
+    texts = batch.texts or (torch.tensor(DUMMY_TEXT, device=image_BCSS.device),)
+    with run.autocast():
+        branches_BHD, text_groups, scale = run.parallel(image_BCSS, texts)
+    B, M = batch.mask_BM.shape
+    text_TD = torch.cat(text_groups)
+    flat = text_TD.new_zeros(B * M, text_TD.shape[1])
+    flat = flat.index_copy(0, torch.cat(batch.places), text_TD) if batch.places else flat + 0 * text_TD.sum()
+    return branches_BHD, flat.view(B, M, -1), scale
+
+
+@torch.no_grad()
+def _branch_cosine(branches_BHD: Tensor) -> Tensor:
+    """Mean cosine of an image's branches with each other: 1 means they all say the same."""
+    H = branches_BHD.shape[1]
+    if H == 1:
+        return branches_BHD.new_ones(())
+    total = branches_BHD.sum(dim=1).square().sum(dim=1).mean()
+    return (total - H) / (H * (H - 1))
+
+
+def _look(run: _Run) -> list[dict[str, Any]]:
+    """Fetches the pending steps' figures, means over ranks, in one transfer from the device."""
+    if not run.pending:
+        return []
+    names = list(run.pending[0][1])
+    table = run.ranks.mean(
+        torch.stack([torch.stack([values[n] for n in names]) for _, values in run.pending])
+    ).tolist()
+    rows = [
+        {**row, **dict(zip(names, figures, strict=True))} for (row, _), figures in zip(run.pending, table, strict=True)
+    ]
+    run.pending.clear()
+    for row in rows:
+        run.unreadable += round(row["unreadable"] * run.ranks.count)
+        row["unreadable"] = run.unreadable
+        row["img_per_s"] = round(run.config.global_batch / row["seconds"], 1)
+        if not math.isfinite(row["loss"]):
+            raise ConfigError(
+                f"train: the loss of run {run.name} is {row['loss']} at step {row['step']}; lower train.lr, lengthen "
+                "train.warmup_steps, or set train.precision to fp32"
+            )
+    return rows
+
+
+def _note(rows: list[dict[str, Any]]) -> str:
+    last = rows[-1]
+    waiting = 100 * sum(row["wait"] for row in rows) / max(sum(row["seconds"] for row in rows), 1e-9)
+    return f"epoch {last['epoch']:.1f} loss {last['loss']:.3f} lr {last['lr']:.1e} data wait {waiting:.0f} %"
