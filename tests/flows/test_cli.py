@@ -1,0 +1,152 @@
+"""The command line: what people type, and what they are told when it is wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.cli import main
+from flows.run import Session
+from tests.flows.project import write_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration whose stages have all run."""
+    config = write_project(tmp_path_factory.mktemp("project"))
+    assert main(["run", str(config)]) == 0
+    return config
+
+
+def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_run_makes_every_stage_and_a_report(project: Path) -> None:
+    found = Session.open(str(project)).resolve()
+    assert all(resolution.done for resolution in found.values())
+    evaluation = found["evaluate"].manifest
+    assert evaluation is not None
+    report = Path(evaluation.store, evaluation.detail["report"]).read_text()
+    assert "<html" in report
+    captions = found["caption"].manifest
+    assert captions is not None
+    assert sum(part.rows for part in captions.parts) == 24 * 7  # every image, every prompt of the paper's set
+
+
+def test_a_second_run_does_nothing_and_says_so_without_heavy_imports(project: Path) -> None:
+    code = (
+        "import sys; from flows.cli import main; status = main(sys.argv[1:]); "
+        "heavy = {'torch', 'ray', 'vllm', 'prefect', 'open_clip', 'transformers'} & set(sys.modules); "
+        "print('HEAVY', sorted(heavy)); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", str(project)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "nothing to do" in done.stdout
+    assert "HEAVY []" in done.stdout
+
+
+def test_status_says_what_is_stale_and_why(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(project)]) == 0
+    assert capsys.readouterr().out.count(" done ") == 5
+    assert main(["status", str(project), "--set", "curate.reject.max_run=5"]) == 0
+    out = capsys.readouterr().out
+    assert "reject.max_run was 2 and is 5" in out
+    assert "waits for curate" in out
+
+
+def test_an_operational_setting_makes_nothing_stale(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", str(project), "--set", "train.workers=3", "--set", "caption.chunk_images=16"]) == 0
+    assert capsys.readouterr().out.count("nothing to do") == 5
+
+
+def test_a_single_stage_names_the_command_to_run_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_project(tmp_path, train=4, heldout=4)
+    assert main(["curate", str(config)]) == 2
+    assert f"holism ingest {config}" in capsys.readouterr().err
+    assert main(["ingest", str(config)]) == 0
+    capsys.readouterr()
+    assert main(["curate", str(config)]) == 2
+    assert f"holism caption {config}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"ingest": None}, "ingest"),
+        ({"workspace": None}, "'workspace' is missing"),
+        ({"captoin": {}}, "did you mean 'caption'"),
+        ({"train": {"epoch": 3}}, "did you mean 'epochs'"),
+        ({"train": {"epochs": "many"}}, "'train.epochs' is 'many'"),
+        ({"ingest": {"source": {"kind": "ftp", "path": "x"}}}, "ingest.source"),
+        ({"ingest": {"source": {"kind": "folder", "path": "/nowhere/at/all"}}}, "/nowhere/at/all"),
+        ({"caption": {"models": ["/nowhere/vlm"], "engine": {"kind": "transformers"}}}, "/nowhere/vlm"),
+        ({"evaluate": {"benchmarks": ["/nowhere/bench"]}}, "/nowhere/bench"),
+    ],
+)
+def test_bad_configuration_ends_in_one_sentence(tmp_path: Path, change: dict, expected: str) -> None:
+    config = write_project(tmp_path, train=4, heldout=4)
+    data = yaml.safe_load(config.read_text())
+    for key, value in change.items():
+        if value is None:
+            del data[key]
+        else:
+            data[key] = value
+    config.write_text(yaml.safe_dump(data))
+    done = _command("run", str(config))
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "holism: error:" in done.stderr
+
+
+def test_a_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "no-such.yaml"]) == 2
+    assert "no-such.yaml" in capsys.readouterr().err
+
+
+def test_unknown_stages_are_named(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", str(project), "--stages", "captoin"]) == 2
+    assert "captoin" in capsys.readouterr().err
+
+
+def test_browse_names_a_port_in_use(project: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = _command("browse", str(project), "--port", str(port))
+    assert done.returncode == 2
+    assert str(port) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path) -> None:
+    config = write_project(tmp_path, train=16, heldout=4)
+    slow = ["--set", "caption.engine.fake.delay_seconds=3"]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", str(config), "--stages", "ingest,caption", *slow]
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not list((tmp_path / "workspace").glob("manifests/ingest-*")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        second = _command("run", str(config))
+        assert second.returncode == 2
+        assert str(first.pid) in second.stderr
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.wait()
+    assert main(["run", str(config), "--stages", "ingest,caption"]) == 0  # the dead holder's lock is taken over
