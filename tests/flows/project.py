@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from pipeline.demo_world.__main__ import write_world
+from pipeline.demo_world.write import write_world
 
 TOWERS = {
     "embed_dim": 16,

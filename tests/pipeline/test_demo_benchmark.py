@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.demo_world import holds, sample, truth
-from pipeline.demo_world.__main__ import write_world
 from pipeline.demo_world.alt_text import alt_text, true_alt_texts
 from pipeline.demo_world.benchmark import PERSPECTIVES, query_rows
 from pipeline.demo_world.language import answers
+from pipeline.demo_world.write import write_world
 
 
 @pytest.fixture(scope="module")
