@@ -1,0 +1,123 @@
+"""Settings of the caption stage: which models are asked which questions, how, and with what resources.
+
+What decides a caption's text is semantic. Engines, Ray and chunk sizes are operational, except the engine's kind:
+a run of the fake engine must never pass for one of a real model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config import Section, operational
+
+DEMO_VLM = "demo_vlm"  # stands for the model that lies in captioning/demo_vlm/weights
+
+
+class PromptSelection(Section):
+    """A prompt set, by the name of a built-in one (`paper`, `holism`) or by path, and which of its prompts."""
+
+    set: str = "paper"
+    only: tuple[str, ...] | None = None
+
+
+class ModelReference(Section):
+    """A vision-language model: `demo_vlm`, a folder, or a hub id with its revision.
+
+    `name` is what the captions table calls it (the folder's name or the hub id if empty). A folder's revision is
+    found from its content.
+    """
+
+    model: str
+    name: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"model": value} if isinstance(value, str) else value
+
+
+class SamplingConfig(Section):
+    """How text is drawn. Temperature 0 is greedy; then `top_p` and `seed` change nothing and are left out of ids."""
+
+    temperature: float = Field(0.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int = 0
+    max_tokens: int | None = Field(None, gt=0)  # instead of each prompt's own budget
+
+
+class FakeEngineConfig(Section):
+    """Faults of the fake engine. Image ids are those of the images table."""
+
+    raise_on: tuple[str, ...] = operational(())  # images on which a request raises
+    die_on: tuple[str, ...] = operational(())  # images on which the process dies by SIGKILL
+    die_at_call: int | None = operational(None, ge=1)  # the process dies when asked for the n-th time
+    delay_seconds: float = operational(0.0, ge=0)  # per call
+
+
+class EngineConfig(Section):
+    """What serves the models. `auto` is vLLM where it is installed, else transformers."""
+
+    kind: Literal["auto", "vllm", "transformers", "fake"] = "auto"
+    tensor_parallel_size: int = operational(1, ge=1)
+    max_model_len: int | None = operational(None, gt=0)
+    max_num_seqs: int = operational(256, ge=1)  # requests that vLLM decodes together
+    gpu_memory_utilization: float = operational(0.9, gt=0, le=1)
+    batch_size: int = operational(16, ge=1)  # of the transformers engine
+    options: dict[str, Any] = operational(default_factory=dict)  # further arguments of vllm.LLM
+    fake: FakeEngineConfig = operational(default_factory=FakeEngineConfig)
+
+
+class ActorsConfig(Section):
+    """One engine per actor. `max` empty: all GPUs; without GPUs two, as every engine takes memory of its own."""
+
+    min: int = operational(1, ge=1)
+    max: int | None = operational(None, ge=1)
+    cpus: float = operational(1.0, gt=0)  # also the threads of an engine on a CPU
+    gpus: float | None = operational(None, ge=0)  # empty: the tensor parallel size where there are GPUs
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"max is {self.max}, expected at least min, which is {self.min}")
+        return self
+
+
+class RayConfig(Section):
+    """Where the work runs. Without an address (and without RAY_ADDRESS) a Ray of this machine alone is started."""
+
+    enabled: bool = operational(True)  # false, or Ray not installed: one engine in this process
+    address: str | None = operational(None)
+    num_cpus: int | None = operational(None, ge=1)  # logical CPUs of a Ray that is started here
+    actors: ActorsConfig = operational(default_factory=ActorsConfig)
+    schedule_seconds: float = operational(30.0, gt=0)  # how long the cluster may take to find room
+
+
+class CaptionConfig(Section):
+    """The caption stage: images × prompts × models."""
+
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    models: tuple[ModelReference, ...] = Field((ModelReference(model=DEMO_VLM),), min_length=1)
+    prompts: PromptSelection = Field(default_factory=PromptSelection)
+    sampling: SamplingConfig = SamplingConfig()
+    max_pixels: int = Field(1_048_576, ge=1024)  # larger images are scaled down before the engine
+    paraphrases: Literal["first", "rotate"] = "first"  # the canonical wording, or one by image
+    samples_per_prompt: int = Field(1, ge=1)
+    chunk_images: int = operational(64, ge=1)  # images of one commit
+    ray: RayConfig = operational(default_factory=RayConfig)
+
+    @field_validator("models")
+    @classmethod
+    def _distinct(cls, models: tuple[ModelReference, ...]) -> tuple[ModelReference, ...]:
+        names = [reference.name or reference.model for reference in models]
+        if len(set(names)) < len(names):
+            raise ValueError("two models have the same name; give each a name of its own")
+        return models
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        if self.samples_per_prompt > 1 and self.sampling.temperature == 0:
+            raise ValueError("samples_per_prompt is above 1, which needs sampling.temperature above 0")
+        return self

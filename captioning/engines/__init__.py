@@ -1,0 +1,1 @@
+"""Engines answer questions about images. They share one small protocol, see `base`."""

@@ -1,0 +1,117 @@
+"""Plain transformers: slower than vLLM, but runs wherever PyTorch does (macOS, ARM, any GPU).
+
+Questions of one kind of sampling are answered in padded batches. There is no cache between questions, so every
+one pays for its image again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from captioning.config import EngineConfig
+from captioning.engines.base import Answer, Request, load_error
+from captioning.models import Model
+from pipeline.errors import EngineError
+
+
+class TransformersEngine:
+    """`AutoModelForImageTextToText` with its processor; greedy and sampled text."""
+
+    name = "transformers"
+    version = ""
+
+    def __init__(self, config: EngineConfig, model: Model, threads: int = 1) -> None:
+        self.config, self.model, self.threads = config, model, threads
+        self._model: Any = None
+        self._processor: Any = None
+
+    def start(self) -> None:
+        """Load model and processor, onto a GPU if there is one."""
+        if self.model.is_folder:
+            os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        import torch
+        import transformers
+
+        self.version = transformers.__version__
+        transformers.utils.logging.disable_progress_bar()
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        if device == "cpu":
+            torch.set_num_threads(self.threads)
+        revision = None if self.model.is_folder else self.model.revision
+        try:
+            self._processor = transformers.AutoProcessor.from_pretrained(self.model.source, revision=revision)
+            self._model = transformers.AutoModelForImageTextToText.from_pretrained(
+                self.model.source, revision=revision, dtype=torch.float32 if device == "cpu" else torch.bfloat16
+            )
+        except Exception as error:
+            raise load_error(self.model, error) from error
+        if getattr(self._processor, "chat_template", None) is None:
+            raise EngineError(f"the model {self.model.source} has no chat template; add a chat_template.jinja to it")
+        self._processor.tokenizer.padding_side = "left"
+        if self._processor.tokenizer.pad_token is None:
+            self._processor.tokenizer.pad_token = self._processor.tokenizer.eos_token
+        self._model = self._model.to(device).eval()
+
+    def generate(self, requests: Sequence[Request]) -> list[Answer]:
+        """Answer in batches of the same sampling; a batch holds questions of similar length."""
+        answers: dict[int, Answer] = {}
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for index, request in enumerate(requests):
+            groups.setdefault((request.max_tokens, request.temperature, request.top_p), []).append(index)
+        for members in groups.values():
+            members.sort(key=lambda index: len(requests[index].prompt))
+            for start in range(0, len(members), self.config.batch_size):
+                batch = members[start : start + self.config.batch_size]
+                answers |= zip(batch, self._answer([requests[index] for index in batch]), strict=True)
+        return [answers[index] for index in range(len(requests))]
+
+    def _answer(self, requests: Sequence[Request]) -> list[Answer]:
+        import torch
+
+        inputs = self._processor(
+            text=[self._question(request.prompt) for request in requests],
+            images=[request.image for request in requests],
+            padding=True,
+            add_special_tokens=False,  # the chat template has written them
+            return_tensors="pt",
+        ).to(self._model.device, self._model.dtype)
+        first = requests[0]
+        arguments: dict[str, Any] = {"do_sample": False}
+        if first.temperature > 0:  # one stream of random numbers a batch: the seed of its first request
+            torch.manual_seed(first.seed or 0)
+            arguments = {"do_sample": True, "temperature": first.temperature, "top_p": first.top_p, "top_k": 0}
+        with torch.inference_mode():
+            tokens_BT = self._model.generate(
+                **inputs,
+                max_new_tokens=first.max_tokens,
+                pad_token_id=self._processor.tokenizer.pad_token_id,
+                **arguments,
+            )
+        lengths_B = inputs["attention_mask"].sum(1).tolist()
+        new_BT = tokens_BT[:, inputs["input_ids"].shape[1] :].tolist()
+        return [self._read(tokens, length) for tokens, length in zip(new_BT, lengths_B, strict=True)]
+
+    def _read(self, tokens: list[int], prompt_tokens: int) -> Answer:
+        ends = self._model.generation_config.eos_token_id
+        stops = {ends} if isinstance(ends, int) else set(ends or ())
+        stop = next((index for index, token in enumerate(tokens) if token in stops), None)
+        kept = tokens if stop is None else tokens[:stop]
+        return Answer(
+            text=self._processor.tokenizer.decode(kept, skip_special_tokens=True),
+            prompt_tokens=int(prompt_tokens),
+            output_tokens=len(tokens) if stop is None else stop + 1,
+            finish_reason="length" if stop is None else "stop",
+        )
+
+    def _question(self, prompt: str) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": prompt}]
+        text: str = self._processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    def stop(self) -> None:
+        """Drop the model."""
+        self._model = None

@@ -1,0 +1,123 @@
+"""Prompt sets: questions as data, so that a new perspective is a few lines of YAML and no code.
+
+A prompt says what is asked (in several wordings), what its answer is (perspective, granularity, level), how long
+it may be and how it must end. A prompt with `after` goes on from another prompt's answer (a chain).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.config import Section, build, load_yaml
+from pipeline.errors import ConfigError
+
+FOLDER = Path(__file__).parent / "prompts"
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class Prompt(Section):
+    """One question and what its answer is."""
+
+    id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    perspective: str = Field(min_length=1)
+    granularity: Literal["word", "phrase", "sentence", "paragraph"]
+    level: Literal["object", "attribute", "relation", "scene", "abstract"]
+    max_tokens: int = Field(gt=0)
+    ends: Literal["sentence", "phrase", "list", "json"]
+    paraphrases: tuple[str, ...] = Field(min_length=1)  # the first is the canonical wording
+    after: str | None = None
+
+    @field_validator("paraphrases")
+    @classmethod
+    def _clean(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not text.strip() for text in texts):
+            raise ValueError("a paraphrase is empty")
+        if len(set(texts)) < len(texts):
+            raise ValueError("two paraphrases are the same")
+        return texts
+
+    @model_validator(mode="after")
+    def _placeholders(self) -> Self:
+        allowed = {self.after} if self.after else set()
+        for text in self.paraphrases:
+            found = set(PLACEHOLDER.findall(text))
+            if found - allowed:
+                raise ValueError(f"a paraphrase uses {{{min(found - allowed)}}}, which needs 'after: ...' to name it")
+            if allowed - found:
+                raise ValueError(f"a paraphrase does not use {{{self.after}}}, the answer that it comes after")
+        return self
+
+    def render(self, paraphrase: int, parent: str | None) -> str:
+        """The question in one of its wordings; `parent` is the answer that it goes on from."""
+        text = self.paraphrases[paraphrase]
+        return text.replace(f"{{{self.after}}}", parent.strip()) if self.after and parent is not None else text
+
+
+class PromptSet(Section):
+    """Prompts that belong together."""
+
+    name: str
+    description: str = ""
+    source: str = ""
+    prompts: tuple[Prompt, ...] = Field(min_length=1)
+
+    def select(self, only: Sequence[str] | None) -> tuple[Prompt, ...]:
+        """The prompts with these ids, in the set's order; all if `only` is None."""
+        if only is None:
+            return self.prompts
+        known = {prompt.id for prompt in self.prompts}
+        if unknown := [name for name in only if name not in known]:
+            raise ConfigError(
+                f"caption.prompts.only names {unknown[0]!r}, which the set {self.name!r} does not have; "
+                f"it has {', '.join(sorted(known))}"
+            )
+        if not only:
+            raise ConfigError(f"caption.prompts.only is empty; name prompts of the set {self.name!r} or leave it out")
+        for prompt in self.prompts:
+            if prompt.id in only and prompt.after and prompt.after not in only:
+                raise ConfigError(
+                    f"the prompt {prompt.id!r} goes on from {prompt.after!r}; add that to caption.prompts.only as well"
+                )
+        return tuple(prompt for prompt in self.prompts if prompt.id in only)
+
+
+def load(name: str) -> PromptSet:
+    """Load a prompt set by built-in name or by path. Errors name the file, the prompt's id and the field."""
+    path = FOLDER / f"{name}.yaml"
+    if not path.exists():
+        path = Path(name).expanduser()
+        if not path.exists():
+            built_in = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+            raise ConfigError(
+                f"there is no prompt set {name!r}: neither a file nor one of the built-in ones ({built_in})"
+            )
+    data = load_yaml(path)
+    entries = data.get("prompts")
+    if not isinstance(entries, list) or not entries:
+        raise ConfigError(f"{path}: 'prompts' is missing or empty, expected a list of prompts")
+    prompts = [_prompt(path, number, entry) for number, entry in enumerate(entries, 1)]
+    _check_references(path, prompts)
+    return build(PromptSet, {**data, "prompts": prompts}, str(path))
+
+
+def _prompt(path: Path, number: int, entry: object) -> Prompt:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{path}: prompt {number} is a {type(entry).__name__}, expected a mapping")
+    return build(Prompt, entry, f"{path}: prompt {entry.get('id', f'number {number}')!r}")
+
+
+def _check_references(path: Path, prompts: Sequence[Prompt]) -> None:
+    seen: set[str] = set()
+    for prompt in prompts:
+        if prompt.id in seen:
+            raise ConfigError(f"{path}: prompt {prompt.id!r}: 'id' occurs twice; ids are unique in a set")
+        if prompt.after and prompt.after not in seen:
+            raise ConfigError(
+                f"{path}: prompt {prompt.id!r}: 'after' is {prompt.after!r}, expected the id of a prompt above it"
+            )
+        seen.add(prompt.id)

@@ -1,0 +1,189 @@
+"""Spreads work items over engines: Ray Data actors, or one engine in this process where there is no Ray.
+
+Only references go out and short reports come back. Ray Data restarts actors that die and hands their item to the
+next one; what it cannot know, which image was to blame, is in the store's notes of attempts.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from captioning.config import CaptionConfig, RayConfig
+from captioning.store import WorkItem
+from captioning.worker import CaptionWorker, WorkerSpec
+from pipeline.commits import Part
+from pipeline.errors import EngineError, HolismError, ScheduleError
+
+PACKAGES = ("pipeline", "captioning", "training", "evaluation", "flows")
+IN_FLIGHT = 2  # items per actor: one in hand, one waiting
+CPU_ENGINES = 2
+CONNECT_SECONDS = 5.0
+
+
+def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
+    """Yield the part of every item as it is committed, in any order."""
+    if config.ray.enabled and importlib.util.find_spec("ray"):
+        yield from _on_ray(spec, items, config)
+        return
+    worker = CaptionWorker(replace(spec, threads=_threads(config.ray)))
+    try:
+        for item in items:
+            yield worker.work(item)
+    finally:
+        worker.stop()
+
+
+class RayWorker:
+    """A `CaptionWorker` as Ray Data wants it: rows in, rows out.
+
+    User errors travel as values: raised, they would make Ray start the engine again and again.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.worker = CaptionWorker(spec)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        """Answer a batch of one pickled item with one pickled part or error."""
+        result: Part | HolismError
+        try:
+            result = self.worker.work(pickle.loads(batch["item"][0]))
+        except HolismError as error:
+            result = error
+        return {"result": [pickle.dumps(result)]}
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What the actors are asked for."""
+
+    min: int
+    max: int
+    cpus: float
+    gpus: float
+
+    @classmethod
+    def of(cls, config: CaptionConfig, items: int, cluster: dict[str, float]) -> Pool:
+        """Fit the configuration to the cluster and to the number of items."""
+        actors, there = config.ray.actors, cluster.get("GPU", 0)
+        gpus = actors.gpus
+        if gpus is None:
+            gpus = float(config.engine.tensor_parallel_size) if there and config.engine.kind != "fake" else 0.0
+        fitting = int(there // gpus) if gpus else min(CPU_ENGINES, int(cluster.get("CPU", 0) // actors.cpus))
+        most = min(actors.max or max(fitting, actors.min), items)
+        return cls(min(actors.min, most), most, actors.cpus, gpus)
+
+
+def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
+    with cluster(config.ray):
+        import ray
+        from ray.data import ActorPoolStrategy
+
+        pool = Pool.of(config, len(items), ray.cluster_resources())
+        _find_room(pool, config.ray.schedule_seconds)
+        rows = [{"item": pickle.dumps(item)} for item in items]
+        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            RayWorker,
+            fn_constructor_args=(replace(spec, threads=max(1, int(pool.cpus))),),
+            batch_size=1,
+            compute=ActorPoolStrategy(min_size=pool.min, max_size=pool.max, max_tasks_in_flight_per_actor=IN_FLIGHT),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+        )
+        for row in results.iter_rows():
+            result = pickle.loads(row["result"])
+            if isinstance(result, HolismError):
+                raise result
+            yield result
+
+
+@contextmanager
+def cluster(config: RayConfig) -> Iterator[None]:
+    """Connect to the cluster that is named, or start a Ray of this machine; a Ray that is there is used as it is."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    import ray
+
+    _quiet()
+    if ray.is_initialized():
+        yield
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    if address:
+        _connect(address, quiet)
+    else:
+        ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str, quiet: dict[str, Any]) -> None:
+    import ray
+
+    failure = (
+        f"no Ray cluster answers at {address!r} (caption.ray.address or RAY_ADDRESS); start it, correct the address, "
+        "or unset both to run on this machine alone"
+    )
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():  # Ray itself would try for minutes
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except OSError as error:
+            raise ScheduleError(f"{failure} ({error})") from error
+    root = Path(__file__).resolve().parent.parent
+    modules = [str(root / name) for name in PACKAGES if (root / name).is_dir()]
+    try:
+        ray.init(address=address, runtime_env={"py_modules": modules}, **quiet)
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+        raise ScheduleError(failure) from error
+
+
+def _find_room(pool: Pool, seconds: float) -> None:
+    """Ask for the smallest pool as a whole, because actors that do not fit would wait for ever without a word."""
+    import ray
+    from ray.util.placement_group import placement_group, remove_placement_group
+
+    bundle = {"CPU": pool.cpus} | ({"GPU": pool.gpus} if pool.gpus else {})
+    there = ray.cluster_resources()
+    group = placement_group([bundle] * pool.min)
+    try:
+        if not group.wait(seconds):
+            wanted = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
+            has = ", ".join(f"{there.get(name, 0):g} {name}" for name in bundle)
+            raise ScheduleError(
+                f"{pool.min} caption actors with {wanted} each found no room within {seconds:g} s: the Ray cluster "
+                f"has {has}, some of it perhaps in use; lower caption.ray.actors or raise caption.ray.num_cpus"
+            )
+    finally:
+        remove_placement_group(group)
+
+
+def _quiet() -> None:
+    """Ray Data reports every few seconds where there is no terminal; our own progress line says it all."""
+    import logging
+
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _threads(config: RayConfig) -> int:
+    return max(1, int(config.actors.cpus))
+
+
+__all__ = ["EngineError", "cluster", "run"]
