@@ -112,9 +112,9 @@ def _desert(c: Canvas) -> None:
     for y in range(40, HEIGHT, 6):
         c.line(c.wave(y, 1.5, 40), (172, 98, 46), 0.5)
     for _ in range(3):  # cacti
-        x, y = c.uniform(4, WIDTH - 4), c.uniform(40, 66)
-        c.box(x - 1.4, y - 16, x + 1.4, y, (58, 110, 60))
-        c.line([(x, y - 6), (x + 5, y - 6), (x + 5, y - 12)], (58, 110, 60), 2)
+        x, foot = c.uniform(4, WIDTH - 4), c.uniform(40, 66)
+        c.box(x - 1.4, foot - 16, x + 1.4, foot, (58, 110, 60))
+        c.line([(x, foot - 6), (x + 5, foot - 6), (x + 5, foot - 12)], (58, 110, 60), 2)
 
 
 def _snow_field(c: Canvas) -> None:
@@ -125,8 +125,8 @@ def _snow_field(c: Canvas) -> None:
     for y, tone in ((36, (242, 246, 252)), (58, (230, 238, 248)), (82, (246, 249, 253))):
         c.hill(y, 3, 80, tone)
     for _ in range(140):
-        x, y = c.uniform(0, WIDTH), c.uniform(0, HEIGHT)
-        c.ellipse(x, y, 0.9, 0.9, (255, 255, 255) if y < 40 else (200, 214, 234))
+        x, flake_y = c.uniform(0, WIDTH), c.uniform(0, HEIGHT)
+        c.ellipse(x, flake_y, 0.9, 0.9, (255, 255, 255) if flake_y < 40 else (200, 214, 234))
 
 
 def _city(c: Canvas) -> None:
