@@ -1,0 +1,1 @@
+"""Curation: gadgets that clean, reject and diversify captions, and the bundles that training reads."""

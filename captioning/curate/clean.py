@@ -1,0 +1,56 @@
+"""Gadget `clean`: take off what is not the caption: white space, quotation marks, boilerplate openers."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from captioning.curate.config import CleanConfig
+from captioning.curate.draft import Draft, Reason
+from captioning.curate.phrases import Phrases
+
+_SPACE = re.compile(r"\s+")
+_CONTROL = re.compile(r"[\u0000-\u0008\u000e-\u001f\u007f\u200b\ufeff\ufffd]")
+_EMPHASIS = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
+_BULLET = re.compile(r"^(?:[-*•#>]+|\d+[.)])\s+")
+_QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "`": "`", "*": "*"}
+
+
+class Clean:
+    """Cleans the texts in place; drops nothing, what is left empty is for `reject`."""
+
+    name = "clean"
+    reads: tuple[str, ...] = ()
+    reasons: tuple[Reason, ...] = ()
+
+    def __init__(self, config: CleanConfig, phrases: Phrases) -> None:
+        self.config, self.phrases = config, phrases
+
+    def apply(self, draft: Draft) -> None:
+        """Clean every open row."""
+        for row in draft.open_rows():
+            draft.texts[row] = self.clean(draft.texts[row])
+
+    def clean(self, text: str) -> str:
+        """The caption inside a model's answer; cleaning twice changes nothing more."""
+        text = _SPACE.sub(" ", _CONTROL.sub("", unicodedata.normalize("NFC", text))).strip()
+        while (shorter := self._peel(text)) != text:
+            text = shorter
+        return text
+
+    def _peel(self, text: str) -> str:
+        """Take off one layer of quotes, marks and openers."""
+        if self.config.quotes:
+            text = unquote(_EMPHASIS.sub(r"\2", _BULLET.sub("", text)))
+        if self.config.openers and (match := self.phrases.opener.match(text)):
+            rest = text[match.end() :]
+            text = rest[:1].upper() + rest[1:] if text[:1].isupper() else rest
+        return text
+
+
+def unquote(text: str) -> str:
+    """Strip one pair of quotation marks around the whole text; `"A" and "B"` keeps its own."""
+    if len(text) < 2 or _QUOTES.get(text[0]) != text[-1]:
+        return text
+    inside = text[1:-1]
+    return text if text[0] in inside or text[-1] in inside else inside.strip()

@@ -1,0 +1,148 @@
+"""The captions of one shard while they are curated, and what a gadget is.
+
+A gadget looks at a draft and drops captions, each with one reason of those it declares. A dropped caption is
+closed: later gadgets do not see it. So every caption has at most one verdict, and gadgets are counted alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any, Protocol
+
+import numpy as np
+
+from captioning.curate.similarity import similarity_matrix
+
+IDENTITY = ("caption_id", "key")  # columns every draft has
+
+
+class Reason(StrEnum):
+    """Why a caption was dropped."""
+
+    ERROR = "error"
+    EMPTY = "empty"
+    REFUSAL = "refusal"
+    META = "meta"
+    REPETITION = "repetition"
+    CUT_OFF = "cut_off"
+    TOO_SHORT = "too_short"
+    TOO_LONG = "too_long"
+    DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near_duplicate"
+    REDUNDANT = "redundant"
+    OVER_LIMIT = "over_limit"
+
+
+MEANING: Mapping[str, str] = {
+    Reason.ERROR: "the engine gave no answer",
+    Reason.EMPTY: "nothing is left after cleaning",
+    Reason.REFUSAL: "the model refused",
+    Reason.META: "the model talks about itself or the request",
+    Reason.REPETITION: "the text runs in a loop",
+    Reason.CUT_OFF: "it stops in the middle, and no whole sentence remains",
+    Reason.TOO_SHORT: "fewer words than its granularity asks for",
+    Reason.TOO_LONG: "more words than its granularity allows",
+    Reason.DUPLICATE: "another caption of the image has the same words",
+    Reason.NEAR_DUPLICATE: "another caption of the image has nearly the same words",
+    Reason.REDUNDANT: "too similar to the captions selected before it",
+    Reason.OVER_LIMIT: "the image has enough captions without it",
+}
+
+
+class Draft:
+    """One row per caption of a shard, in an order that depends on content alone.
+
+    `texts` are cleaned in place; `scores` and `verdicts` grow as gadgets go over the rows. `images` lists the rows
+    of each image.
+    """
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]], *, ngram: int = 2) -> None:
+        keys, identities = columns["key"], columns["caption_id"]
+        order = sorted(range(len(keys)), key=lambda row: (keys[row], identities[row]))
+        self.columns = {name: [values[row] for row in order] for name, values in columns.items()}
+        self.texts: list[str] = [text or "" for text in self.columns["text"]]
+        self.verdicts: list[tuple[str, Reason] | None] = [None] * len(order)
+        self.scores: list[dict[str, float]] = [{} for _ in order]
+        self.images = _runs(self.columns["key"])
+        self._ngram = ngram
+        self._similarity: dict[int, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def open_rows(self) -> Iterator[int]:
+        """Rows that no gadget has dropped so far; dropping while iterating is fine."""
+        return (row for row, verdict in enumerate(self.verdicts) if verdict is None)
+
+    def open_of(self, image: range) -> list[int]:
+        """The rows of an image that no gadget has dropped so far."""
+        return [row for row in image if self.verdicts[row] is None]
+
+    def drop(self, row: int, gadget: Gadget, reason: Reason) -> None:
+        """Close a row. A reason the gadget does not declare, or a second verdict, is a mistake of ours."""
+        if reason not in gadget.reasons or self.verdicts[row] is not None:
+            raise ValueError(f"gadget {gadget.name} cannot drop row {row} as {reason}: {self.verdicts[row]}")
+        self.verdicts[row] = (gadget.name, reason)
+
+    def slot(self, row: int) -> tuple[str, str]:
+        """What coverage counts: the row's (perspective, granularity)."""
+        return self.columns["perspective"][row], self.columns["granularity"][row]
+
+    def similarity(self, image: range) -> np.ndarray:
+        """Lexical similarity of an image's rows, (rows, rows); computed when first asked, on the cleaned texts."""
+        if image.start not in self._similarity:
+            self._similarity[image.start] = similarity_matrix([self.texts[row] for row in image], self._ngram)
+        return self._similarity[image.start]
+
+
+class Gadget(Protocol):
+    """One step of curation; `name`, `reads` and `reasons` are constants of the class."""
+
+    @property
+    def name(self) -> str:
+        """What verdicts call it."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns of the captions table it looks at beside the text."""
+
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """All it may drop for."""
+
+    def apply(self, draft: Draft) -> None:
+        """Clean, score or drop open rows."""
+
+
+@dataclass(frozen=True)
+class GadgetReport:
+    """What one gadget did to one draft."""
+
+    seen: int
+    changed: int
+    dropped: Mapping[str, int]
+    seconds: float
+
+
+def run_gadgets(draft: Draft, gadgets: Sequence[Gadget]) -> dict[str, GadgetReport]:
+    """Apply gadgets in order and report each alone."""
+    reports = {}
+    for gadget in gadgets:
+        started, before, seen = time.perf_counter(), list(draft.texts), sum(1 for _ in draft.open_rows())
+        gadget.apply(draft)
+        seconds = time.perf_counter() - started
+        dropped = Counter(str(verdict[1]) for verdict in draft.verdicts if verdict and verdict[0] == gadget.name)
+        changed = sum(old != new for old, new in zip(before, draft.texts, strict=True))
+        reports[gadget.name] = GadgetReport(seen, changed, dict(dropped), seconds)
+    return reports
+
+
+def _runs(keys: Sequence[str]) -> list[range]:
+    """Ranges of equal neighbours."""
+    starts = [row for row, key in enumerate(keys) if row == 0 or key != keys[row - 1]]
+    return [range(start, stop) for start, stop in pairwise([*starts, len(keys)])]

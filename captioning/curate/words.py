@@ -1,0 +1,16 @@
+"""What counts as a word: the unit of length limits, loops and similarity.
+
+Chinese and Japanese are written without spaces; there every character counts as one word.
+"""
+
+from __future__ import annotations
+
+import re
+
+_NO_SPACES = "\u3040-\u30ff\u3400-\u9fff"
+_WORD = re.compile(rf"[{_NO_SPACES}]|[^\W_{_NO_SPACES}]+(?:['’\-][^\W_{_NO_SPACES}]+)*")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return _WORD.findall(text.lower())
