@@ -1,0 +1,25 @@
+"""The configurations that ship are valid, whatever the machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.config import load_config
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_is_valid(path: Path) -> None:
+    config = load_config(path)
+    assert all(config.train.run(name).branch_names for name in config.train.runs)
+
+
+def test_the_demo_trains_the_baseline_beside_the_model() -> None:
+    config = load_config(CONFIGS[[path.stem for path in CONFIGS].index("demo")])
+    baseline = config.train.run("alt_text_o2o")
+    assert [slot.name for slot in baseline.slots] == ["alt_text"]
+    assert set(baseline.losses) == {"o2o"}
+    assert len(config.train.run("holism").slots) == 8
