@@ -26,11 +26,24 @@ class BranchMatrix:
     value_RP: np.ndarray
     chance_P: np.ndarray
 
-    def best(self) -> dict[str, str]:
-        """For each perspective, the branch alone that answers it best."""
-        winner_P = self.value_RP[: self.branches].argmax(axis=0)
-        names = [readout.removeprefix(PREFIX) for readout in self.readouts]
-        return {name: names[winner] for name, winner in zip(self.perspectives, winner_P, strict=True)}
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The branches."""
+        return tuple(readout.removeprefix(PREFIX) for readout in self.readouts[: self.branches])
+
+    def best_HP(self) -> np.ndarray:
+        """Which branch answers each perspective best, as booleans; several where they tie."""
+        value_HP = self.value_RP[: self.branches]
+        return np.asarray(value_HP == value_HP.max(axis=0))
+
+    def own_wins(self) -> tuple[str, ...]:
+        """The perspectives that no branch answers better than the one of the same name."""
+        best_HP = self.best_HP()
+        return tuple(
+            name
+            for column, name in enumerate(self.perspectives)
+            if name in self.names and best_HP[self.names.index(name), column]
+        )
 
 
 def matrix(evaluation: Evaluation) -> BranchMatrix | None:
@@ -41,7 +54,9 @@ def matrix(evaluation: Evaluation) -> BranchMatrix | None:
     if not single:
         return None
     readouts = single + [readout for readout in order if readout not in single]
-    perspectives = tuple(dict.fromkeys(figure.query for figure in figures))
+    names = [readout.removeprefix(PREFIX) for readout in single]
+    asked = list(dict.fromkeys(figure.query for figure in figures))
+    perspectives = tuple(sorted(asked, key=lambda name: names.index(name) if name in names else len(names)))
     value = {(figure.readout, figure.query): figure.value for figure in figures}
     chance = {figure.query: figure.chance for figure in figures}
     return BranchMatrix(
@@ -51,9 +66,3 @@ def matrix(evaluation: Evaluation) -> BranchMatrix | None:
         np.array([[value[readout, perspective] for perspective in perspectives] for readout in readouts]),
         np.array([chance[perspective] for perspective in perspectives]),
     )
-
-
-def own_branch_wins(evaluation: Evaluation) -> list[str]:
-    """The perspectives whose queries are answered best by the branch of the same name."""
-    found = matrix(evaluation)
-    return [] if found is None else [name for name, winner in found.best().items() if name == winner]

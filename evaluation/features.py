@@ -30,12 +30,13 @@ from pipeline.storage import Location
 class Encoder:
     """A model as evaluation sees it: what `training.load` returns, the names of its branches, and who it is.
 
-    `model` has `encode_branches(image_BCSS) -> (B, H, D)` and `encode_text(text_TL) -> (T, D)`.
+    `model` has `encode_branches(image_BCSS) -> (B, H, D)` and `encode_text(text_TL) -> (T, D)`, where
+    texts padded with 0 may be cut anywhere after their last token.
     """
 
     run: str
     fingerprint: str  # of the training run; stands in the results
-    weights: str  # digest of the model's files; decides whether cached features hold
+    weights: str  # digest of the model's files (weights, preprocessing); decides whether cached features hold
     model: Any
     preprocess: Callable[[Image.Image], Tensor]
     tokenizer: Callable[[list[str]], Tensor]
@@ -59,8 +60,9 @@ def features(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cac
     """Encode a benchmark, or fetch what an earlier evaluation encoded."""
     device = pick_device(config.device)
     encoder.model.to(device).eval()
-    image_key = [encoder.weights, repr(encoder.preprocess), benchmark.digest]
-    branch_NHD = _cached(cache, image_key, lambda: _encode_images(encoder, benchmark, config, device))
+    branch_NHD = _cached(
+        cache, [encoder.weights, benchmark.digest], lambda: _encode_images(encoder, benchmark, config, device)
+    )
     texts = benchmark.texts
     text_TD = _cached(cache, [encoder.weights, texts], lambda: _encode_texts(encoder, texts, config, device))
     row = {text: i for i, text in enumerate(texts)}
@@ -99,15 +101,18 @@ def _encode_images(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfi
 
 @torch.inference_mode()
 def _encode_texts(encoder: Encoder, texts: list[str], config: EvaluateConfig, device: torch.device) -> np.ndarray:
+    """Shortest texts first, each batch as wide as its longest: padding is most of a text tower's work."""
+    text_TL = encoder.tokenizer(texts)
+    length_T = (text_TL != 0).cumsum(dim=1).argmax(dim=1) + 1  # up to the last token; what follows is padding
+    order_T = length_T.argsort(stable=True)
     progress = Progress(f"{encoder.run}: texts", len(texts), "texts")
     parts = []
-    for start in range(0, len(texts), config.text_batch):
-        batch = texts[start : start + config.text_batch]
-        text_TL = encoder.tokenizer(batch).to(device)
-        parts.append(F.normalize(encoder.model.encode_text(text_TL).float(), dim=-1).cpu())
-        progress.update(len(batch))
+    for index_B in order_T.split(config.text_batch):
+        batch_BL = text_TL[index_B, : int(length_T[index_B].max())].to(device)
+        parts.append(F.normalize(encoder.model.encode_text(batch_BL).float(), dim=-1).cpu())
+        progress.update(len(index_B))
     progress.close()
-    return _finite(torch.cat(parts), encoder, "texts")
+    return _finite(torch.cat(parts)[order_T.argsort()], encoder, "texts")
 
 
 def _image_batches(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig) -> Iterator[Tensor]:

@@ -17,7 +17,7 @@ RETRIEVAL, CLASSIFICATION = "retrieval", "classification"
 TEXT_TO_IMAGE, IMAGE_TO_TEXT = "text_to_image", "image_to_text"
 ACCURACY, MACRO_ACCURACY = "accuracy", "macro_accuracy"
 PROTOCOL = {RETRIEVAL: "all_captions", CLASSIFICATION: "template_ensemble"}
-EXAMPLES, EXAMPLE_DEPTH = 2, 6  # pictured queries per perspective, and pictures per query
+EXAMPLES, EXAMPLE_DEPTH = 1, 6  # pictured queries per perspective, and pictures per query
 
 
 @dataclass(frozen=True)

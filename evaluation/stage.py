@@ -69,7 +69,7 @@ def load_encoder(train: Manifest, name: str, details: Mapping[str, Any]) -> Enco
     files = train.select(f"{folder}/")
     model, preprocess, tokenizer = training.load(Location.of(train.store) / folder)
     weights = identity.digest([[part.name.removeprefix(folder), part.digest] for part in files])
-    return Encoder(name, details["fingerprint"], weights, model, preprocess, tokenizer, tuple(model.slots))
+    return Encoder(name, details["fingerprint"], weights, model, preprocess, tokenizer, tuple(details["branches"]))
 
 
 STAGE = Stage("evaluate", VERSION, ("train",), EvaluateConfig, run, external)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation import intervals
-from evaluation.branches import own_branch_wins
+from evaluation.branches import matrix
 from evaluation.config import EvaluateConfig
 from evaluation.measure import (
     CLASSIFICATION,
@@ -66,7 +66,7 @@ def headline(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
             for figure in served
             if (figure.suite, figure.metric) == (suite, metric)
         }
-        if len(evaluation.encoder.branches) > 1:
-            figures["own_branch_wins"] = own_branch_wins(evaluation)
+        if (branches := matrix(evaluation)) is not None:
+            figures["own_branch_wins"] = list(branches.own_wins())
         found.setdefault(evaluation.encoder.run, {})[evaluation.benchmark.name] = figures
     return found

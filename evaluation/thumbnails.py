@@ -1,0 +1,23 @@
+"""Small pictures as data URIs, for pages that must not depend on any file."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+from PIL import Image
+
+from pipeline.storage import Location
+
+SIDE = 96
+QUALITY = 82
+
+
+def thumbnail(location: Location) -> str:
+    """The picture at no more than 96 pixels a side, as a JPEG data URI."""
+    with Image.open(io.BytesIO(location.read())) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
