@@ -20,7 +20,7 @@ from captioning.config import CaptionConfig, RayConfig
 from captioning.store import WorkItem
 from captioning.worker import CaptionWorker, WorkerSpec
 from pipeline.commits import Part
-from pipeline.errors import EngineError, HolismError, ScheduleError
+from pipeline.errors import HolismError, ScheduleError
 
 PACKAGES = ("pipeline", "captioning", "training", "evaluation", "flows")
 IN_FLIGHT = 2  # items per actor: one in hand, one waiting
@@ -184,6 +184,3 @@ def _quiet() -> None:
 
 def _threads(config: RayConfig) -> int:
     return max(1, int(config.actors.cpus))
-
-
-__all__ = ["EngineError", "cluster", "run"]

@@ -118,12 +118,9 @@ def _outcome(folder: str, parts: Mapping[str, Part], cells: Sequence[Cell], made
         "cached_share": round(totals["cached_tokens"] / max(1, totals["prompt_tokens"]), 3),
         "perspectives": perspectives,
     }
-    warnings = []
-    if totals["errors"]:
-        warnings = [
-            f"{totals['errors']:,} of {totals['errors'] + totals['captions']:,} captions failed (status error), the "
-            f"first with: {reason}; run again with --retry-failed"
-        ]
+    asked = totals["captions"] + totals["errors"]
+    warning = f"{totals['errors']:,} of {asked:,} captions failed, the first: {reason}; run again with --retry-failed"
+    warnings = [warning] if totals["errors"] else []
     detail = {"cells": {cell.id: cell.describe() for cell in cells}}
     return Outcome(folder, [parts[name] for name in sorted(parts)], counts, detail, warnings)
 

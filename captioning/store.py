@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -78,7 +79,7 @@ def missing(shard: Shard, committed: Sequence[Part], cells: Sequence[Cell], chun
     """Work that covers exactly the (row, cell) pairs no part has yet."""
     edges = sorted({0, shard.rows, *(part.detail[edge] for part in committed for edge in ("start", "stop"))})
     ranges: list[tuple[int, int, frozenset[str]]] = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         there = {cell for part in committed if _overlaps(part, start, stop) for cell in part.cells}
         lacking = frozenset(cell.id for cell in cells) - there
         if ranges and ranges[-1][1:] == (start, lacking):  # one hole, whoever's edge lies in it

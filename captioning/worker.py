@@ -14,7 +14,7 @@ from typing import Any
 from captioning import store
 from captioning.attempts import Attempt
 from captioning.cells import Cell
-from captioning.config import EngineConfig
+from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base
 from captioning.models import resolve
 from captioning.questions import Questions, Wanted
@@ -34,7 +34,7 @@ class WorkerSpec:
 
     store: Location
     cells: tuple[Cell, ...]
-    reference: Any  # ModelReference: every machine finds the model for itself
+    reference: ModelReference  # every machine finds the model for itself
     engine: EngineConfig
     threads: int = 1
 
@@ -56,6 +56,9 @@ class CaptionWorker:
         attempt = Attempt.at(self.spec.store, item.part)
         while True:
             attempt.begin()
+            if attempt.count > MAX_DEATHS and not attempt.tries:  # it never came as far as an image
+                attempt.clear()
+                raise EngineError(f"the engine died {attempt.count - 1} times before it answered an image")
             try:
                 rows = self._rows(item, attempt)
             except base.EngineDiedError as error:
@@ -83,10 +86,10 @@ class CaptionWorker:
 
     def _start(self) -> base.Engine:
         if self.engine is None:
-            self.engine = base.make(
-                self.spec.engine, resolve(self.spec.reference, self.spec.engine), self.spec.threads
-            )
-            self.engine.start()
+            model = resolve(self.spec.reference, self.spec.engine)
+            engine = base.make(self.spec.engine, model, self.spec.threads)
+            engine.start()
+            self.engine = engine
         return self.engine
 
     def _rows(self, item: WorkItem, attempt: Attempt) -> list[dict[str, Any]]:

@@ -14,7 +14,11 @@ from captioning.config import FakeEngineConfig
 from captioning.engines.base import Answer, Request
 from pipeline.identity import digest
 
-WORDS = ["red", "blue", "small", "large", "old", "wooden", "bright", "quiet", "dog", "boat", "house", "tree", "lamp", "cloud", "beach", "street", "field", "stands", "lies", "glows", "near", "behind", "above", "beside", "under", "a", "the", "with", "and", "on", "of", "in"]  # fmt: skip
+WORDS = (
+    "red", "blue", "small", "large", "old", "wooden", "bright", "quiet", "dog", "boat", "house", "tree", "lamp",
+    "cloud", "beach", "street", "field", "stands", "lies", "glows", "near", "behind", "above", "beside", "under",
+    "a", "the", "with", "and", "on", "of", "in",
+)  # fmt: skip
 IMAGE_TOKENS = 64
 
 

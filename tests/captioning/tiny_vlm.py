@@ -37,9 +37,9 @@ def build(
         },
         text_config={
             "model_type": "llama", "hidden_size": text_width, "intermediate_size": 3 * text_width,
-            "num_hidden_layers": layers, "num_attention_heads": text_width // 32, "num_key_value_heads": text_width // 32,
-            "vocab_size": vocabulary, "max_position_embeddings": 512, "bos_token_id": 1, "eos_token_id": 2,
-            "pad_token_id": 0, "tie_word_embeddings": True,
+            "num_hidden_layers": layers, "num_attention_heads": text_width // 32,
+            "num_key_value_heads": text_width // 32, "vocab_size": vocabulary, "max_position_embeddings": 512,
+            "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "tie_word_embeddings": True,
         },
         image_token_index=image_token, vision_feature_layer=-1, vision_feature_select_strategy="default",
         tie_word_embeddings=True,

@@ -1,0 +1,272 @@
+"""The caption stage with the fake engine: additive, resumable, and every failure is a row, never a gap."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from captioning import attempts
+from captioning.engines.base import Answer, EngineDiedError, Request
+from captioning.engines.fake import FakeEngine
+from pipeline import schemas
+from pipeline.errors import ConfigError, EngineError
+from pipeline.identity import digest
+from tests.captioning import world
+
+ROOT = Path(__file__).parent.parent.parent
+IMAGES, CELLS = 20, 3
+
+RUN = """
+import json, sys
+from tests.captioning import world
+from pipeline.workspace import Workspace
+world.caption(Workspace(sys.argv[1]), world.config(**json.loads(sys.argv[2])))
+"""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """Counts the requests that reach the engine, by (image, prompt)."""
+    counter: Counter[tuple[str, str]] = Counter()
+    generate = FakeEngine.generate
+
+    def counted(self: FakeEngine, requests: Sequence[Request]) -> list[Answer]:
+        counter.update((request.image_id, request.prompt) for request in requests)
+        return generate(self, requests)
+
+    monkeypatch.setattr(FakeEngine, "generate", counted)
+    return counter
+
+
+def killed_run(folder: str, settings: str, after: float | None = None) -> int:
+    """Run the stage in a process of its own; SIGKILL it after some seconds (or let it kill itself)."""
+    process = subprocess.Popen([sys.executable, "-c", RUN, folder, settings], cwd=ROOT, stderr=subprocess.DEVNULL)
+    if after is not None:
+        deadline = time.monotonic() + 60
+        while not list(Path(folder, "caption").rglob("0*.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(after)
+        os.kill(process.pid, signal.SIGKILL)
+    return process.wait(timeout=120)
+
+
+def test_every_image_gets_every_caption(tmp_path: Path) -> None:
+    made = world.workspace(tmp_path)
+    manifest = world.caption(made, world.config())
+    rows = world.rows(manifest, made)
+    assert len(rows) == IMAGES * CELLS
+    assert len({row["caption_id"] for row in rows}) == len(rows)
+    assert {row["status"] for row in rows} == {"ok"}
+    assert Counter(row["prompt_id"] for row in rows) == {"phrase": IMAGES, "nouns": IMAGES, "style": IMAGES}
+    assert {row["model"] for row in rows} == {"fake:demo_vlm"}
+    assert manifest.counts["captions"] == len(rows)
+    assert manifest.counts["output_tokens"] == sum(row["output_tokens"] for row in rows)
+    assert manifest.counts["cached_tokens"] == sum(row["cached_tokens"] for row in rows) > 0
+    assert manifest.counts["perspectives"]["style"] == {"captions": IMAGES, "errors": 0}
+    assert manifest.warnings == ()
+    assert not list(Path(str(made.folder("caption")), attempts.ATTEMPTS).rglob("*.json"))
+
+
+def test_a_new_prompt_asks_only_its_own_questions(tmp_path: Path, asked: Counter[tuple[str, str]]) -> None:
+    made = world.workspace(tmp_path)
+    world.caption(made, world.config(prompts={"set": "paper", "only": ["phrase", "nouns"]}))
+    assert len(asked) == asked.total() == IMAGES * 2
+    asked.clear()
+    more = world.caption(made, world.config(chunk_images=7))
+    assert asked.total() == IMAGES
+    assert len({prompt for _, prompt in asked}) == 1
+    asked.clear()
+    fewer = world.caption(made, world.config(prompts={"set": "paper", "only": ["nouns"]}))
+    assert asked.total() == 0
+    assert len(world.rows(more, made)) == IMAGES * 3
+    assert Counter(row["prompt_id"] for row in world.rows(fewer, made)) == {"nouns": IMAGES}
+
+
+def test_new_images_and_samples_add_only_themselves(tmp_path: Path, asked: Counter[tuple[str, str]]) -> None:
+    made = world.workspace(tmp_path)
+    warm = {"temperature": 0.8}
+    world.caption(made, world.config(sampling=warm))
+    asked.clear()
+    manifest = world.caption(made, world.config(sampling=warm, samples_per_prompt=2))
+    assert asked.total() == IMAGES * CELLS
+    texts = {(row["key"], row["prompt_id"]): set[str]() for row in world.rows(manifest, made)}
+    for row in world.rows(manifest, made):
+        texts[row["key"], row["prompt_id"]].add(row["text"])
+    assert all(len(found) == 2 for found in texts.values())
+    asked.clear()
+    (tmp_path / "pictures" / "zz.png").write_bytes(_png((3, 3, 3)))
+    world.ingest(made, tmp_path / "pictures", 12)
+    world.caption(made, world.config(sampling=warm))
+    assert asked.total() == CELLS
+
+
+def test_a_chain_goes_on_from_the_answer_even_of_an_earlier_run(tmp_path: Path) -> None:
+    made = world.workspace(tmp_path, images=5)
+    chain = {"set": "holism", "only": ["main_object", "attributes"]}
+    world.caption(made, world.config(prompts={"set": "holism", "only": ["main_object"]}))
+    later = world.content(world.caption(made, world.config(prompts=chain)), made)
+    rows = world.rows(made.manifests("caption")[0], made)
+    parents = {row["caption_id"]: row for row in rows if row["prompt_id"] == "main_object"}
+    children = [row for row in rows if row["prompt_id"] == "attributes"]
+    assert len(children) == 5
+    assert all(parents[row["parent_id"]]["key"] == row["key"] for row in children)
+    fresh = world.workspace(tmp_path / "other", images=5)
+    assert world.content(world.caption(fresh, world.config(prompts=chain)), fresh) == later
+
+
+def test_killing_the_run_anywhere_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    quiet = world.workspace(tmp_path / "quiet", images=40)
+    expected = world.content(world.caption(quiet, world.config()), quiet)
+    made = world.workspace(tmp_path / "killed", images=40)
+    slow = json.dumps({"engine": {"kind": "fake", "fake": {"delay_seconds": 0.1}}})
+    assert killed_run(str(made.root), slow, after=0.25) == -signal.SIGKILL
+    at_call = json.dumps({"engine": {"kind": "fake", "fake": {"die_at_call": 3}}})
+    assert killed_run(str(made.root), at_call) == -signal.SIGKILL
+    parts = len(list(Path(str(made.root), "caption").rglob("0*.parquet")))
+    assert 0 < parts < 10
+    assert made.manifests("caption") == []
+    assert world.content(world.caption(made, world.config()), made) == expected
+
+
+def test_an_image_that_kills_becomes_error_rows_and_the_rest_is_done(tmp_path: Path) -> None:
+    made = world.workspace(tmp_path)
+    ids = world.image_ids(made)
+    poison = {"engine": {"kind": "fake", "fake": {"die_on": [ids[5]]}}}
+    deaths = 0
+    while killed_run(str(made.root), json.dumps(poison)) == -signal.SIGKILL:
+        deaths += 1
+    assert deaths == 1 + attempts.TRIES  # once with its chunk, then alone
+    manifest = made.manifests("caption")[0]
+    bad = [row for row in world.rows(manifest, made) if row["status"] == "error"]
+    assert [row["image_id"] for row in bad] == [ids[5]] * CELLS
+    assert all("died 2 times on this image" in row["error"] and row["text"] is None for row in bad)
+    assert manifest.counts["captions"] == (IMAGES - 1) * CELLS
+    assert "--retry-failed" in manifest.warnings[0]
+
+    quiet = world.workspace(tmp_path / "quiet")
+    expected = world.content(world.caption(quiet, world.config()), quiet)
+    assert world.content(world.caption(made, world.config()), made) == world.content(manifest, made)
+    assert world.content(world.caption(made, world.config(), retry_failed=True), made) == expected
+
+
+def test_an_engine_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = world.workspace(tmp_path)
+    poison = world.image_ids(made)[7]
+    generate, starts = FakeEngine.generate, []
+
+    def dying(self: FakeEngine, requests: Sequence[Request]) -> list[Answer]:
+        if poison in {request.image_id for request in requests}:
+            raise EngineDiedError("out of memory")
+        return generate(self, requests)
+
+    monkeypatch.setattr(FakeEngine, "generate", dying)
+    monkeypatch.setattr(FakeEngine, "start", lambda _: starts.append(1))
+    rows = world.rows(world.caption(made, world.config()), made)
+    assert {row["image_id"] for row in rows if row["status"] == "error"} == {poison}
+    assert len(starts) == 1 + 1 + attempts.TRIES
+
+
+def test_an_engine_that_always_dies_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dead(self: FakeEngine, requests: Sequence[Request]) -> list[Answer]:
+        raise EngineDiedError("no driver")
+
+    monkeypatch.setattr(FakeEngine, "generate", dead)
+    with pytest.raises(EngineError, match=r"died 5 times in a row: no driver"):
+        world.caption(world.workspace(tmp_path), world.config())
+
+
+def test_a_request_that_raises_costs_only_its_image_and_can_be_retried(
+    tmp_path: Path, asked: Counter[tuple[str, str]]
+) -> None:
+    made = world.workspace(tmp_path)
+    ids = world.image_ids(made)
+    faulty = world.config(engine={"kind": "fake", "fake": {"raise_on": [ids[2], ids[13]]}})
+    manifest = world.caption(made, faulty)
+    bad = [row for row in world.rows(manifest, made) if row["status"] == "error"]
+    assert {row["image_id"] for row in bad} == {ids[2], ids[13]}
+    assert f"cannot look at image {ids[2]}" in next(row["error"] for row in bad if row["image_id"] == ids[2])
+    before = {row["caption_id"]: row["created_at"] for row in world.rows(manifest, made) if row["status"] == "ok"}
+    asked.clear()
+    mended = world.caption(made, world.config(), retry_failed=True)
+    assert asked.total() == 2 * CELLS
+    rows = world.rows(mended, made)
+    assert len(rows) == IMAGES * CELLS
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(row["created_at"] == before[row["caption_id"]] for row in rows if row["caption_id"] in before)
+    assert {part.name for part in mended.parts} == {part.name for part in manifest.parts}
+
+
+def test_when_everything_fails_the_run_says_so(tmp_path: Path) -> None:
+    made = world.workspace(tmp_path, images=4)
+    faulty = world.config(engine={"kind": "fake", "fake": {"raise_on": world.image_ids(made)}})
+    for _ in range(2):  # the second run finds the failed rows and must not call them a result
+        with pytest.raises(EngineError, match=r"all 12 captions failed.*cannot look at.*--retry-failed"):
+            world.caption(made, faulty)
+    assert world.caption(made, world.config(), retry_failed=True).counts["errors"] == 0
+
+
+def test_a_picture_that_does_not_decode_is_an_error_row(tmp_path: Path) -> None:
+    from captioning.questions import Questions, Wanted
+    from pipeline.shards import ShardReader
+    from tests.captioning.test_store import CELLS as CELL_LIST
+
+    good, broken = _png((9, 9, 9)), _png((8, 8, 8))[:-30]
+    (tmp_path / "s.tar").write_bytes(good + broken)
+    images = [
+        {"shard": "s", "key": "a", "image_id": digest(good), "offset": 0, "size": len(good), "status": "ok"},
+        {"shard": "s", "key": "b", "image_id": digest(broken), "offset": len(good), "size": len(broken),
+         "status": "ok"},
+    ]  # fmt: skip
+    engine = FakeEngine(world.config().engine.fake)
+    questions = Questions(engine, ShardReader({"s": str(tmp_path / "s.tar")}), {})
+    rows = questions.ask([Wanted(image, tuple(CELL_LIST)) for image in images])
+    assert [(row["key"], row["status"]) for row in rows] == [("a", "ok")] * CELLS + [("b", "error")] * CELLS
+    assert "cannot be decoded" in rows[-1]["error"]
+    schemas.table(schemas.CAPTIONS, rows)
+
+
+def test_large_pictures_are_scaled_to_the_cap_and_transparency_shows_white() -> None:
+    from captioning.questions import decode
+
+    assert decode(_png((1, 2, 3), size=(400, 100)), 10_000).size == (200, 50)
+    assert decode(_png((1, 2, 3), size=(40, 10)), 10_000).size == (40, 10)
+    clear = decode(_png((1, 2, 3, 0)), 10_000)
+    assert (clear.mode, clear.getpixel((0, 0))) == ("RGB", (255, 255, 255))
+
+
+def test_a_model_folder_that_cannot_be_one_is_named_at_once(tmp_path: Path) -> None:
+    made = world.workspace(tmp_path, images=2)
+    empty = tmp_path / "model"
+    for step, found in (("", "not there"), ("folder", "config.json"), ("config", "no weights")):
+        if step == "folder":
+            empty.mkdir()
+        if step == "config":
+            (empty / "config.json").write_text('{"model_type": "llava"}')
+        with pytest.raises(EngineError) as caught:
+            world.caption(made, world.config(engine={"kind": "transformers"}, models=[str(empty)]))
+        assert str(empty) in str(caught.value)
+        assert found in str(caught.value)
+        assert "safetensors" in str(caught.value)
+
+
+def test_an_unknown_prompt_is_a_configuration_error(tmp_path: Path) -> None:
+    made = world.workspace(tmp_path, images=2)
+    with pytest.raises(ConfigError, match="smell"):
+        world.caption(made, world.config(prompts={"set": "paper", "only": ["smell"]}))
+
+
+def _png(colour: tuple[int, ...], size: tuple[int, int] = (24, 24)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB" if len(colour) == 3 else "RGBA", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
