@@ -109,8 +109,8 @@ def _desert(c: Canvas) -> None:
     c.gradient((255, 196, 120), (255, 228, 170), 0, 40)
     for y, tone in ((32, (222, 150, 84)), (50, (208, 130, 66)), (74, (190, 110, 52))):
         c.hill(y + c.uniform(-4, 4), c.uniform(4, 8), c.uniform(70, 120), tone)
-    for y in range(40, HEIGHT, 6):
-        c.line(c.wave(y, 1.5, 40), (172, 98, 46), 0.5)
+    for ripple in range(40, HEIGHT, 6):
+        c.line(c.wave(ripple, 1.5, 40), (172, 98, 46), 0.5)
     for _ in range(3):  # cacti
         x, foot = c.uniform(4, WIDTH - 4), c.uniform(40, 66)
         c.box(x - 1.4, foot - 16, x + 1.4, foot, (58, 110, 60))

@@ -1,0 +1,49 @@
+"""Trains the demo VLM from nothing: renders scenes, teaches the tower to see, then the whole model to speak.
+
+    python -m captioning.demo_vlm.train --out DIR
+
+An hour or two on two CPU cores, minutes on a GPU. Stopped at any moment and started again, it goes on from the last
+checkpoint. DIR/weights then holds the model as vLLM and transformers load it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from captioning.demo_vlm.conversations import PromptBook
+from captioning.demo_vlm.model import build_model, save_model
+from captioning.demo_vlm.pool import build_pool
+from captioning.demo_vlm.see import SeeSettings, train_tower
+from captioning.demo_vlm.speak import SpeakSettings, train_speaker
+from captioning.demo_vlm.tokens import IMAGE, build_processor, build_tokenizer
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m captioning.demo_vlm.train", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for scenes, checkpoints and weights")
+    parser.add_argument("--scenes", type=int, default=130_000, help="training scenes to render (28 KB of disk each)")
+    parser.add_argument("--see-steps", type=int, default=SeeSettings.steps, help="steps of phase A")
+    parser.add_argument("--speak-steps", type=int, default=SpeakSettings.steps, help="steps of phase B")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images, patches = build_pool(args.out / "pool", args.scenes, args.threads)
+    train_tower(args.out, images, patches, SeeSettings(steps=args.see_steps, seed=args.seed), device)
+    tokenizer = build_tokenizer(PromptBook(), args.seed)
+    image_token = tokenizer.convert_tokens_to_ids(IMAGE)
+    model = build_model(len(tokenizer), image_token, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    settings = SpeakSettings(steps=args.speak_steps, seed=args.seed)
+    train_speaker(args.out, model, tokenizer, images, patches, settings, device)
+    save_model(model, args.out / "weights")
+    build_processor(tokenizer).save_pretrained(args.out / "weights")
+
+
+if __name__ == "__main__":
+    main()
