@@ -21,7 +21,7 @@ from pipeline.identity import image_id
 from pipeline.storage import Location
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no format that runs other programs
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no format that runs other programs
 JPEG_QUALITY = 95
 CHUNK = 16  # images a worker takes at a time
 WORTH_A_POOL = 128  # fewer images than this are done before a pool has started

@@ -1,4 +1,4 @@
-"""A list of links, downloaded by img2dataset in a process of its own.
+"""A list of links, downloaded by img2dataset in processes of its own.
 
 img2dataset writes chunks of tars to a scratch folder; they are packed into shards like the files of a folder,
 in the order of the list, so a shard does not depend on which server answered first. The original bytes are
@@ -14,7 +14,6 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -101,14 +100,19 @@ class UrlList:
 
 
 class _Download:
-    """One run of img2dataset over a list of links, and its results by position in that list."""
+    """img2dataset at work on a list of links, and its results by position in that list.
+
+    Worker w has chunks w, w + workers, ... in this order. One that stays silent for longer than its chunk can
+    take is replaced, and goes on with its next chunk.
+    """
 
     def __init__(self, config: UrlSource, links: Sequence[str], folder: Path, workers: int) -> None:
-        self.links, self.folder = links, folder
+        self.config, self.links, self.folder = config, links, folder
         self.chunk = min(CHUNK, max(2, math.ceil(len(links) / workers)))  # img2dataset's keys need two or more
+        self.workers = min(workers, math.ceil(len(links) / self.chunk))
         silent = config.timeout * (config.retries + 1) * math.ceil(self.chunk / config.threads)
         self.patience = silent + SLACK_SECONDS
-        self.config, self.workers = config, workers
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._results: dict[int, list[Reference | str]] = {}
         self._forgotten = 0
 
@@ -117,39 +121,14 @@ class _Download:
             raise InputError(
                 "URL lists are downloaded by img2dataset, which is not installed: pip install img2dataset"
             )
-        table = self.folder / "links.parquet"
-        pq.write_table(pa.table({"url": self.links}), table)
-        job = {
-            "allow_private_addresses": self.config.allow_private_addresses,
-            "url_list": str(table),
-            "output_folder": str(self.folder / "tars"),
-            "processes_count": self.workers,
-            "thread_count": self.config.threads,
-            "number_sample_per_shard": self.chunk,
-            "timeout": self.config.timeout,
-            "retries": self.config.retries,
-        }
-        quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-        root = os.path.dirname(os.path.dirname(os.path.abspath(pipeline.__file__)))
-        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        with open(self.folder / "log.txt", "wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", "from pipeline.ingest.download import main; main()", json.dumps(job)],
-                stdin=subprocess.PIPE,  # the process ends when this pipe does: ours dying takes it along
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env={**os.environ, **quiet, "PYTHONPATH": paths},
-            )
-        self._heard = time.monotonic()
+        pq.write_table(pa.table({"url": self.links}), self.folder / "links.parquet")
+        for worker in range(self.workers):
+            self._start(worker, first=worker)
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        for worker in list(self._processes):
+            self._stop(worker)
 
     def result(self, position: int) -> Reference | str:
         """Where the image of a link lies, or why there is none; waits until that is known."""
@@ -162,47 +141,84 @@ class _Download:
         """Delete the tars of chunks that lie wholly before a position."""
         while (self._forgotten + 1) * self.chunk <= position:
             self._results.pop(self._forgotten, None)
-            (self.folder / "tars" / f"{self._forgotten:05d}.tar").unlink(missing_ok=True)
+            (self.folder / f"{self._forgotten:05d}.tar").unlink(missing_ok=True)
             self._forgotten += 1
 
+    def _start(self, worker: int, first: int) -> None:
+        job = {
+            "folder": str(self.folder),
+            "chunks": list(range(first, math.ceil(len(self.links) / self.chunk), self.workers)),
+            "chunk": self.chunk,
+            "threads": self.config.threads,
+            "timeout": self.config.timeout,
+            "retries": self.config.retries,
+            "public_only": not self.config.allow_private_addresses,
+            "ready": str(self._ready(worker)),
+        }
+        self._ready(worker).unlink(missing_ok=True)
+        root = os.path.dirname(os.path.dirname(os.path.abspath(pipeline.__file__)))
+        paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        with open(self.folder / f"log-{worker}.txt", "ab") as log:
+            self._processes[worker] = subprocess.Popen(
+                [sys.executable, "-c", "from pipeline.ingest.download import main; main()", json.dumps(job)],
+                stdin=subprocess.PIPE,  # the process ends when this pipe does: ours dying takes it along
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is ours to handle
+                env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            )
+
+    def _stop(self, worker: int) -> None:
+        process = self._processes.pop(worker)
+        process.kill()
+        process.communicate()
+
+    def _ready(self, worker: int) -> Path:
+        return self.folder / f"ready-{worker}"
+
+    def _stats(self, chunk: int) -> Path:
+        """img2dataset writes this after the chunk's tar and table are closed."""
+        return self.folder / f"{chunk:05d}_stats.json"
+
     def _wait_for(self, chunk: int) -> list[Reference | str]:
-        stem = self.folder / "tars" / f"{chunk:05d}"
-        finished = stem.with_name(f"{stem.name}_stats.json")  # written after the chunk's tar and table are closed
-        while not finished.exists():
-            code = self._process.poll()
-            if code is not None and not finished.exists():
-                if code:
-                    raise InputError(f"img2dataset stopped (exit status {code}): {self._last_words()}")
-                return self._no_answer(chunk, "img2dataset gave this link up without a reason")
-            waited = time.monotonic() - max(self._heard, self._last_finished())
-            if waited > self.patience:
+        worker = chunk % self.workers
+        while not self._stats(chunk).exists():
+            code = self._processes[worker].poll()
+            if self._stats(chunk).exists():
+                break
+            if code:
+                raise InputError(f"img2dataset stopped (exit status {code}): {self._last_words(worker)}")
+            if code == 0:
+                return self._no_answer(chunk, f"img2dataset gave this link up: {self._last_words(worker)}")
+            if self._silence(chunk) > self.patience:
+                self._stop(worker)
+                self._start(worker, first=chunk + self.workers)
                 return self._no_answer(chunk, f"no answer within {self.patience:.0f} s (the download stalled)")
             time.sleep(POLL_SECONDS)
-        self._heard = time.monotonic()
-        return self._collect(chunk, stem)
+        return self._collect(chunk)
 
-    def _collect(self, chunk: int, stem: Path) -> list[Reference | str]:
+    def _silence(self, chunk: int) -> float:
+        """Seconds since work on a chunk began: since its worker was ready, or done with the chunk before."""
+        signs = [self._ready(chunk % self.workers), self._stats(chunk - self.workers)]
+        return min((time.time() - sign.stat().st_mtime for sign in signs if sign.exists()), default=0.0)
+
+    def _collect(self, chunk: int) -> list[Reference | str]:
         """img2dataset numbers its rows: the digits of the chunk, then those of the row."""
         results = self._no_answer(chunk, "img2dataset lost this link")
-        digits = math.ceil(math.log10(self.chunk))
-        table = pq.read_table(f"{stem}.parquet", columns=["key", "status", "error_message"])
+        tar, digits = self.folder / f"{chunk:05d}.tar", math.ceil(math.log10(self.chunk))
+        table = pq.read_table(tar.with_suffix(".parquet"), columns=["key", "status", "error_message"])
         for key, status, message in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            results[int(key) % 10**digits] = f"{message or status}"
-        for sample in scan(Location.of(f"{stem}.tar")).samples:
-            results[int(sample.key) % 10**digits] = Reference(f"{stem}.tar", sample.offset, sample.size)
+            results[int(key) % 10**digits] = str(message or status)
+        for sample in scan(Location.of(tar)).samples:
+            results[int(sample.key) % 10**digits] = Reference(str(tar), sample.offset, sample.size)
         return results
 
     def _no_answer(self, chunk: int, reason: str) -> list[Reference | str]:
         start = chunk * self.chunk
         return [reason] * len(self.links[start : start + self.chunk])
 
-    def _last_finished(self) -> float:
-        """When a chunk was last finished, on the monotonic clock."""
-        ages = [time.time() - path.stat().st_mtime for path in (self.folder / "tars").glob("*_stats.json")]
-        return time.monotonic() - min(ages) if ages else 0.0
-
-    def _last_words(self) -> str:
-        lines = (self.folder / "log.txt").read_text(errors="replace").split("\n")
+    def _last_words(self, worker: int) -> str:
+        lines = (self.folder / f"log-{worker}.txt").read_text(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
 

@@ -1,0 +1,291 @@
+"""URL lists through the real img2dataset, against a server on this machine: good, dead, slow and forbidden links."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.identity import image_id
+from pipeline.ingest import download, shard_uris, urls
+from pipeline.shards import ShardReader
+from tests.pipeline.images import config, ingest, picture, put, rows
+
+
+class Site:
+    """A server whose pages can be changed; it counts what it was asked for."""
+
+    def __init__(self) -> None:
+        self.pages: dict[str, bytes] = {}
+        self.redirects: dict[str, str] = {}
+        self.asked: Counter[str] = Counter()
+        site = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                site.asked[self.path] += 1
+                if self.path.startswith("/slow"):
+                    time.sleep(8)
+                if self.path.startswith("/drip"):
+                    self.drip()
+                    return
+                if self.path in site.redirects:
+                    self.send_response(302)
+                    self.send_header("Location", site.redirects[self.path])
+                    self.end_headers()
+                elif self.path in site.pages:
+                    self.send_response(200)
+                    self.end_headers()
+                    self.wfile.write(site.pages[self.path])
+                else:
+                    self.send_error(404)
+
+            def drip(self) -> None:
+                """A byte every now and then, each in time: img2dataset would read on for ever."""
+                self.send_response(200)
+                self.end_headers()
+                with contextlib.suppress(OSError):
+                    while True:
+                        self.wfile.write(b"x")
+                        time.sleep(0.2)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}{path}"
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    yield site
+    site.server.shutdown()
+    site.server.server_close()
+
+
+def url_list(path: Path, given: list[str | None], texts: list[str | None] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"url": given, "caption": texts or [None] * len(given)}), path)
+    return path
+
+
+def links(path: Path, **settings: Any) -> dict[str, Any]:
+    return {
+        "kind": "urls",
+        "path": str(path),
+        "allow_private_addresses": True,
+        "timeout": 1,
+        "retries": 0,
+        "threads": 4,
+        **settings,
+    }
+
+
+@pytest.mark.slow
+def test_links_become_shards_with_an_error_row_for_each_dead_one(tmp_path: Path, site: Site) -> None:
+    for seed in range(4):
+        site.pages[f"/{seed}.jpg"] = picture(seed)
+    site.pages["/page.html"] = b"<html>no picture</html>"
+    site.redirects["/moved.jpg"] = "/3.jpg"
+    paths = ["/0.jpg", "/dead.jpg", "/1.jpg", "/slow.jpg", "/page.html", "/2.jpg", "/moved.jpg", "/0.jpg"]
+    given = [*(site.url(path) for path in paths), "file:///etc/hostname", None]
+    texts = [f"text {n}" for n in range(len(given))]
+    section = config(links(url_list(tmp_path / "l.parquet", given, texts)), shard_images=4)
+    manifest = ingest(tmp_path / "ws", section)
+    found = rows(manifest)
+    assert [row["alt_text"] for row in found] == texts  # the order of the list, whoever answered first
+    assert [row["status"] for row in found] == ["ok", "error", "ok", "error", "error", *["ok"] * 3, "error", "error"]
+    assert [row["url"] for row in found[:9]] == given[:9]
+    errors = {row["source"]: row["error"] for row in found if row["error"]}
+    assert errors[site.url("/dead.jpg")] == "HTTP Error 404: Not Found"
+    assert "timed out" in errors[site.url("/slow.jpg")]
+    assert "not an image" in errors[site.url("/page.html")]
+    assert "unknown url type: file" in errors["file:///etc/hostname"]
+    reader = ShardReader(shard_uris(manifest))
+    data = [reader.read(row["shard"], row["offset"], row["size"]) for row in found if row["status"] == "ok"]
+    assert data == [picture(seed) for seed in (0, 1, 2, 3, 0)]
+    assert (manifest.counts["images"], manifest.counts["distinct_images"], manifest.counts["errors"]) == (5, 4, 5)
+    assert "5 of 10 links could not be used" in manifest.warnings[0]
+    assert not (Path(manifest.store) / "_download").exists()
+
+    site.pages["/dead.jpg"] = picture(8)
+    asked = site.asked.copy()
+    assert ingest(tmp_path / "ws", section).digest == manifest.digest
+    assert site.asked == asked
+    retried = ingest(tmp_path / "ws", section, retry_failed=True)
+    assert set((site.asked - asked).elements()) == {"/dead.jpg", "/slow.jpg", "/page.html"}  # the failed ones alone
+    after = rows(retried)
+    assert after[1]["status"] == "ok"
+    assert after[1]["image_id"] == image_id(picture(8))
+    assert [row for row in after if row["key"] != found[1]["key"]] == [r for r in found if r["key"] != found[1]["key"]]
+    reader = ShardReader(shard_uris(retried))
+    assert reader.read(after[1]["shard"], after[1]["offset"], after[1]["size"]) == picture(8)
+
+
+@pytest.mark.slow
+def test_private_addresses_are_refused_also_behind_names(tmp_path: Path, site: Site) -> None:
+    site.pages["/a.jpg"] = picture(0)
+    port = site.server.server_port
+    given = [site.url("/a.jpg"), f"http://localhost:{port}/a.jpg", f"http://[::ffff:127.0.0.1]:{port}/a.jpg"]
+    section = config(links(url_list(tmp_path / "l.parquet", given), allow_private_addresses=False))
+    with pytest.raises(InputError, match=r"none of the 3 links .*refused: .* is at the private address .*run again"):
+        ingest(tmp_path / "ws", section)
+    assert not site.asked
+
+
+def test_redirects_to_private_addresses_are_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.redirects["/out.jpg"] = f"http://localhost:{site.server.server_port}/secret"
+    site.pages["/secret"] = b"secret"
+    real = download.private_address
+    monkeypatch.setattr(download, "private_address", lambda host: None if host == "127.0.0.1" else real(host))
+    with pytest.raises(PermissionError, match="refused: localhost is at the private address"):
+        download.opener(public_only=True).open(site.url("/out.jpg"), timeout=5)
+    assert site.asked == {"/out.jpg": 1}
+    assert download.opener(public_only=False).open(site.url("/out.jpg"), timeout=5).read() == b"secret"
+
+
+@pytest.mark.parametrize(
+    ("host", "private"),
+    [
+        ("127.0.0.1", True),
+        ("10.1.2.3", True),
+        ("169.254.169.254", True),
+        ("::1", True),
+        ("fe80::1", True),
+        ("::ffff:192.168.0.1", True),
+        ("0.0.0.0", True),
+        ("224.0.0.1", True),
+        ("2130706433", True),  # 127.0.0.1 as one number
+        ("1.1.1.1", False),
+        ("2606:4700:4700::1111", False),
+        ("name.invalid", False),
+    ],
+)
+def test_which_addresses_are_private(host: str, private: bool) -> None:
+    assert (download.private_address(host) is not None) == private
+
+
+@pytest.mark.slow
+def test_all_links_dead_is_an_error_and_the_next_run_tries_again(tmp_path: Path, site: Site) -> None:
+    section = config(links(url_list(tmp_path / "l.parquet", [site.url("/a.jpg"), site.url("/b.jpg")])))
+    with pytest.raises(
+        InputError, match=r"none of the 2 links of .*l.parquet gave an image \(most often: HTTP Error 404"
+    ):
+        ingest(tmp_path / "ws", section)
+    site.pages["/a.jpg"] = picture(0)
+    manifest = ingest(tmp_path / "ws", section)
+    assert (manifest.counts["images"], manifest.counts["errors"]) == (1, 1)
+
+
+@pytest.mark.slow
+def test_killed_while_downloading_leaves_nothing_running_and_continues(tmp_path: Path, site: Site) -> None:
+    for seed in range(6):
+        site.pages[f"/{seed}.jpg"] = site.pages[f"/slow{seed}.jpg"] = picture(seed)
+    fast = [site.url(f"/{seed}.jpg") for seed in range(6)]
+    source = links(
+        url_list(tmp_path / "l.parquet", [*fast, site.url("/slow0.jpg"), site.url("/slow1.jpg")]), timeout=30
+    )
+    section = config(source, shard_images=2, workers=2)
+    script = (
+        "import sys, json\nfrom tests.pipeline.images import config, ingest\n"
+        f"if __name__ == '__main__': ingest({str(tmp_path / 'ws')!r}, config({source!r}, shard_images=2, workers=2))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    wait_until(lambda: "/slow0.jpg" in site.asked, 60)
+    children = descendants(process.pid)
+    assert children
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(alive(child) for child in children), 10)
+    manifest = ingest(tmp_path / "ws", section)
+    assert [row["image_id"] for row in rows(manifest)] == [image_id(picture(n)) for n in (0, 1, 2, 3, 4, 5, 0, 1)]
+
+
+def wait_until(condition: Any, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def descendants(pid: int) -> list[int]:
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and alive(int(entry)):
+            try:
+                parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+    found, queue = [], [pid]
+    while queue:
+        parent = queue.pop()
+        children = [child for child, its in parents.items() if its == parent]
+        found += children
+        queue += children
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("no.parquet", None, "the URL list .*no.parquet is not there; expected a .parquet, .csv, .tsv, .jsonl table"),
+        ("l.csv", "link,caption\nhttp://x,y\n", r"has no column 'url' \(url_column\); it has link, caption"),
+        ("l.tsv", "url\ttext\nhttp://x\ty\n", r"has no column 'caption' \(caption_column\); it has url, text"),
+        ("l.csv", "url,caption\n", "the URL list .*l.csv is empty; expected one link a row"),
+        ("l.parquet", "nonsense", "l.parquet cannot be read as parquet"),
+    ],
+)
+def test_bad_lists_are_named(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    if content is not None:
+        put(tmp_path / name, content)
+    with pytest.raises(InputError, match=message):
+        ingest(tmp_path / "ws", config(links(tmp_path / name)))
+
+
+@pytest.mark.slow
+def test_a_server_that_never_stops_talking_does_not_hold_up_the_rest(
+    tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.pages |= {"/a.jpg": picture(0), "/b.jpg": picture(1), "/c.jpg": picture(2)}
+    monkeypatch.setattr(urls, "SLACK_SECONDS", 2.0)
+    monkeypatch.setattr(urls, "CHUNK", 2)
+    paths = ["/drip.jpg", "/a.jpg", "/b.jpg", "/c.jpg"]
+    section = config(links(url_list(tmp_path / "l.parquet", [site.url(path) for path in paths])))
+    found = rows(ingest(tmp_path / "ws", section))
+    assert [row["error"] for row in found] == ["no answer within 3 s (the download stalled)"] * 2 + [None] * 2
+
+
+def test_img2dataset_that_stops_is_reported_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "bin" / "img2dataset" / "__init__.py", "raise ImportError('no module imghdr here')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "bin"))
+    section = config(links(url_list(tmp_path / "l.parquet", ["http://127.0.0.1:9/a.jpg"])))
+    with pytest.raises(InputError, match=r"img2dataset stopped \(exit status 1\): ImportError: no module imghdr here"):
+        ingest(tmp_path / "ws", section)
