@@ -1,0 +1,86 @@
+"""Features are the model's, in the benchmark's order, made once."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evaluation import benchmarks
+from evaluation.config import EvaluateConfig
+from evaluation.features import Encoder, features
+from pipeline.errors import InputError
+from pipeline.storage import Location
+from tests.evaluation.conftest import TINY
+from training.model import HolisticCLIP, make_tokenizer
+
+NAMES = ("colour", "detail")
+PREPROCESS = image_transform_v2(PreprocessCfg(size=16), is_train=False)
+
+
+def encoder(model: nn.Module, weights: str = "w") -> Encoder:
+    return Encoder("run", "f", weights, model, PREPROCESS, make_tokenizer(TINY), NAMES)
+
+
+@pytest.fixture
+def model() -> HolisticCLIP:
+    torch.manual_seed(0)
+    return HolisticCLIP(TINY, NAMES).eval()
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("image_batch", "text_batch"), [(5, 4), (64, 256)])
+def test_features_are_the_models_whatever_the_batches(
+    squares: Path, tmp_path: Path, model: HolisticCLIP, image_batch: int, text_batch: int
+) -> None:
+    benchmark = benchmarks.read(squares)
+    config = EvaluateConfig(image_batch=image_batch, text_batch=text_batch, device="cpu")
+    found = features(encoder(model), benchmark, config, Location.of(tmp_path / "cache"))
+    from PIL import Image
+
+    stacked = torch.stack([PREPROCESS(Image.open(benchmark.image(i).uri)) for i in range(len(benchmark.files))])
+    torch.testing.assert_close(found.branch_NHD, model.encode_branches(stacked), rtol=1e-4, atol=1e-5)
+    texts = benchmark.texts[::-1]
+    expected_TD = model.encode_text(make_tokenizer(TINY)(texts), normalize=True)  # padded to the whole context
+    torch.testing.assert_close(found.texts(texts), expected_TD, rtol=1e-4, atol=1e-5)
+
+
+class Refusing(nn.Module):
+    def encode_branches(self, image_BCSS: Tensor) -> Tensor:
+        raise AssertionError("encoded again")
+
+    encode_text = encode_branches
+
+
+def test_a_second_look_encodes_nothing_and_other_weights_do(
+    squares: Path, tmp_path: Path, model: HolisticCLIP
+) -> None:
+    benchmark, cache = benchmarks.read(squares), Location.of(tmp_path / "cache")
+    first = features(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
+    again = features(encoder(Refusing()), benchmark, EvaluateConfig(device="cpu", seed=9), cache)
+    assert torch.equal(first.branch_NHD, again.branch_NHD)
+    assert torch.equal(first.text_TD, again.text_TD)
+    with pytest.raises(AssertionError, match="encoded again"):
+        features(encoder(Refusing(), "other"), benchmark, EvaluateConfig(device="cpu"), cache)
+
+
+def test_a_picture_that_is_none_is_named(squares: Path, tmp_path: Path, model: HolisticCLIP) -> None:
+    (squares / "images" / "1-blue-small.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"1-blue-small.png cannot be decoded"):
+        features(encoder(model), benchmarks.read(squares), EvaluateConfig(device="cpu"), Location.of(tmp_path / "c"))
+
+
+class Broken(nn.Module):
+    def encode_branches(self, image_BCSS: Tensor) -> Any:
+        return F.normalize(torch.full((len(image_BCSS), 2, 4), np.nan), dim=-1)
+
+
+def test_a_model_that_gives_no_numbers_is_refused(squares: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="run 'run' gives embeddings of images that are not finite"):
+        features(
+            encoder(Broken()), benchmarks.read(squares), EvaluateConfig(device="cpu"), Location.of(tmp_path / "c")
+        )

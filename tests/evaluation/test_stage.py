@@ -1,0 +1,166 @@
+"""The evaluate stage on trained models of one and of two branches: table, report, identity."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from evaluation.config import EvaluateConfig
+from evaluation.stage import STAGE
+from pipeline import schemas, stage
+from pipeline.commits import CommitLog
+from pipeline.config import Section
+from pipeline.errors import ConfigError
+from pipeline.manifest import Manifest
+from pipeline.storage import Location
+from pipeline.workspace import Workspace
+from tests.evaluation.conftest import TINY, write_squares
+from training.checkpoint import model_files, new_model
+from training.config import RunConfig
+
+RUNS = {"two": ("colour", "detail"), "one": ("alt_text",)}
+FAST = {"bootstrap_samples": 100, "device": "cpu"}
+
+
+class Nothing(Section):
+    """Config of the stage that stands in for training."""
+
+
+def untrained(run: stage.StageRun) -> stage.Outcome:
+    """Models as the train stage leaves them, without the training."""
+    log = CommitLog(run.workspace.folder("train"))
+    parts, runs = [], {}
+    for name, slots in RUNS.items():
+        torch.manual_seed(0)
+        recipe = RunConfig.model_validate({"model": TINY, "slots": slots, "losses": {"served": 1.0}})
+        for file, data in model_files(new_model(recipe), recipe, 1).items():
+            parts.append(log.commit(f"{name}-0/model/{file}", data, rows=1))
+        runs[name] = {"folder": f"{name}-0/model", "fingerprint": f"{name:0<32}", "branches": list(slots)}
+    return stage.Outcome(log.folder.uri, parts, detail={"runs": runs})
+
+
+STAGES = (stage.Stage("train", 1, (), Nothing, untrained), STAGE)
+
+
+def resolve(workspace: Workspace, config: EvaluateConfig) -> Mapping[str, stage.Resolution]:
+    configs = {"train": Nothing(), "evaluate": config}
+    if not (found := stage.resolve(STAGES, configs, workspace))["train"].done:
+        stage.execute(found["train"], workspace)
+    return stage.resolve(STAGES, configs, workspace)
+
+
+def evaluated(root: Path, *folders: Path, **settings: Any) -> Manifest:
+    workspace = Workspace(root / "ws")
+    config = EvaluateConfig.model_validate({"benchmarks": [str(folder) for folder in folders], **FAST, **settings})
+    return stage.execute(resolve(workspace, config)["evaluate"], workspace)
+
+
+def page_of(manifest: Manifest) -> str:
+    return (Location.of(manifest.store) / manifest.detail["report"]).read().decode()
+
+
+def test_results_hold_every_figure_with_interval_and_chance(squares: Path, tmp_path: Path) -> None:
+    manifest = evaluated(tmp_path, squares)
+    rows = schemas.read(manifest.location(manifest.select("results")[0]), schemas.RESULTS).to_pylist()
+    readouts = {(row["run"], row["readout"]) for row in rows}
+    assert readouts == {
+        ("two", "mean"), ("two", "paper_mean"), ("two", "max"), ("two", "branch:colour"), ("two", "branch:detail"),
+        ("one", "mean"),
+    }  # fmt: skip
+    per_readout = 2 * 2 * 3 + 2 * 2  # perspectives x directions x k, tasks x (macro, plain)
+    assert len(rows) == per_readout * len(readouts)
+    for row in rows:
+        assert 0 <= row["ci_low"] <= row["ci_high"] <= 1
+        assert 0 < row["chance"] <= 1
+    size = next(row for row in rows if row["query"] == "size" and row["metric"] == "accuracy")
+    assert (size["n"], size["chance"], size["model"][:3]) == (11, 0.5, "two")
+    colour = [row for row in rows if row["query"] == "colour" and row["metric"] == "text_to_image_recall@1"]
+    assert [row["chance"] for row in colour] == pytest.approx([4 / 12] * len(colour))
+
+
+def test_image_to_text_and_classes_do_not_care_whether_the_mean_is_normalised(squares: Path, tmp_path: Path) -> None:
+    manifest = evaluated(tmp_path, squares)
+    rows = schemas.read(manifest.location(manifest.select("results")[0]), schemas.RESULTS).to_pylist()
+    value = {(r["readout"], r["query"], r["metric"]): r["value"] for r in rows if r["run"] == "two"}
+    same = [key for key in value if key[0] == "mean" and not key[2].startswith("text_to_image")]
+    assert same
+    assert all(value[key] == value[("paper_mean", *key[1:])] for key in same)
+
+
+def test_a_second_run_has_nothing_to_do_and_a_changed_label_has(
+    squares: Path, tmp_path: Path, rewrite: Callable[[Path, Any], None]
+) -> None:
+    evaluated(tmp_path, squares)
+    workspace, config = Workspace(tmp_path / "ws"), EvaluateConfig(benchmarks=(str(squares),), **FAST)
+    assert resolve(workspace, config)["evaluate"].done
+    moved = squares.rename(tmp_path / "moved")
+    assert resolve(workspace, EvaluateConfig(benchmarks=(str(moved),), **FAST))["evaluate"].done
+    rewrite(moved / "labels.parquet", lambda rows: rows[5].update(colour="red"))
+    assert not resolve(workspace, EvaluateConfig(benchmarks=(str(moved),), **FAST))["evaluate"].done
+
+
+def test_the_report_stands_alone(squares: Path, tmp_path: Path) -> None:
+    page = page_of(evaluated(tmp_path, squares))
+    for heading in ("Zero-shot classification", "Text to image", "Image to text", "What each branch has learned",
+                    "Confusions", "What comes first", "Protocol"):  # fmt: skip
+        assert f"<h2>{heading}</h2>" in page
+    assert "By construction." in page
+    assert not re.search(r"(https?:)?//[a-z]|@import|<link|<script", re.sub(r"base64,[^\"]+", "", page))
+    assert set(re.findall(r'src="([a-z]+:)', page)) == {"data:"}
+
+
+def test_everything_from_outside_is_escaped(
+    squares: Path, tmp_path: Path, rewrite: Callable[[Path, Any], None]
+) -> None:
+    evil = "<script>alert(1)</script>"
+    text = (squares / "benchmark.yaml").read_text()
+    (squares / "benchmark.yaml").write_text(text.replace("By construction.", evil).replace("squares", f"'{evil}'"))
+    rewrite(squares / "queries.parquet", lambda rows: [row.update(text=f'{evil}" onerror="{i}') for i, row in
+                                                       enumerate(rows)])  # fmt: skip
+    rewrite(squares / "queries.parquet", lambda rows: [row.update(perspective=evil) for row in rows[:3]])
+    page = page_of(evaluated(tmp_path, squares))
+    assert "<script" not in page
+    assert 'onerror="' not in page
+    assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize("without", ["queries", "classification", "branches"])
+def test_a_report_shows_what_there_is(
+    squares: Path, tmp_path: Path, without: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if without == "queries":
+        (squares / "queries.parquet").unlink()
+    elif without == "classification":
+        (squares / "benchmark.yaml").write_text("name: squares\n")
+    else:
+        monkeypatch.delitem(RUNS, "two")
+    manifest = evaluated(tmp_path, squares)
+    page = page_of(manifest)
+    assert ("<h2>Text to image</h2>" in page) == (without != "queries")
+    assert ("<h2>Zero-shot classification</h2>" in page) == (without != "classification")
+    assert ("What each branch has learned" in page) == (without == "classification")
+    assert ("own_branch_wins" in manifest.detail["headline"]["one"]["squares"]) is False
+
+
+def test_two_benchmarks_and_an_earlier_ones_features(squares: Path, tmp_path: Path) -> None:
+    other = write_squares(tmp_path / "other", name="other squares")
+    manifest = evaluated(tmp_path, squares, other)
+    assert set(manifest.detail["headline"]["two"]) == {"squares", "other squares"}
+    assert page_of(manifest).count("<h2>Text to image</h2>") == 2
+
+
+def test_no_benchmarks_is_said_plainly(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"evaluate\.benchmarks is empty"):
+        evaluated(tmp_path)
+
+
+def test_looking_whether_there_is_work_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'open_clip', 'matplotlib', 'ray', 'prefect'}"
+    code = f"import sys, evaluation.stage; print(sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
