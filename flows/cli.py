@@ -91,6 +91,7 @@ def _run(options: argparse.Namespace) -> int:
     from flows.stages import select
 
     with session.hold(wait=options.wait):
+        session.check(names)
         for stage in select(names):
             manifest, fresh = session.run(stage.name, retry_failed=options.retry_failed)
             print(f"{stage.name}: {'done' if fresh else 'up to date'}: {figures(manifest)}", flush=True)

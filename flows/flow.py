@@ -69,6 +69,7 @@ def holism(
 
 def _run_stages(session: Session, stages: list[str] | None, retry_failed: bool) -> State[Any]:
     settings = session.config.flow
+    session.check(stages or None)
     states = []
     for stage in select(stages or None):
         state = run_stage.with_options(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from flows.config import HolismConfig, load_config
 from flows.stages import STAGES, select
+from pipeline.errors import ConfigError
 from pipeline.manifest import Manifest
 from pipeline.stage import Resolution, execute, resolve
 from pipeline.workspace import Workspace
@@ -41,15 +43,39 @@ class Session:
         found = self.resolve()
         return not all(found[stage.name].done for stage in select(stages))
 
+    def check(self, stages: Sequence[str] | None) -> None:
+        """Look at all that these stages read from outside: a mistyped folder is found before hours of work."""
+        sections = self.config.sections()
+        for stage in select(stages):
+            stage.external(sections[stage.name])
+
     def run(self, stage: str, *, retry_failed: bool = False) -> tuple[Manifest, bool]:
         """Run one stage unless its result is there. Returns its manifest and whether work was done."""
         resolution = self.resolve()[stage]
         fresh = not resolution.done or retry_failed
+        if fresh:
+            _require_one_process(stage)
         manifest = execute(resolution, self.workspace, retry_failed=retry_failed, command=self.command("{stage}"))
         return manifest, fresh
 
     @contextmanager
     def hold(self, *, wait: bool = False) -> Iterator[None]:
-        """Hold the workspace's lock."""
-        with self.workspace.lock(wait=wait):
+        """Hold the workspace's lock; of torchrun's ranks the first one holds it for all."""
+        if _rank() > 0:
             yield
+        else:
+            with self.workspace.lock(wait=wait):
+                yield
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def _require_one_process(stage: str) -> None:
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks > 1 and stage != "train":
+        raise ConfigError(
+            f"stage '{stage}' was started on {ranks} ranks, but only train runs under torchrun; "
+            "run the other stages first, without it"
+        )

@@ -62,6 +62,8 @@ def _number(value: float | str) -> str:
 def _why(session: Session, resolution: Resolution) -> str:
     if resolution.missing:
         return f"waits for {' and '.join(resolution.missing)}"
+    if resolution.problem is not None:
+        return f"cannot run: {resolution.problem}"
     earlier = session.workspace.manifests(resolution.stage.name)
     if not earlier:
         return "it never ran in this workspace"

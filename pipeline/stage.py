@@ -14,7 +14,7 @@ from typing import Any
 
 from pipeline.commits import Part
 from pipeline.config import Section, semantic
-from pipeline.errors import MissingInputError
+from pipeline.errors import HolismError, MissingInputError
 from pipeline.identity import fingerprint
 from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace
@@ -78,6 +78,7 @@ class Resolution:
     missing: tuple[str, ...]  # upstream stages without a result under this config
     fingerprint: str | None  # None while an input is missing
     manifest: Manifest | None  # None: there is work to do
+    problem: HolismError | None = None  # why what the stage reads from outside cannot be read
 
     @property
     def done(self) -> bool:
@@ -98,7 +99,11 @@ def _resolve_one(stage: Stage, config: Section, found: Mapping[str, Resolution],
     missing = tuple(name for name in stage.upstream if name not in inputs)
     if missing:
         return Resolution(stage, config, inputs, missing, None, None)
-    identity = fingerprint(stage.name, stage.version, semantic(config), _input_digests(stage, config, inputs))
+    try:
+        digests = _input_digests(stage, config, inputs)
+    except HolismError as problem:
+        return Resolution(stage, config, inputs, (), None, None, problem)
+    identity = fingerprint(stage.name, stage.version, semantic(config), digests)
     return Resolution(stage, config, inputs, (), identity, workspace.manifest(stage.name, identity))
 
 
@@ -126,6 +131,8 @@ def execute(
             f"stage '{stage.name}' needs the result of '{first}' under this configuration, and there is none in "
             f"{workspace.root}; run it first: {command.format(stage=first)}"
         )
+    if resolution.problem is not None:
+        raise resolution.problem
     if resolution.manifest is not None and not retry_failed:
         return resolution.manifest
     assert resolution.fingerprint is not None

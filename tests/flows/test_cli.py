@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,3 +152,28 @@ def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path) -> No
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
     assert main(["run", str(config), "--stages", "ingest,caption"]) == 0  # the dead holder's lock is taken over
+
+
+@pytest.mark.slow
+def test_training_under_torchrun_equals_one_process(tmp_path: Path) -> None:
+    config = write_project(tmp_path, train=16, heldout=4)
+    before = ["run", str(config), "--stages", "ingest,caption,curate"]
+    assert main(before) == 0
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*torchrun, "-m", "flows.cli", "train", str(config)], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    spread = _losses(config)
+    shutil.rmtree(tmp_path / "workspace" / "train")
+    for manifest in (tmp_path / "workspace" / "manifests").glob("train-*"):
+        manifest.unlink()
+    assert main(["train", str(config)]) == 0
+    assert spread == pytest.approx(_losses(config), rel=1e-4)
+
+
+def _losses(config: Path) -> list[float]:
+    manifest = Session.open(str(config)).resolve()["train"].manifest
+    assert manifest is not None
+    metrics = next(Path(manifest.store).glob("holism-*/metrics.jsonl"))
+    return [json.loads(line)["loss"] for line in metrics.read_text().splitlines() if "loss" in line]
