@@ -15,7 +15,7 @@ from pipeline.demo_world.vocabulary import COLORS, SHAPES, SIZES
 
 PROMPT_SETS = ("paper", "holism")
 TAIL_TOKENS = 300  # of questions and answers after one image; about nine exchanges
-_JSON_SHARE = 0.1  # of images that practise the long JSON answer
+_JSON_SHARE = 0.07  # of images that practise the long JSON answer
 # Longer and harder answers are asked for more often; all others have weight 1.
 _WEIGHTS = {"nouns": 2.0, "other_objects": 2.0, "detail": 2.0, "relations": 1.5, "layout": 1.5, "main_object": 1.5}
 _DISTORTED = 0.3  # share of follow-up questions that quote the main object wrongly: the answer stays with the image

@@ -9,7 +9,7 @@ truth: what a model that does not look would get.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,13 @@ UNSEEN = {
 }
 
 
-def ask(vlm: DemoVlm, scenes: int, first_seed: int, progress: Callable[[int], None]) -> list[dict[str, str]]:
-    """Per scene, the answer to every prompt; the chain's follow-up quotes the model's own first answer."""
+def ask(
+    vlm: DemoVlm, scenes: int, first_seed: int, progress: Callable[[int], None], prompts: Sequence[str] = PROMPT_IDS
+) -> list[dict[str, str]]:
+    """Per scene, the answer to each of the prompts; the chain's follow-up quotes the model's own first answer."""
     book, said = PromptBook(), [dict[str, str]() for _ in range(scenes)]
     images = [render(sample(first_seed + index)) for index in range(scenes)]
-    for prompt in PROMPT_IDS:
+    for prompt in prompts:
         wordings = book.paraphrases[prompt]
         questions = [wordings[index % len(wordings)] for index in range(scenes)]
         questions = [

@@ -28,9 +28,9 @@ from pipeline.demo_world.scene import HELDOUT_OFFSET, sample, truth
 from pipeline.progress import Progress
 
 PREFIX = 1 + IMAGE_TOKENS  # <|user|> and the image
-_SAVE_EVERY = 150
-_CONTROL_EVERY = 150
-_CONTROL_SCENES = 48
+_SAVE_EVERY = 200
+_CONTROL_EVERY = 400
+_CONTROL_SCENES = 32
 _CONTROL_SEED = HELDOUT_OFFSET + (1 << 39)  # neither training nor the demo's held-out scenes
 
 
@@ -38,10 +38,10 @@ _CONTROL_SEED = HELDOUT_OFFSET + (1 << 39)  # neither training nor the demo's he
 class SpeakSettings:
     """Length and pace of phase B. The tower learns at `tower_rate` times the pace of the rest."""
 
-    steps: int = 2600
-    batch: int = 32
-    peak_rate: float = 2.0e-3
-    tower_rate: float = 0.4
+    steps: int = 2800
+    batch: int = 16
+    peak_rate: float = 1.5e-3
+    tower_rate: float = 0.25
     attribute_weight: float = 0.3
     seed: int = 0
 
