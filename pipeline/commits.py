@@ -2,7 +2,8 @@
 
 A part is one file (usually Parquet) of a store. Its record is written to `_commits/` first, then the file
 appears under its final name in one atomic step. So whatever a glob sees is complete and on record, and a
-record whose file is missing, or has another size, is work still to do.
+record whose file is missing, or has another size, is work still to do. The record of a part that replaces
+another carries the other's too, so that a kill between record and publication leaves the old part in force.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class CommitLog:
     ) -> Part:
         """Record a part, then publish it. Committing the same name again replaces the part."""
         part = Part(name, rows, errors, len(data), digest(data), tuple(cells), round(seconds, 3), dict(detail or {}))
-        self._record(name).write(json.dumps(part.to_json(), indent=1).encode())
+        replaced = self.get(name)
+        record = {**part.to_json(), "replaces": replaced.to_json() if replaced is not None else None}
+        self._record(name).write(json.dumps(record, indent=1).encode())
         (self.folder / name).write(data)
         return part
 
@@ -74,14 +77,22 @@ class CommitLog:
         records = [file for file, _ in (self.folder / COMMITS).files(".json", recursive=True)]
         with ThreadPoolExecutor(max_workers=16) as pool:
             loaded = list(pool.map(self._load, records))
-        return {part.name: part for part in loaded if part is not None and sizes.get(part.name) == part.bytes}
+        published = (self._published(candidates, sizes.get(candidates[0].name)) for candidates in loaded if candidates)
+        return {part.name: part for part in published if part is not None}
 
     def get(self, name: str) -> Part | None:
         """The part of this name if it is published."""
-        record = self._record(name)
-        part = self._load(record) if record.exists() else None
-        file = self.folder / name
-        return part if part is not None and file.exists() and file.size() == part.bytes else None
+        record, file = self._record(name), self.folder / name
+        candidates = self._load(record) if record.exists() else ()
+        return self._published(candidates, file.size()) if candidates and file.exists() else None
+
+    def _published(self, candidates: Sequence[Part], size: int | None) -> Part | None:
+        """Which of the parts on record (the newest first) the published file is. Sizes tell, or else the content."""
+        fitting = [part for part in candidates if part.bytes == size]
+        if len({part.digest for part in fitting}) > 1:
+            found = digest((self.folder / fitting[0].name).read())
+            fitting = [part for part in fitting if part.digest == found]
+        return fitting[0] if fitting else None
 
     def _record(self, name: str) -> Location:
         return self.folder / COMMITS / f"{name}.json"
@@ -90,8 +101,11 @@ class CommitLog:
         return file.uri.removeprefix(self.folder.uri).lstrip("/")
 
     @staticmethod
-    def _load(record: Location) -> Part | None:
+    def _load(record: Location) -> tuple[Part, ...]:
+        """The part on record, and the one it replaces. A torn or foreign record has none: its part is made again."""
         try:
-            return Part.from_json(json.loads(record.read()))
-        except (ValueError, TypeError, KeyError):
-            return None  # a torn or foreign record counts as none: its part is made again
+            data = json.loads(record.read())
+            replaced = data.pop("replaces", None)
+            return tuple(Part.from_json(part) for part in (data, replaced) if part is not None)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return ()

@@ -115,8 +115,8 @@ def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location) or "the whole"
+    location = _keys(model, problem["loc"])
+    key = ".".join(location)
     if problem["type"] == "missing":
         return f"'{key}' is missing: add it to the configuration"
     if problem["type"] == "extra_forbidden":
@@ -124,8 +124,39 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known) or 'none'}"
         return f"unknown key '{key}': {hint}"
+    if problem["type"] == "union_tag_not_found":
+        return f"'{key}.{_discriminator(problem)}' is missing: add it to the configuration"
+    if problem["type"] == "union_tag_invalid":
+        context = problem["ctx"]
+        return f"'{key}.{_discriminator(problem)}' is {context['tag']!r}: expected one of {context['expected_tags']}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"'{key}' is {problem['input']!r}: {message[:1].lower()}{message[1:]}"
+    message = f"{message[:1].lower()}{message[1:]}"
+    if isinstance(problem["input"], Mapping):  # a rule about a whole section: its message says what is wrong
+        return f"'{key}': {message}" if key else message
+    return f"'{key}' is {problem['input']!r}: {message}"
+
+
+def _discriminator(problem: Any) -> str:
+    return str(problem["ctx"]["discriminator"]).strip("'")
+
+
+def _keys(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """The keys of a problem's location as the user wrote them: pydantic also puts the tags of unions in."""
+    models: list[type[BaseModel]] = [model]
+    keys = []
+    for position, part in enumerate(location):
+        fields = [current.model_fields[str(part)] for current in models if str(part) in current.model_fields]
+        last, tags = position == len(location) - 1, [_tag(current) for current in models] if len(models) > 1 else []
+        if fields or last or part not in tags:
+            keys.append(str(part))
+        models = [found for field in fields for found in _models_in(field.annotation)] or models
+    return keys
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    """The value of a union member's `kind`."""
+    field = model.model_fields.get("kind")
+    return field.default if field is not None else None
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> set[str]:

@@ -57,10 +57,12 @@ class Manifest:
         """Read a manifest; a damaged one is named."""
         try:
             data = json.loads(location.read())
-            data.pop("digest")
+            recorded = data.pop("digest")
             parts = tuple(Part.from_json(part) for part in data.pop("parts"))
-            return cls(**{**data, "parts": parts, "warnings": tuple(data["warnings"])})
-        except (ValueError, TypeError, KeyError) as error:
-            raise StoreError(
-                f"the manifest {location} is damaged ({error}); delete it and run the stage again"
-            ) from error
+            manifest = cls(**{**data, "parts": parts, "warnings": tuple(data["warnings"])})
+            problem = None if manifest.digest == recorded else "its content does not have the digest it names"
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problem = str(error)
+        if problem is not None:
+            raise StoreError(f"the manifest {location} is damaged ({problem}); delete it and run the stage again")
+        return manifest

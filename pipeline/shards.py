@@ -7,6 +7,7 @@ at random, and the caption browser asks for one picture.
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -16,13 +17,24 @@ from pipeline.storage import Location
 MAX_OPEN_FILES = 64
 
 
+class _Descriptor:
+    """An open file that closes with its last reference."""
+
+    def __init__(self, path: str) -> None:
+        self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
 class ShardReader:
-    """Random access to the encoded images of shards; picklable, and safe to use after a fork."""
+    """Random access to the encoded images of shards; picklable, and safe to use from threads and after a fork."""
 
     def __init__(self, shards: Mapping[str, str]) -> None:
         """`shards` maps a shard's name to the URI of its tar."""
         self.shards = dict(shards)
-        self._open: OrderedDict[str, int] = OrderedDict()
+        self._open = threading.local()  # one thread must not close what another reads
 
     def read(self, shard: str, offset: int, size: int) -> bytes:
         """The `size` bytes at `offset` of a shard. A shard that is gone or cut short is named in the error."""
@@ -32,7 +44,7 @@ class ShardReader:
         location = Location.of(uri)
         try:
             data = (
-                os.pread(self._descriptor(uri), size, offset)  # no seek: threads and forks can share it
+                os.pread(self._descriptor(uri).number, size, offset)  # no seek: forks share the position
                 if location.is_local
                 else location.read_range(offset, size)
             )
@@ -42,22 +54,24 @@ class ShardReader:
             raise StoreError(f"shard {shard!r} at {uri} ends before byte {offset + size}; it was cut or replaced")
         return data
 
-    def _descriptor(self, uri: str) -> int:
-        descriptor = self._open.pop(uri, None)
-        if descriptor is None:
-            descriptor = os.open(uri, os.O_RDONLY | os.O_CLOEXEC)
-            if len(self._open) >= MAX_OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-        self._open[uri] = descriptor
+    def _descriptor(self, uri: str) -> _Descriptor:
+        files = self._files()
+        descriptor = files.pop(uri, None) or _Descriptor(uri)
+        files[uri] = descriptor
+        if len(files) > MAX_OPEN_FILES:
+            files.popitem(last=False)
         return descriptor
 
+    def _files(self) -> OrderedDict[str, _Descriptor]:
+        files: OrderedDict[str, _Descriptor] = self._open.__dict__.setdefault("files", OrderedDict())
+        return files
+
     def close(self) -> None:
-        """Close all files."""
-        while self._open:
-            os.close(self._open.popitem()[1])
+        """Close the files of this thread; those of others close with their threads."""
+        self._files().clear()
 
     def __getstate__(self) -> dict[str, object]:
-        return {"shards": self.shards, "_open": OrderedDict()}
+        return {"shards": self.shards}
 
-    def __del__(self) -> None:
-        self.close()
+    def __setstate__(self, state: Mapping[str, Mapping[str, str]]) -> None:
+        self.shards, self._open = dict(state["shards"]), threading.local()

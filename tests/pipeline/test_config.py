@@ -1,0 +1,151 @@
+"""Configuration: overrides, semantic parts, and messages that name the key."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, ValidationError, model_validator
+
+from pipeline.config import Section, apply_overrides, build, load_yaml, merge, operational, semantic
+from pipeline.errors import ConfigError
+
+
+class Fast(Section):
+    kind: Literal["fast"] = "fast"
+    speed: int = 3
+    threads: int = operational(4, ge=1)
+
+
+class Slow(Section):
+    kind: Literal["slow"] = "slow"
+    patience: float = 1.0
+
+
+class Root(Section):
+    name: str
+    engine: Annotated[Fast | Slow, Field(discriminator="kind")] = Field(default_factory=Fast)
+    sizes: tuple[int, ...] = (1, 2)
+    more: dict[str, Fast] = Field(default_factory=dict)
+    workers: int = operational(1, ge=1)
+
+    @model_validator(mode="after")
+    def _rule(self) -> Root:
+        if self.name == "never":
+            raise ValueError("the name 'never' is taken; choose another")
+        return self
+
+
+def test_sections_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        build(Root, {"name": "a"}).name = "b"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, "'name' is missing: add it to the configuration"),
+        ({"name": "a", "worker": 2}, "unknown key 'worker': did you mean 'workers'?"),
+        ({"name": "a", "zzzz": 2}, "unknown key 'zzzz': known keys here: engine, more, name, sizes, workers"),
+        ({"name": "a", "engine": {"kind": "fast", "sped": 1}}, "unknown key 'engine.sped': did you mean 'speed'?"),
+        ({"name": "a", "engine": {"kind": "medium"}}, "'engine.kind' is 'medium': expected one of 'fast', 'slow'"),
+        ({"name": "a", "engine": {"speed": 1}}, "'engine.kind' is missing"),
+        (
+            {"name": "a", "engine": {"kind": "fast", "speed": "x"}},
+            "'engine.speed' is 'x': input should be a valid integer",
+        ),
+        ({"name": "a", "workers": 0}, "'workers' is 0: input should be greater than or equal to 1"),
+        ({"name": "a", "sizes": [1, "b"]}, "'sizes.1' is 'b'"),
+        ({"name": "a", "more": {"fast": {"speed": "x"}}}, "'more.fast.speed' is 'x'"),
+        ({"name": "never"}, "the name 'never' is taken; choose another"),
+    ],
+)
+def test_messages_name_the_key_and_what_was_expected(data: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(Root, data, "my.yaml")
+    assert str(caught.value).startswith("my.yaml: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_problems_are_listed_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"my.yaml has 2 problems:\n  .*name.*\n  .*workers") as caught:
+        build(Root, {"workers": "many"}, "my.yaml")
+    assert str(caught.value).count("\n") == 2
+
+
+def test_operational_settings_are_not_semantic() -> None:
+    one = build(Root, {"name": "a", "engine": {"kind": "fast", "threads": 1}, "more": {"x": {"threads": 2}}})
+    two = build(Root, {"name": "a", "engine": {"kind": "fast", "threads": 8}, "more": {"x": {}}, "workers": 5})
+    assert semantic(one) == semantic(two)
+    assert semantic(one)["engine"] == {"kind": "fast", "speed": 3}
+    assert semantic(one) != semantic(build(Root, {"name": "a", "engine": {"kind": "fast", "speed": 4}}))
+
+
+KEYS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3)
+
+
+@given(st.lists(st.tuples(KEYS, st.integers()), max_size=6))
+def test_overrides_set_what_they_name_and_leave_the_rest(sets: list[tuple[list[str], int]]) -> None:
+    data: dict[str, Any] = {"keep": {"x": [1]}}
+    before = copy.deepcopy(data)
+    for path, value in sets:
+        try:
+            data = apply_overrides(data, [f"{'.'.join(path)}={value}"])
+        except ConfigError as error:
+            assert "is a value, not a section" in str(error)
+            continue
+        node: Any = data
+        for name in path:
+            node = node[name]
+        assert node == value
+    assert data["keep"] == before["keep"]
+
+
+def test_overrides_read_yaml_and_do_not_change_their_input() -> None:
+    data = {"a": {"b": 1}}
+    assert apply_overrides(data, ["a.b=[1, x]", "a.c=true", "d=", "e=k=v"]) == {
+        "a": {"b": [1, "x"], "c": True},
+        "d": None,
+        "e": "k=v",
+    }
+    assert data == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize("override", ["a", "=1", "a..b=1", "a=[", ".a=1"])
+def test_malformed_overrides_are_named(override: str) -> None:
+    with pytest.raises(ConfigError, match="override"):
+        apply_overrides({}, [override])
+
+
+def test_merge_is_deep_and_replaces_lists() -> None:
+    assert merge({"a": {"x": 1, "l": [1, 2]}, "b": 1}, {"a": {"l": [3]}, "b": {"c": 2}}) == {
+        "a": {"x": 1, "l": [3]},
+        "b": {"c": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot read the configuration"),
+        ("a: [", "is not valid YAML"),
+        ("- a", "holds a list, expected a mapping"),
+    ],
+)
+def test_unusable_files_are_named(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_yaml(path)
+    assert "c.yaml" in str(caught.value)
+
+
+def test_an_empty_file_is_an_empty_mapping(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("# nothing\n")
+    assert load_yaml(tmp_path / "c.yaml") == {}
