@@ -36,6 +36,11 @@ class BranchMatrix:
         value_HP = self.value_RP[: self.branches]
         return np.asarray(value_HP == value_HP.max(axis=0))
 
+    def own_ties(self) -> tuple[str, ...]:
+        """Those of `own_wins` that another branch answers just as well."""
+        tied_P = self.best_HP().sum(axis=0) > 1
+        return tuple(name for name in self.own_wins() if tied_P[self.perspectives.index(name)])
+
     def own_wins(self) -> tuple[str, ...]:
         """The perspectives that no branch answers better than the one of the same name."""
         best_HP = self.best_HP()

@@ -165,6 +165,7 @@ def _matrix(evaluation: Evaluation) -> dict[str, Any] | None:
         "best": found.best_HP().tolist(),
         "named": sum(name in found.names for name in found.perspectives),
         "own": found.own_wins(),
+        "tied": found.own_ties(),
     }
 
 

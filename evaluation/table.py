@@ -68,5 +68,6 @@ def headline(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
         }
         if (branches := matrix(evaluation)) is not None:
             figures["own_branch_wins"] = list(branches.own_wins())
+            figures["own_branch_ties"] = list(branches.own_ties())
         found.setdefault(evaluation.encoder.run, {})[evaluation.benchmark.name] = figures
     return found
