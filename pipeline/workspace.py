@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from pipeline.manifest import Manifest
 from pipeline.storage import Location
 
 HEARTBEAT_SECONDS = 20.0  # object stores only: a holder that was silent for six beats is dead
+SETTLE_SECONDS = 0.5  # object stores only: how long two that start at once may overlap
 
 
 class Workspace:
@@ -102,23 +104,31 @@ def _hold_local(lock: Location, wait: bool) -> Iterator[None]:
 
 @contextmanager
 def _hold_remote(lock: Location, wait: bool) -> Iterator[None]:
-    """Object stores have no flock: the holder renews a time stamp, and who falls silent has lost the lock."""
-    while lock.exists():
-        holder = _parse(lock.read().decode())
-        if time.time() - float(holder.get("beat", 0)) > 6 * HEARTBEAT_SECONDS:
-            break
-        if not wait:
-            raise _complain(lock, holder)
-        time.sleep(HEARTBEAT_SECONDS / 4)
-    me, done = _holder(), threading.Event()
+    """Object stores have no flock: the holder renews a time stamp, and who falls silent has lost the lock.
+
+    Of two that claim it at once the later write stands, so a claim is read back before it counts.
+    """
+    me, done = {**_holder(), "token": secrets.token_hex(8)}, threading.Event()
+
+    def claim() -> None:
+        lock.write(json.dumps({**me, "beat": time.time()}).encode())
+
+    def mine() -> bool:
+        return _read(lock).get("token") == me["token"]
 
     def beat() -> None:
-        while True:
-            lock.write(json.dumps({**me, "beat": time.time()}).encode())
-            if done.wait(HEARTBEAT_SECONDS):
-                return
+        while not done.wait(HEARTBEAT_SECONDS) and mine():
+            claim()
 
-    lock.write(json.dumps({**me, "beat": time.time()}).encode())
+    while not mine():
+        holder = _read(lock)
+        if time.time() - float(holder.get("beat", 0)) > 6 * HEARTBEAT_SECONDS:
+            claim()
+            time.sleep(SETTLE_SECONDS)
+        elif wait:
+            time.sleep(HEARTBEAT_SECONDS / 4)
+        else:
+            raise _complain(lock, holder)
     thread = threading.Thread(target=beat, daemon=True)
     thread.start()
     try:
@@ -126,7 +136,15 @@ def _hold_remote(lock: Location, wait: bool) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        lock.remove()
+        if mine():
+            lock.remove()
+
+
+def _read(lock: Location) -> dict[str, Any]:
+    try:
+        return _parse(lock.read().decode(errors="replace"))
+    except FileNotFoundError:
+        return {}
 
 
 def _parse(text: str) -> dict[str, Any]:

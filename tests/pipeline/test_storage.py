@@ -64,7 +64,7 @@ def test_files_being_written_are_not_listed(tmp_path: Path) -> None:
 
 
 def test_open_is_for_reading(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="written by Location.write"):
+    with pytest.raises(ValueError, match=r"written by Location\.write"):
         Location.of(tmp_path / "x").open("wb")
 
 
