@@ -6,8 +6,9 @@ import re
 import unicodedata
 
 from captioning.curate.config import CleanConfig
-from captioning.curate.draft import Draft, Reason
+from captioning.curate.draft import Draft
 from captioning.curate.phrases import Phrases
+from captioning.curate.reasons import Reason
 
 _SPACE = re.compile(r"\s+")
 _CONTROL = re.compile(r"[\u0000-\u0008\u000e-\u001f\u007f\u200b\ufeff\ufffd]")

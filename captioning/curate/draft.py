@@ -10,48 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
+from captioning.curate.reasons import Reason
 from captioning.curate.similarity import similarity_matrix
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
-
-
-class Reason(StrEnum):
-    """Why a caption was dropped."""
-
-    ERROR = "error"
-    EMPTY = "empty"
-    REFUSAL = "refusal"
-    META = "meta"
-    REPETITION = "repetition"
-    CUT_OFF = "cut_off"
-    TOO_SHORT = "too_short"
-    TOO_LONG = "too_long"
-    DUPLICATE = "duplicate"
-    NEAR_DUPLICATE = "near_duplicate"
-    REDUNDANT = "redundant"
-    OVER_LIMIT = "over_limit"
-
-
-MEANING: Mapping[str, str] = {
-    Reason.ERROR: "the engine gave no answer",
-    Reason.EMPTY: "nothing is left after cleaning",
-    Reason.REFUSAL: "the model refused",
-    Reason.META: "the model talks about itself or the request",
-    Reason.REPETITION: "the text runs in a loop",
-    Reason.CUT_OFF: "it stops in the middle, and no whole sentence remains",
-    Reason.TOO_SHORT: "fewer words than its granularity asks for",
-    Reason.TOO_LONG: "more words than its granularity allows",
-    Reason.DUPLICATE: "another caption of the image has the same words",
-    Reason.NEAR_DUPLICATE: "another caption of the image has nearly the same words",
-    Reason.REDUNDANT: "too similar to the captions selected before it",
-    Reason.OVER_LIMIT: "the image has enough captions without it",
-}
 
 
 class Draft:

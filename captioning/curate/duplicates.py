@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 
 from captioning.curate.config import DuplicatesConfig
-from captioning.curate.draft import Draft, Reason
+from captioning.curate.draft import Draft
+from captioning.curate.reasons import Reason
 from captioning.curate.words import words
 
 

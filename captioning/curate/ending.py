@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 
 from captioning.curate.config import EndingConfig
-from captioning.curate.draft import Draft, Reason
+from captioning.curate.draft import Draft
 from captioning.curate.phrases import Phrases
+from captioning.curate.reasons import Reason
 from captioning.curate.words import words
 
 _CLOSING = r"[\"'”’»)\]]*"

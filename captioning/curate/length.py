@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from captioning.curate.config import LengthConfig
-from captioning.curate.draft import Draft, Reason
+from captioning.curate.draft import Draft
+from captioning.curate.reasons import Reason
 from captioning.curate.words import words
 
 

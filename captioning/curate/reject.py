@@ -6,8 +6,9 @@ import re
 from itertools import groupby
 
 from captioning.curate.config import RejectConfig
-from captioning.curate.draft import Draft, Reason
+from captioning.curate.draft import Draft
 from captioning.curate.phrases import Phrases
+from captioning.curate.reasons import Reason
 from captioning.curate.words import words
 
 _STUTTER = re.compile(r"([^\d])\1{7,}")  # "aaaaaaaa", "!!!!!!!!"

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from captioning.curate.config import SelectConfig
-from captioning.curate.draft import Draft, Reason
+from captioning.curate.draft import Draft
+from captioning.curate.reasons import Reason
 
 
 class Select:

@@ -71,6 +71,7 @@ def total(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for counts in shards:
         _add(found, counts)
     similarity, images = found.pop("similarity_sum", 0.0), found.pop("similarity_images", 0)
+    found["seconds_by_gadget"] = {name: round(spent, 3) for name, spent in found.get("seconds_by_gadget", {}).items()}
     found["mean_similarity"] = round(similarity / images, 4) if images else None
     for name, value in found.items():
         if isinstance(value, dict) and not name.endswith("_by_gadget"):  # gadgets stay in the order they ran

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from captioning.curate.config import CurateConfig, DuplicatesConfig
-from captioning.curate.draft import Draft, Reason, run_gadgets
+from captioning.curate.draft import Draft, run_gadgets
 from captioning.curate.duplicates import Duplicates
+from captioning.curate.reasons import Reason
 from captioning.curate.select import select
 from captioning.curate.shard import make_gadgets
 from captioning.curate.similarity import distinct, jaccard, mean_pairwise, ngrams, similarity_matrix
