@@ -1,0 +1,1 @@
+"""Measures trained models on benchmark folders: retrieval, classification, branches; a table and a report."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from evaluation import classification, intervals, readouts, retrieval
+from evaluation.attention import Looks, looks
 from evaluation.benchmarks import Benchmark, Queries
 from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder, Features, features
@@ -66,6 +67,7 @@ class Evaluation:
     measurements: tuple[Measurement, ...]
     confusions: dict[str, np.ndarray]  # task: counts by actual and predicted class, of the served vector
     examples: tuple[Example, ...]
+    looks: tuple[Looks, ...]
     by_key: dict[tuple[str, str, str, str], Measurement] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -90,7 +92,8 @@ def evaluate(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cac
                 classes = len(benchmark.spec.classification[task].classes)
                 confusions[task] = classification.confusion(actual_N, predicted_N, classes)
     examples = tuple(_examples(encoder, benchmark, found, config))
-    return Evaluation(encoder, benchmark, tuple(measurements), confusions, examples)
+    seen = tuple(looks(encoder, benchmark, config.seed))
+    return Evaluation(encoder, benchmark, tuple(measurements), confusions, examples, seen)
 
 
 def _relevance(queries: Queries, images: int) -> retrieval.Relevance:

@@ -100,6 +100,7 @@ def section(group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, An
         "directions": _retrieval_rows(group, config),
         "matrices": [(evaluation.encoder.run, view) for evaluation in group if (view := _matrix(evaluation))],
         "readouts": [(evaluation.encoder.run, view) for evaluation in group if (view := _by_readout(evaluation))],
+        "looks": [(evaluation.encoder, evaluation.looks) for evaluation in group if evaluation.looks],
         "confusions": _confusions(group),
         "examples": _examples(group),
     }

@@ -14,10 +14,15 @@ QUALITY = 82
 
 
 def thumbnail(location: Location) -> str:
-    """The picture at no more than 96 pixels a side, as a JPEG data URI."""
+    """The picture at no more than 96 pixels a side."""
     with Image.open(io.BytesIO(location.read())) as opened:
         image = opened.convert("RGB")
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    return data_uri(image)
+
+
+def data_uri(image: Image.Image) -> str:
+    """A picture as text: JPEG in base64."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -106,8 +106,18 @@ def test_a_second_run_has_nothing_to_do_and_a_changed_label_has(
 
 def test_the_report_stands_alone(squares: Path, tmp_path: Path) -> None:
     page = page_of(evaluated(tmp_path, squares))
-    for heading in ("Zero-shot classification", "Text to image", "Image to text", "What each branch has learned",
-                    "Confusions", "What comes first", "Protocol"):  # fmt: skip
+    headings = (
+        "Zero-shot classification",
+        "Text to image",
+        "Image to text",
+        "What each branch has learned",
+        "Where each branch looks",
+        "Zero-shot by readout",
+        "Confusions",
+        "What comes first",
+        "Protocol",
+    )
+    for heading in headings:
         assert f"<h2>{heading}</h2>" in page
     assert "By construction." in page
     assert not re.search(r"(https?:)?//[a-z]|@import|<link|<script", re.sub(r"base64,[^\"]+", "", page))
