@@ -26,17 +26,18 @@ PACKAGES = ("pipeline", "captioning", "training", "evaluation", "flows")
 IN_FLIGHT = 2  # items per actor: one in hand, one waiting
 CPU_ENGINES = 2
 CONNECT_SECONDS = 5.0
+START_ATTEMPTS = 3
 
 
 def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
-    """Yield the part of every item as it is committed, in any order."""
+    """Yield the committed parts as their items are finished, in any order."""
     if config.ray.enabled and importlib.util.find_spec("ray"):
         yield from _on_ray(spec, items, config)
         return
     worker = CaptionWorker(replace(spec, threads=_threads(config.ray)))
     try:
         for item in items:
-            yield worker.work(item)
+            yield from worker.work(item)
     finally:
         worker.stop()
 
@@ -51,8 +52,8 @@ class RayWorker:
         self.worker = CaptionWorker(spec)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        """Answer a batch of one pickled item with one pickled part or error."""
-        result: Part | HolismError
+        """Answer a batch of one pickled item with its pickled parts or error."""
+        result: list[Part] | HolismError
         try:
             result = self.worker.work(pickle.loads(batch["item"][0]))
         except HolismError as error:
@@ -101,7 +102,7 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
             result = pickle.loads(row["result"])
             if isinstance(result, HolismError):
                 raise result
-            yield result
+            yield from result
 
 
 @contextmanager
@@ -120,11 +121,29 @@ def cluster(config: RayConfig) -> Iterator[None]:
     if address:
         _connect(address, quiet)
     else:
-        ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **quiet)
+        _start_here(config, quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start_here(config: RayConfig, quiet: dict[str, Any]) -> None:
+    """Ray gives its own helpers 20 s to come up, which a busy machine may need a second attempt for."""
+    import ray
+
+    for attempt in range(START_ATTEMPTS):
+        try:
+            ray.init(address="local", num_cpus=config.num_cpus, include_dashboard=False, **quiet)
+        except Exception as error:  # Ray raises plain Exception here
+            ray.shutdown()
+            if attempt + 1 == START_ATTEMPTS:
+                raise ScheduleError(
+                    f"Ray does not start on this machine ({' '.join(str(error).split())[:200]}); try again when it is "
+                    "less busy, or set caption.ray.enabled=false"
+                ) from error
+        else:
+            return
 
 
 def _connect(address: str, quiet: dict[str, Any]) -> None:

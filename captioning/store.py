@@ -7,7 +7,7 @@ shard's images; what is missing is found range by range and cell by cell, so chu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -56,6 +56,21 @@ class WorkItem:
     sources: tuple[str, ...] = ()
     retry: bool = False
 
+    @property
+    def is_single(self) -> bool:
+        """Whether this is about one image."""
+        return self.stop - self.start == 1
+
+    @property
+    def note(self) -> str:
+        """Name of the note of its attempts."""
+        return f"{self.shard.folder}/{self.start}-{self.stop}-{short_hash(self.cells)}{'-retry' * self.retry}"
+
+    def narrow(self, row: int) -> WorkItem:
+        """The same work for one row: a part of its own, or, in a retry, a piece of the same part."""
+        part = self.part if self.retry else part_name(self.shard, row, self.cells)
+        return replace(self, start=row, stop=row + 1, part=part)
+
 
 def shards(ingest: Manifest) -> list[Shard]:
     """The shards of an ingest manifest."""
@@ -100,7 +115,7 @@ def failed(shard: Shard, committed: Sequence[Part], cells: Sequence[Cell]) -> li
         wanted = frozenset(cell.id for cell in cells if part.detail["figures"].get(cell.id, {}).get("errors"))
         if wanted:
             item = _item(shard, committed, cells, part.detail["start"], part.detail["stop"], wanted)
-            items.append(WorkItem(shard, item.start, item.stop, item.cells, part.name, item.sources, retry=True))
+            items.append(replace(item, part=part.name, retry=True))
     return items
 
 
@@ -110,9 +125,12 @@ def _item(
     ordered = tuple(cell.id for cell in cells if cell.id in wanted)
     parents = {cell.parent for cell in cells if cell.id in wanted and cell.parent} - wanted
     sources = [part.name for part in committed if _overlaps(part, start, stop) and parents & set(part.cells)]
-    return WorkItem(
-        shard, start, stop, ordered, f"{shard.folder}/{start:08d}-{short_hash(ordered)}.parquet", tuple(sources)
-    )
+    return WorkItem(shard, start, stop, ordered, part_name(shard, start, ordered), tuple(sources))
+
+
+def part_name(shard: Shard, start: int, cells: Iterable[str]) -> str:
+    """Name of the part that holds these cells from this row on."""
+    return f"{shard.folder}/{start:08d}-{short_hash(cells)}.parquet"
 
 
 def _overlaps(part: Part, start: int, stop: int) -> bool:

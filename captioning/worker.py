@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captioning import store
-from captioning.attempts import Attempt
+from captioning.attempts import HOPELESS, TRIES, Attempt
 from captioning.cells import Cell
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base
@@ -24,8 +24,6 @@ from pipeline.commits import CommitLog, Part
 from pipeline.errors import EngineError, HolismError
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
-
-MAX_DEATHS = 5  # engine deaths in a row without an answer in between: then it is not the images
 
 
 @dataclass(frozen=True)
@@ -40,87 +38,93 @@ class WorkerSpec:
 
 
 class CaptionWorker:
-    """Answers work items. The engine starts with the first one."""
+    """Answers work items. The engine starts with the first question."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
         self.cells = {cell.id: cell for cell in spec.cells}
         self.log = CommitLog(spec.store)
-        self.engine: base.Engine | None = None
+        self._engine: base.Engine | None = None
+        self._started = False
         self._deaths = 0
         self._images: tuple[str, list[dict[str, Any]]] = ("", [])
 
-    def work(self, item: WorkItem) -> Part:
-        """Answer one item and commit its part. Raises `EngineError` if the engine does not start or keeps dying."""
-        started = time.monotonic()
-        attempt = Attempt.at(self.spec.store, item.part)
+    def work(self, item: WorkItem) -> list[Part]:
+        """Answer one item and commit its part, or its images' parts if somebody died on it before.
+
+        Raises `EngineError` if the engine does not start, or dies again and again without an answer.
+        """
         while True:
+            attempt = Attempt.at(self.spec.store, item.note)
             attempt.begin()
-            if attempt.count > MAX_DEATHS and not attempt.tries:  # it never came as far as an image
-                attempt.clear()
-                raise EngineError(f"the engine died {attempt.count - 1} times before it answered an image")
             try:
-                rows = self._rows(item, attempt)
+                parts = self._attempt(item, attempt)
             except base.EngineDiedError as error:
                 self._bury(error)
             except (KeyboardInterrupt, SystemExit, HolismError):
                 attempt.withdraw()
                 raise
             else:
-                break
-        part = self._commit(item, rows, time.monotonic() - started)
-        attempt.clear()
-        return part
-
-    def stop(self) -> None:
-        """Release the engine."""
-        engine, self.engine = self.engine, None
-        if engine is not None:
-            engine.stop()
+                attempt.clear()
+                return parts
 
     def _bury(self, error: Exception) -> None:
         self.stop()
         self._deaths += 1
-        if self._deaths >= MAX_DEATHS:
-            raise EngineError(f"the engine died {self._deaths} times in a row: {' '.join(str(error).split())[:300]}")
+        if self._deaths >= HOPELESS:
+            raise EngineError(f"the engine died {self._deaths} times without one answer in between: {error}")
 
-    def _start(self) -> base.Engine:
-        if self.engine is None:
-            model = resolve(self.spec.reference, self.spec.engine)
-            engine = base.make(self.spec.engine, model, self.spec.threads)
-            engine.start()
-            self.engine = engine
-        return self.engine
+    def stop(self) -> None:
+        """Release the engine."""
+        engine, self._engine, self._started = self._engine, None, False
+        if engine is not None:
+            engine.stop()
 
-    def _rows(self, item: WorkItem, attempt: Attempt) -> list[dict[str, Any]]:
-        """The part's rows: asked for together, or image by image where somebody died before."""
+    def _attempt(self, item: WorkItem, attempt: Attempt) -> list[Part]:
+        started = time.monotonic()
+        if attempt.count > 1 and not item.is_single:
+            return self._one_by_one(item, attempt)
+        questions = Questions(self._make(), ShardReader({item.shard.name: item.shard.tar}), self._answers(item))
         before = store.read_part(self.spec.store, item.part) if item.retry else []
         wanted = self._wanted(item, before)
-        questions = Questions(self._start(), ShardReader({item.shard.name: item.shard.tar}), self._answers(item))
-        if attempt.image_by_image:
-            asked = self._one_by_one(questions, wanted, attempt)
+        if item.is_single and attempt.count > TRIES:
+            reason = f"the engine died {attempt.count - 1} times on this image"
+            rows = [row for want in wanted for row in questions.give_up(want, reason)]
         else:
-            asked = questions.ask(wanted)
+            self._start()
+            rows = questions.ask(wanted)
             self._deaths = 0
-        return _merge(before, asked)
+        return [self._commit(item, _merge(before, rows), time.monotonic() - started)]
 
-    def _one_by_one(self, questions: Questions, wanted: Sequence[Wanted], attempt: Attempt) -> list[dict[str, Any]]:
-        """Images that were in hand at a death come last: the others must not wait for their fate."""
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for want in sorted(wanted, key=lambda want: attempt.tries.get(want.key, 0)):
-            if attempt.poisonous(want.key):
-                tries = attempt.tries[want.key]
-                rows[want.key] = questions.give_up(want, f"the engine died {tries} times on this image")
-                continue
-            attempt.take(want.key)
-            try:
-                rows[want.key] = questions.ask([want])
-            except (KeyboardInterrupt, SystemExit):
-                attempt.tries[want.key] -= 1
-                raise
-            attempt.survived(want.key)
-            self._deaths = 0
-        return [row for want in wanted for row in rows[want.key]]
+    def _one_by_one(self, item: WorkItem, attempt: Attempt) -> list[Part]:
+        """Every image is committed alone, so that whoever dies costs no other image a second attempt."""
+        if attempt.count > HOPELESS:
+            deaths = attempt.count - 1
+            attempt.clear()  # the next run, on a mended machine, begins anew
+            raise EngineError(
+                f"the engine died {deaths} times on shard {item.shard.name} without one answer in between; "
+                "see that the model fits into memory and that the engine runs at all"
+            )
+        parts: dict[str, Part] = {}
+        for row in range(item.start, item.stop):
+            single = item.narrow(row)
+            done = None if item.retry else self.log.get(single.part)
+            made = [done] if done else self.work(single)
+            parts |= {part.name: part for part in made}
+            if any(part.rows > part.errors for part in made):
+                attempt.progress()
+        return list(parts.values())
+
+    def _make(self) -> base.Engine:
+        if self._engine is None:
+            model = resolve(self.spec.reference, self.spec.engine)
+            self._engine = base.make(self.spec.engine, model, self.spec.threads)
+        return self._engine
+
+    def _start(self) -> None:
+        if not self._started:
+            self._make().start()
+            self._started = True
 
     def _wanted(self, item: WorkItem, before: Sequence[Mapping[str, Any]]) -> list[Wanted]:
         """Which images of the range are asked which cells."""
@@ -150,19 +154,20 @@ class CaptionWorker:
         return self._images[1]
 
     def _commit(self, item: WorkItem, rows: list[dict[str, Any]], seconds: float) -> Part:
-        committed = self.log.get(item.part) if item.retry else None
+        """Commit the rows; a part that is replaced keeps its cells and its range, of which a retry sees a piece."""
+        old = self.log.get(item.part) if item.retry else None
         errors = [row["error"] for row in rows if row["status"] != "ok"]
         return self.log.commit(
             item.part,
             schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS),
             rows=len(rows),
             errors=len(errors),
-            cells=committed.cells if committed else item.cells,
+            cells=old.cells if old else item.cells,
             seconds=seconds,
             detail={
                 "shard": item.shard.name,
-                "start": item.start,
-                "stop": item.stop,
+                "start": old.detail["start"] if old else item.start,
+                "stop": old.detail["stop"] if old else item.stop,
                 "figures": store.figures(rows),
                 "first_error": errors[0] if errors else None,
             },

@@ -9,11 +9,10 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_instance() -> Iterator[None]:
-    """A quiet Ray of this machine with two logical CPUs."""
-    ray = pytest.importorskip("ray")
-    ray.init(
-        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-        object_store_memory=100_000_000,
-    )  # fmt: skip
-    yield
-    ray.shutdown()
+    """A quiet Ray of this machine with two logical CPUs; what runs meanwhile uses it as it is."""
+    pytest.importorskip("ray")
+    from captioning.config import RayConfig
+    from captioning.ray_job import cluster
+
+    with cluster(RayConfig(num_cpus=2)):
+        yield

@@ -6,6 +6,7 @@ one pays for its image again.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +21,10 @@ class TransformersEngine:
     """`AutoModelForImageTextToText` with its processor; greedy and sampled text."""
 
     name = "transformers"
-    version = ""
 
     def __init__(self, config: EngineConfig, model: Model, threads: int = 1) -> None:
         self.config, self.model, self.threads = config, model, threads
+        self.version = importlib.metadata.version("transformers")
         self._model: Any = None
         self._processor: Any = None
 
@@ -34,7 +35,6 @@ class TransformersEngine:
         import torch
         import transformers
 
-        self.version = transformers.__version__
         transformers.utils.logging.disable_progress_bar()
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         if device == "cpu":

@@ -6,6 +6,7 @@ cache serves the rest. Images are named by their content's id (`multi_modal_uuid
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +22,7 @@ ON_CPU = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # shares the cores with whoever else is there
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no second process that imports everything again: starts in seconds
 }
+CPU_BUILD = "vllm-cpu"  # the distribution's name; the package is `vllm` all the same
 CPU_BLOCK_TOKENS = 32  # the default of 128 would cache nothing of a small model's image
 
 
@@ -28,10 +30,10 @@ class VllmEngine:
     """One `vllm.LLM`. A CPU engine decodes with `threads` threads: more of them wait for each other when shared."""
 
     name = "vllm"
-    version = ""
 
     def __init__(self, config: EngineConfig, model: Model, threads: int = 1) -> None:
         self.config, self.model, self.threads = config, model, threads
+        self.version = _version()
         self._llm: Any = None
         self._processor: Any = None
         self._prompts: dict[str, str] = {}
@@ -49,7 +51,6 @@ class VllmEngine:
                 os.environ.setdefault(key, value)
         import vllm
 
-        self.version = vllm.__version__
         try:
             self._llm = vllm.LLM(**self._arguments(on_cpu))
             self._processor = self._load_processor()
@@ -148,11 +149,18 @@ def _answer(output: Any) -> Answer:
     )
 
 
-def _has_gpu() -> bool:
-    import importlib.metadata
+def _version() -> str:
+    for name in ("vllm", CPU_BUILD):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "unknown"
 
+
+def _has_gpu() -> bool:
     try:
-        importlib.metadata.version("vllm-cpu")  # this build cannot use one
+        importlib.metadata.version(CPU_BUILD)  # this build cannot use one
     except importlib.metadata.PackageNotFoundError:
         return any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128"))
     return False

@@ -1,0 +1,73 @@
+"""The same work over Ray Data actors: the same rows, dead actors replaced, and clear words where it cannot run."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captioning.config import RayConfig
+from captioning.ray_job import cluster
+from pipeline.config import build
+from pipeline.errors import EngineError, ScheduleError
+from tests.captioning import world
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ON_RAY: dict[str, Any] = {"ray": {"actors": {"min": 2, "max": 2}}}
+IMAGES, CELLS = 20, 3
+
+
+def test_actors_write_what_one_process_writes(tmp_path: Path, ray_instance: None) -> None:
+    alone, spread = world.workspace(tmp_path / "alone"), world.workspace(tmp_path / "spread")
+    expected = world.content(world.caption(alone, world.config()), alone)
+    manifest = world.caption(spread, world.config(**ON_RAY))
+    assert world.content(manifest, spread) == expected
+    assert manifest.counts["new_captions"] == IMAGES * CELLS
+
+
+def test_poison_kills_actors_and_still_the_run_completes(tmp_path: Path, ray_instance: None) -> None:
+    made = world.workspace(tmp_path)
+    poison = world.image_ids(made)[5]
+    engine = {"kind": "fake", "fake": {"die_on": [poison]}}
+    manifest = world.caption(made, world.config(engine=engine, **ON_RAY))
+    bad = [row for row in world.rows(manifest, made) if row["status"] == "error"]
+    assert [row["image_id"] for row in bad] == [poison] * CELLS
+    assert manifest.counts["captions"] == (IMAGES - 1) * CELLS
+
+
+def test_an_actor_that_dies_once_leaves_no_trace(tmp_path: Path, ray_instance: None) -> None:
+    quiet, made = world.workspace(tmp_path / "quiet"), world.workspace(tmp_path / "killed")
+    expected = world.content(world.caption(quiet, world.config()), quiet)
+    engine = {"kind": "fake", "fake": {"die_at_call": 3}}
+    manifest = world.caption(made, world.config(engine=engine, **ON_RAY))
+    assert world.content(manifest, made) == expected
+
+
+def test_actors_that_do_not_fit_are_an_error_in_time(tmp_path: Path, ray_instance: None) -> None:
+    made = world.workspace(tmp_path, images=8)
+    started = time.monotonic()
+    with pytest.raises(ScheduleError, match=r"1 caption actors with 64 CPU each .* has 2 CPU"):
+        world.caption(made, world.config(ray={"actors": {"cpus": 64}, "schedule_seconds": 3}))
+    assert time.monotonic() - started < 30
+
+
+def test_an_engine_that_does_not_start_is_said_once(tmp_path: Path, ray_instance: None) -> None:
+    made = world.workspace(tmp_path, images=8)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "no_such_type"}')
+    (folder / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(EngineError, match=r"model folder .* does not load"):
+        world.caption(made, world.config(engine={"kind": "transformers"}, models=[str(folder)], **ON_RAY))
+
+
+def test_an_address_without_a_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for config, address in ((build(RayConfig, {"address": "127.0.0.1:9"}), None), (RayConfig(), "ray://127.0.0.1:9")):
+        if address:
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(ScheduleError, match=r"no Ray cluster answers at '.*127\.0\.0\.1:9'"), cluster(config):
+            pass
