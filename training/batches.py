@@ -32,7 +32,8 @@ class Batch:
     """B images of one rank, with M slots each, still to be cropped and normalised on the device.
 
     image_BCSS: uint8 canvases. box_B4: the crop of each as (left, top, width, height), shares of the canvas.
-    texts: token ids (T_g, L_g) of each length group. places: where in the flattened (B · M) each text belongs.
+    texts: token ids (T_g, L_g) of each length group; a text that several images share is there, and encoded, once.
+    place_P, text_P: caption p belongs at place_P of the flattened (B · M), and is text text_P of all groups in a row.
     mask_BM: which slots hold a caption; a row of an unreadable image holds none and so takes no part in any loss.
     """
 
@@ -40,7 +41,8 @@ class Batch:
     image_BCSS: Tensor
     box_B4: Tensor
     texts: tuple[Tensor, ...]
-    places: tuple[Tensor, ...]
+    place_P: Tensor
+    text_P: Tensor
     mask_BM: Tensor
     unreadable: tuple[str, ...]
 
@@ -129,8 +131,7 @@ class BatchMaker(Dataset):
         image_BCSS = torch.zeros(len(rows), 3, self._canvas, self._canvas, dtype=torch.uint8)
         box_B4 = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(len(rows), 1)
         mask_BM = torch.zeros(len(rows), slots, dtype=torch.bool)
-        tokens: list[tuple[int, ...]] = []
-        places: list[int] = []
+        captions_of: dict[tuple[int, ...], list[int]] = {}  # the places of each different text
         unreadable = []
         for b, row in enumerate(rows.tolist()):
             rng = np.random.default_rng([self._config.seed, epoch, row])
@@ -144,10 +145,9 @@ class BatchMaker(Dataset):
             box_B4[b] = torch.tensor(draw_crop(width, height, self._config.crop_scale, rng))
             for slot, caption in captions:
                 mask_BM[b, slot] = True
-                places.append(b * slots + slot)
-                tokens.append(tokenize(self._bundles.text[caption].as_py(), self._context_length))
-        texts, where = _group(tokens, places)
-        return Batch(step, image_BCSS, box_B4, texts, where, mask_BM, tuple(unreadable))
+                tokens = tokenize(self._bundles.text[caption].as_py(), self._context_length)
+                captions_of.setdefault(tokens, []).append(b * slots + slot)
+        return Batch(step, image_BCSS, box_B4, *_group(captions_of), mask_BM, tuple(unreadable))
 
     def _decode(self, row: int) -> tuple[Tensor, int, int]:
         """The picture on a square canvas, and its own width and height."""
@@ -208,7 +208,12 @@ def draw_crop(
     return (width - w) / 2 / width, (height - h) / 2 / height, w / width, h / height
 
 
-def _group(tokens: list[tuple[int, ...]], places: list[int]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    groups = length_groups([len(ids) for ids in tokens])
-    texts = tuple(pad([tokens[i] for i in group]) for group in groups)
-    return texts, tuple(torch.tensor([places[i] for i in group]) for group in groups)
+def _group(places: dict[tuple[int, ...], list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    """The different texts in groups of like length, and for each caption its place and its text."""
+    different = list(places)
+    groups = length_groups([len(tokens) for tokens in different])
+    in_order = [different[i] for group in groups for i in group]
+    place_P = [place for tokens in in_order for place in places[tokens]]
+    text_P = [text for text, tokens in enumerate(in_order) for _ in places[tokens]]
+    texts = tuple(pad([different[i] for i in group]) for group in groups)
+    return texts, torch.tensor(place_P, dtype=torch.long), torch.tensor(text_P, dtype=torch.long)

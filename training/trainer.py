@@ -216,8 +216,7 @@ def _forward(run: _Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         branches_BHD, text_groups, scale = run.parallel(image_BCSS, texts)
     B, M = batch.mask_BM.shape
     text_TD = torch.cat(text_groups)
-    flat = text_TD.new_zeros(B * M, text_TD.shape[1])
-    flat = flat.index_copy(0, torch.cat(batch.places), text_TD) if batch.places else flat + 0 * text_TD.sum()
+    flat = text_TD.new_zeros(B * M, text_TD.shape[1]).index_copy(0, batch.place_P, text_TD[batch.text_P])
     return branches_BHD, flat.view(B, M, -1), scale
 
 

@@ -1,0 +1,124 @@
+"""The train stage: a commit per run, nothing trained twice, and a model that loads as open_clip's do."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+import training
+from pipeline.config import build
+from pipeline.errors import InputError, StoreError
+from pipeline.stage import StageRun
+from pipeline.storage import Location
+from pipeline.workspace import Workspace
+from tests.training.conftest import make_inputs
+from training.checkpoint import newest_checkpoint
+from training.config import TrainConfig
+from training.stage import STAGE, run_train
+
+Recipe = Callable[..., dict[str, Any]]
+
+
+def stage_run(folder: Path, recipe: dict[str, Any], **services: Any) -> StageRun:
+    inputs = make_inputs(folder / "inputs", 18, damaged=(2,))
+    workspace = Workspace(str(folder / "ws"))
+    return StageRun(build(TrainConfig, recipe, source="train"), inputs, workspace, "f", services=services)
+
+
+RUNS = {"holism": {}, "baseline": {"slots": ["alt_text"], "losses": {"o2o": 1.0}, "epochs": 2}}
+
+
+def test_runs_are_committed_side_by_side_and_trained_once(tmp_path: Path, recipe: Recipe) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def watch(name: str, _model: Any, step: int) -> None:
+        seen.append((name, step))
+
+    first = run_train(stage_run(tmp_path, recipe(runs=RUNS, checkpoint_every=5), on_checkpoint=watch))
+    assert set(first.detail["runs"]) == {"holism", "baseline"}
+    assert first.detail["runs"]["holism"]["branches"] == ["alt_text", "detail", "style"]
+    assert first.detail["runs"]["baseline"]["slots"] == ["alt_text"]
+    assert first.counts["holism"]["steps"] == 9
+    assert first.counts["baseline"]["images seen"] == 36
+    assert seen == [("holism", 5), ("baseline", 5)]
+    assert any("could not be decoded, for example 0002.jpg" in warning for warning in first.warnings)
+    written = {part.name: (Path(first.store) / part.name).stat().st_mtime_ns for part in first.parts}
+    assert len(written) == 6
+    assert not list(Path(first.store).glob("*/checkpoints/*"))
+
+    wider = {**RUNS, "o2m": {"branches": 1, "losses": {"o2m": 1.0}, "epochs": 1}}
+    second = run_train(stage_run(tmp_path, recipe(runs=wider, checkpoint_every=2, log_every=1), on_checkpoint=watch))
+    assert {name for name, _ in seen[2:]} == {"o2m"}
+    assert {name: (Path(first.store) / name).stat().st_mtime_ns for name in written} == written
+    assert second.counts["holism"] == first.counts["holism"]
+    assert second.warnings[: len(first.warnings)] == first.warnings  # what was wrong is said again
+
+
+def test_a_run_without_its_weights_is_trained_again(tmp_path: Path, recipe: Recipe) -> None:
+    first = run_train(stage_run(tmp_path, recipe(epochs=1)))
+    weights = next(Path(first.store).glob("*/model/model.safetensors"))
+    original = weights.read_bytes()
+    weights.unlink()
+    run_train(stage_run(tmp_path, recipe(epochs=1)))
+    assert weights.read_bytes() == original
+
+
+def test_a_model_loads_with_its_preprocessing_and_tokenizer(tmp_path: Path, recipe: Recipe) -> None:
+    outcome = run_train(stage_run(tmp_path, recipe(epochs=1, isolation="full")))
+    model, preprocess, tokenizer = training.load(f"{outcome.store}/{outcome.detail['runs']['holism']['folder']}")
+    assert (model.slots, model.isolation, model.training) == (("alt_text", "detail", "style"), "full", False)
+    image = preprocess(Image.new("RGB", (60, 40), (200, 10, 10)))
+    assert image.shape == (3, 32, 32)
+    with torch.no_grad():
+        assert model.encode_branches(image[None]).shape == (1, 3, 24)
+        assert model.encode_image(image[None]).shape == model.encode_text(tokenizer(["a red plane"])).shape == (1, 24)
+
+
+def test_a_checkpoint_loads_as_a_model_too(tmp_path: Path, recipe: Recipe) -> None:
+    kept: dict[str, Any] = {}
+
+    def keep(name: str, model: Any, step: int) -> None:
+        folder = next((tmp_path / "ws" / "train").glob("holism-*"))
+        kept["file"] = tmp_path / "kept.pt"
+        kept["file"].write_bytes((folder / "checkpoints" / f"step-{step:09d}.pt").read_bytes())
+        kept["weights"] = {key: value.clone() for key, value in model.state_dict().items()}
+
+    run_train(stage_run(tmp_path, recipe(epochs=1, checkpoint_every=2), on_checkpoint=keep))
+    model, _, _ = training.load(kept["file"])
+    assert all(torch.equal(value, kept["weights"][key]) for key, value in model.state_dict().items())
+
+
+def test_what_is_no_model_is_named(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(InputError, match="is not a model folder"):
+        training.load(tmp_path)
+    with pytest.raises(InputError, match="no checkpoint at"):
+        training.load(tmp_path / "absent.pt")
+    (tmp_path / "step-000000001.pt").write_bytes(b"torn")
+    with pytest.raises(StoreError, match="is damaged"):
+        newest_checkpoint(Location.of(tmp_path))
+    outcome = run_train(stage_run(tmp_path, recipe(epochs=1)))
+    folder = Path(outcome.store) / outcome.detail["runs"]["holism"]["folder"]
+    (folder / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(StoreError, match="is damaged"):
+        training.load(folder)
+
+
+def test_weights_have_open_clips_names(tmp_path: Path, recipe: Recipe) -> None:
+    """So that a model of one branch goes back into open_clip by reshaping its class token."""
+    import open_clip
+
+    outcome = run_train(stage_run(tmp_path, recipe(epochs=1, runs={"one": {"branches": 1, "losses": {"o2m": 1}}})))
+    folder = Path(outcome.store) / outcome.detail["runs"]["one"]["folder"]
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    state["visual.class_embedding"] = state["visual.class_embedding"][0]
+    architecture = build(TrainConfig, recipe()).model
+    assert isinstance(architecture, dict)
+    open_clip.CLIP(**architecture).load_state_dict(state)
+
+
+def test_the_stage_declares_what_it_reads() -> None:
+    assert (STAGE.name, STAGE.upstream, STAGE.config) == ("train", ("ingest", "curate"), TrainConfig)

@@ -1,0 +1,153 @@
+"""The loop: it learns, it survives being killed without a trace, and ranks compute what one process does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.config import build
+from pipeline.errors import ConfigError, StoreError
+from pipeline.ingest import shard_uris
+from pipeline.shards import ShardReader
+from pipeline.storage import Location
+from tests.training.conftest import make_inputs
+from training.bundles import read_bundles
+from training.config import RunConfig
+from training.optim import learning_rate, make_optimizer
+from training.ranks import Ranks
+from training.trainer import CHECKPOINTS, METRICS, Trained, train
+
+Recipe = Callable[..., dict[str, Any]]
+ALONE = Ranks(0, 1, torch.device("cpu"))
+TIMING = {"seconds", "wait", "img_per_s"}
+
+# A process of its own that trains the recipe it is given; `hang` makes it stop for ever at a step, to be killed there.
+PROGRAM = """
+import json, sys, time
+from pathlib import Path
+import torch
+from tests.training.test_trainer import run
+from training import trainer
+from training.ranks import joined
+folder, recipe, hang = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+torch.set_num_threads(1)
+original = trainer._step
+def step(state, batch):
+    while batch.step == hang:
+        time.sleep(1)
+    return original(state, batch)
+trainer._step = step
+with joined("cpu") as ranks:
+    run(folder, recipe, ranks)
+"""
+
+
+def run(folder: Path, recipe: dict[str, Any], ranks: Ranks = ALONE) -> Trained:
+    """Trains on 20 pictures, one of which does not decode."""
+    config = build(RunConfig, recipe)
+    inputs = make_inputs(folder / f"inputs-{ranks.rank}", 20, damaged=(5,))
+    reader = ShardReader(shard_uris(inputs["ingest"]))
+    return train("t", config, read_bundles(inputs["curate"], config.slots), reader, Location.of(folder / "run"), ranks)
+
+
+def start(
+    folder: Path, recipe: dict[str, Any], hang: int = -1, environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", PROGRAM, str(folder), json.dumps(recipe), str(hang)]
+    return subprocess.Popen(command, env={**os.environ, **(environment or {})}, start_new_session=True)
+
+
+def figures(metrics: bytes) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl without what the clock decides."""
+    rows = [json.loads(line) for line in metrics.splitlines()]
+    return [{key: value for key, value in row.items() if key not in TIMING} for row in rows]
+
+
+def test_training_brings_the_loss_down(tmp_path: Path, recipe: Recipe) -> None:
+    trained = run(tmp_path, recipe(epochs=20, losses={"m2m": 1.0, "served": 0.5}))
+    rows = figures(trained.metrics)
+    assert [row["step"] for row in rows] == list(range(60)) == list(range(trained.steps))
+    first, last = (sum(row["loss"] for row in part) / 6 for part in (rows[:6], rows[-6:]))
+    assert last < 0.8 * first
+    assert all(abs(row["loss"] - row["loss/m2m"] - 0.5 * row["loss/served"]) < 1e-4 for row in rows)
+    assert all({"grad_norm", "logit_scale", "branch_cosine", "lr", "epoch"} <= set(row) for row in rows)
+    assert rows[-1]["unreadable"] == trained.unreadable > 0
+    assert trained.examples[0].startswith("0005.jpg")
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, recipe: Recipe) -> None:
+    settings = recipe(epochs=4, checkpoint_every=4, keep_checkpoints=1)
+    undisturbed = run(tmp_path / "undisturbed", settings)
+    killed = start(tmp_path / "killed", settings, hang=7)  # past the checkpoint of step 4, its log at step 6
+    metrics = tmp_path / "killed" / "run" / METRICS
+    deadline = time.monotonic() + 300
+    try:
+        while not (metrics.exists() and len(metrics.read_bytes().splitlines()) == 6):
+            assert killed.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    finally:
+        os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    with metrics.open("ab") as handle:
+        handle.write(b'{"step": 6, "lo')  # as a kill in the middle of a line leaves it
+    assert [file.name for file in (tmp_path / "killed" / "run" / CHECKPOINTS).iterdir()] == ["step-000000004.pt"]
+    again = run(tmp_path / "killed", {**settings, "workers": 2})  # another number of workers, on purpose
+    assert figures(again.metrics) == figures(undisturbed.metrics)
+    assert figures(metrics.read_bytes()) == figures(undisturbed.metrics)
+    assert again.unreadable == undisturbed.unreadable
+    for name, weight in undisturbed.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name]), name
+
+
+def test_two_ranks_train_as_one_process_does(tmp_path: Path, recipe: Recipe) -> None:
+    settings = recipe(epochs=2, losses={"m2m": 1.0, "served": 1.0})
+    alone = run(tmp_path / "alone", settings)
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000)}
+    ranks = [start(tmp_path / "ranks", settings, environment={"RANK": str(rank), **together}) for rank in range(2)]
+    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+    found = figures((tmp_path / "ranks" / "run" / METRICS).read_bytes())
+    for one, other in zip(figures(alone.metrics), found, strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, recipe: Recipe) -> None:
+    run(tmp_path, recipe(checkpoint_every=2))
+    with pytest.raises(StoreError, match="this run has 20 in batches of 10"):
+        run(tmp_path, recipe(checkpoint_every=2, global_batch=10))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match=r"loss of run t is (nan|inf) at step \d+; lower train.lr"):
+        run(tmp_path, recipe(lr=1e30, warmup_steps=0, grad_clip=None, epochs=20))
+
+
+def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
+    config = build(RunConfig, {"lr": 1.0, "warmup_steps": 10})
+    rates = [learning_rate(config, step, 110) for step in range(111)]
+    assert rates[:10] == pytest.approx([0.1 * k for k in range(1, 11)])
+    assert rates[10] == 1.0
+    assert rates[60] == pytest.approx(0.5)
+    assert rates[110] == pytest.approx(0.0)
+    assert all(a >= b for a, b in pairwise(rates[10:]))
+
+
+def test_only_matrices_decay(tiny_architecture: dict[str, Any]) -> None:
+    from training.model import HolisticCLIP
+
+    model = HolisticCLIP(tiny_architecture, ("a", "b"), "tokens")
+    decayed, free = make_optimizer(model, build(RunConfig, {"weight_decay": 0.3})).param_groups
+    assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
+    undecayed = {id(parameter) for parameter in free["params"]}
+    for name, parameter in model.named_parameters():
+        embedding = name.endswith(("class_embedding", "positional_embedding"))
+        assert (id(parameter) in undecayed) == (parameter.ndim < 2 or embedding), name
