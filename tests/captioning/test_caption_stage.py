@@ -139,6 +139,7 @@ def test_killing_the_run_anywhere_loses_and_doubles_nothing(tmp_path: Path) -> N
     assert world.content(world.caption(made, world.config()), made) == expected
 
 
+@pytest.mark.slow
 def test_an_image_that_kills_becomes_error_rows_and_the_rest_is_done(tmp_path: Path) -> None:
     made = world.workspace(tmp_path)
     ids = world.image_ids(made)

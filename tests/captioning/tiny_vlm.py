@@ -16,6 +16,7 @@ TEMPLATE = (
     "{% else %}ASSISTANT: {{ message['content'][0]['text'] }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
+IMAGE_TOKENS = 16  # of the default size: 32 pixels in patches of 8
 WORDS = "the a one red dog boat beach sky tree describe image in detail of with and near background main object. "
 
 
