@@ -19,6 +19,7 @@ from pipeline.demo_world.scene import sample, truth
 from pipeline.demo_world.vocabulary import BACKGROUNDS, COLORS, PLACES, SHAPES, SIGNS, SIZES, STYLES
 
 IGNORE = -100
+_BARE = 0.02  # weight of a patch without an object; all patches of one object together weigh 1
 _GLOBAL: dict[str, tuple[str, ...]] = {
     "shape": SHAPES,
     "color": tuple(COLORS),
@@ -69,11 +70,13 @@ class AttributeHeads(nn.Module):
         patch_BPD = self.norm(patch_BPD)
         pooled_BD = patch_BPD.mean(1)
         loss, seen = torch.zeros((), device=patch_BPD.device), {}
+        weight = object_weights(label_B2P[:, 0]).flatten()
         for channel, head in ((0, self.patch_shape), (1, self.patch_color)):
             target = label_B2P[:, channel].long()
             target = target.masked_fill(target == 255, IGNORE).flatten()
             logits = head(patch_BPD).float().flatten(0, 1)
-            loss = loss + 2 * F.cross_entropy(logits, target, ignore_index=IGNORE)
+            wrong = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="none")
+            loss = loss + 2 * (wrong * weight).sum() / weight.sum()
             if channel == 0:
                 seen["patch"] = _accuracy(logits, target.masked_fill(target == 0, IGNORE))
         for column, (name, head) in enumerate(self.globals.items()):
@@ -84,6 +87,13 @@ class AttributeHeads(nn.Module):
         loss = loss + 4 * F.binary_cross_entropy_with_logits(logits, target)
         seen["all_present"] = float(((logits > 0) == (target > 0)).all(1).float().mean())
         return loss, seen
+
+
+def object_weights(shape_BP: torch.Tensor) -> torch.Tensor:
+    """Weights (B, P) under which all objects of an image count alike, however few patches they fill; bare patches
+    count little."""
+    same_BPP = shape_BP[:, :, None] == shape_BP[:, None, :]
+    return torch.where(shape_BP > 0, 1 / same_BPP.sum(-1), _BARE)
 
 
 def _accuracy(logits: torch.Tensor, target: torch.Tensor) -> float:

@@ -21,7 +21,7 @@ _SAVE_EVERY = 200
 class SeeSettings:
     """Length and pace of phase A."""
 
-    steps: int = 4000
+    steps: int = 4600
     batch: int = 64
     peak_rate: float = 1.2e-3
     seed: int = 0

@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
         prog="python -m captioning.demo_vlm.train", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for scenes, checkpoints and weights")
-    parser.add_argument("--scenes", type=int, default=130_000, help="training scenes to render (28 KB of disk each)")
+    parser.add_argument("--scenes", type=int, default=100_000, help="training scenes to render (28 KB of disk each)")
     parser.add_argument("--see-steps", type=int, default=SeeSettings.steps, help="steps of phase A")
     parser.add_argument("--speak-steps", type=int, default=SpeakSettings.steps, help="steps of phase B")
     parser.add_argument("--seed", type=int, default=0)

@@ -83,7 +83,7 @@ def _sentence(t: Truth) -> list[str]:
 
 def _phrase(t: Truth) -> list[str]:
     main, place = colored(t["main"]), t["background"]
-    return [f"{main}, {place}", f"{main} and {place}", f"{place} with {main}"]
+    return [f"{main} {BACKGROUNDS[place]}", f"{main} and {place}", f"{place} with {main}"]
 
 
 def _nouns(t: Truth) -> list[str]:

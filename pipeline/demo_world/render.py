@@ -15,6 +15,9 @@ from pipeline.demo_world.backgrounds import background
 from pipeline.demo_world.scene import SIDE, SIGN_HEIGHT, SIGN_WIDTH, Scene
 from pipeline.demo_world.shapes import sprite
 from pipeline.demo_world.styles import apply_style
+from pipeline.demo_world.vocabulary import COLORLESS_STYLES
+
+_FADED = (190, 190, 190)
 
 
 @lru_cache(maxsize=32)
@@ -33,6 +36,8 @@ def render(scene: Scene) -> Image.Image:
     """The picture of the scene: RGB, SIDE x SIDE pixels, always the same for the same scene."""
     rng = np.random.default_rng((scene.seed, 7919))
     image = background(scene.background, SIDE, rng)
+    if scene.style in COLORLESS_STYLES:  # without colour only brightness sets objects apart from their ground
+        image = Image.blend(image, Image.new("RGB", image.size, _FADED), 0.4)
     for thing in scene.things:
         _, shadowed = sprite(thing.shape, thing.color, thing.side, thing.flipped)
         image.paste(shadowed, (thing.x, thing.y), shadowed)

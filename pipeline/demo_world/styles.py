@@ -31,7 +31,7 @@ def _image(pixels: np.ndarray) -> Image.Image:
 @lru_cache(maxsize=4)
 def _vignette(side: int) -> np.ndarray:
     axis = np.linspace(-1, 1, side, dtype=np.float32)
-    return (1 - 0.5 * np.clip(np.add.outer(axis**2, axis**2) - 0.5, 0, 1))[..., None]
+    return (1 - 0.35 * np.clip(np.add.outer(axis**2, axis**2) - 0.5, 0, 1))[..., None]
 
 
 @lru_cache(maxsize=64)
@@ -83,15 +83,15 @@ def _blurry_photo(image: Image.Image, rng: np.random.Generator, box: Box) -> Ima
 
 
 def _sepia_photo(image: Image.Image, rng: np.random.Generator, box: Box) -> Image.Image:
-    light = (_pixels(image) @ _LUMA)[..., None] * 1.05 + 4 + 6 * _grain(image, rng)
+    light = (_pixels(image) @ _LUMA)[..., None] * 1.15 - 8 + 5 * _grain(image, rng)
     return _image(light * np.array([1.1, 0.86, 0.58], np.float32) * _vignette(image.width))
 
 
 def _night_photo(image: Image.Image, rng: np.random.Generator, box: Box) -> Image.Image:
     """Dark and bluish, with a lamp on the main object."""
-    lamp = Image.new("L", image.size, 105)
+    lamp = Image.new("L", image.size, 150)
     x0, y0, x1, y1 = box
-    ImageDraw.Draw(lamp).ellipse((x0 - 8, y0 - 8, x1 + 8, y1 + 8), fill=215)
+    ImageDraw.Draw(lamp).ellipse((x0 - 8, y0 - 8, x1 + 8, y1 + 8), fill=235)
     lamp = lamp.filter(ImageFilter.GaussianBlur(7))
     return ImageChops.multiply(
         image, Image.merge("RGB", (lamp.point(lambda v: v * 0.8), lamp.point(lambda v: v * 0.84), lamp))
@@ -120,7 +120,7 @@ def _watercolour(image: Image.Image, rng: np.random.Generator, box: Box) -> Imag
 
 def _black_and_white_photo(image: Image.Image, rng: np.random.Generator, box: Box) -> Image.Image:
     light = (_pixels(image) @ _LUMA)[..., None]
-    light = (light - 128) * 1.12 + 126 + 8 * _grain(image, rng)
+    light = (light - 128) * 1.15 + 128 + 6 * _grain(image, rng)
     return _image(np.repeat(light * _vignette(image.width), 3, axis=2))
 
 

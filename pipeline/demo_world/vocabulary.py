@@ -25,8 +25,8 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 
 # Side of the main object in pixels; further objects are always smaller than the smallest main object.
-SIZES: dict[str, int] = {"small": 36, "medium": 47, "large": 60}
-OTHER_SIDES = (24, 27)
+SIZES: dict[str, int] = {"small": 40, "medium": 50, "large": 61}
+OTHER_SIDES = (27, 30)
 
 # How a background is spoken of: "a star {phrase}".
 BACKGROUNDS: dict[str, str] = {

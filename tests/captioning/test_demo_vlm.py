@@ -19,7 +19,7 @@ from captioning.demo_vlm.conversations import PromptBook, collate, pack, pick_pr
 from captioning.demo_vlm.evaluate import ask, headline, write_card
 from captioning.demo_vlm.loading import WEIGHTS, DemoVlm
 from captioning.demo_vlm.model import IMAGE_TOKENS, build_model, save_model
-from captioning.demo_vlm.pool import patch_labels
+from captioning.demo_vlm.pool import PATCH, patch_labels
 from captioning.demo_vlm.schedule import batches, learning_rate
 from captioning.demo_vlm.scoring import bars, is_true, parse_json
 from captioning.demo_vlm.speak import PREFIX, answer_loss

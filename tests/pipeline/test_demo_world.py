@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,13 +64,13 @@ def test_colourless_styles_carry_no_colour(seed: int) -> None:
     scene = sample(seed)
     if scene.style not in COLORLESS_STYLES:
         return
-    pixels = np.asarray(render(scene)).astype(int).reshape(-1, 3)
-    light = pixels.sum(1)
-    spread = pixels - light[:, None] / 3
-    # all pixels lie on one curve from dark to bright: knowing brightness is knowing the whole pixel
-    for channel in range(3):
-        fit = np.polynomial.Polynomial.fit(light, spread[:, channel], 3)
-        assert np.abs(spread[:, channel] - fit(light)).max() < 25
+    red, green, blue = np.moveaxis(np.asarray(render(replace(scene, sign=None))).astype(int), 2, 0)
+    if scene.style == "sepia photo":  # one warm tone, lighter and darker
+        assert (red >= green).all()
+        assert (green >= blue).all()
+    else:
+        assert (red == green).all()
+        assert (green == blue).all()
 
 
 @many
@@ -100,8 +101,6 @@ def test_the_mask_is_the_visible_part_of_the_main_object(seed: int) -> None:
 
 def test_the_picture_shows_the_object_where_the_truth_says() -> None:
     """Painting the main object in another colour changes pixels inside its mask, and hardly any elsewhere."""
-    from dataclasses import replace
-
     checked = 0
     for seed in range(200):
         scene = sample(seed)
