@@ -71,16 +71,19 @@ class EngineConfig(Section):
 
 
 class ActorsConfig(Section):
-    """One engine per actor. `max` empty: all GPUs; without GPUs two, as every engine takes memory of its own."""
+    """One engine per actor. `max` empty: all GPUs; without GPUs two, as every engine takes memory of its own.
 
-    min: int = operational(1, ge=1)
+    All actors start at once, unless `min` says with how many to begin; more come while work is waiting.
+    """
+
+    min: int | None = operational(None, ge=1)
     max: int | None = operational(None, ge=1)
     cpus: float = operational(1.0, gt=0)  # also the threads of an engine on a CPU
     gpus: float | None = operational(None, ge=0)  # empty: the tensor parallel size where there are GPUs
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if self.max is not None and self.max < self.min:
+        if self.max is not None and self.min is not None and self.max < self.min:
             raise ValueError(f"max is {self.max}, expected at least min, which is {self.min}")
         return self
 

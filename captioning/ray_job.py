@@ -25,6 +25,10 @@ from pipeline.errors import HolismError, ScheduleError
 PACKAGES = ("pipeline", "captioning", "training", "evaluation", "flows")
 IN_FLIGHT = 2  # items per actor: one in hand, one waiting
 CPU_ENGINES = 2
+QUIET = {
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a notice about GPUs that are not there
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
 CONNECT_SECONDS = 5.0
 START_ATTEMPTS = 3
 
@@ -78,8 +82,8 @@ class Pool:
         if gpus is None:
             gpus = float(config.engine.tensor_parallel_size) if there and config.engine.kind != "fake" else 0.0
         fitting = int(there // gpus) if gpus else min(CPU_ENGINES, int(cluster.get("CPU", 0) // actors.cpus))
-        most = min(actors.max or max(fitting, actors.min), items)
-        return cls(min(actors.min, most), most, actors.cpus, gpus)
+        most = min(actors.max or max(fitting, actors.min or 1), items)
+        return cls(min(actors.min or most, most), most, actors.cpus, gpus)
 
 
 def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
@@ -88,7 +92,7 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
         from ray.data import ActorPoolStrategy
 
         pool = Pool.of(config, len(items), ray.cluster_resources())
-        _find_room(pool, config.ray.schedule_seconds)
+        _find_room(pool, min(config.ray.actors.min or 1, pool.max), config.ray.schedule_seconds)
         rows = [{"item": pickle.dumps(item)} for item in items]
         results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             RayWorker,
@@ -108,8 +112,8 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
 @contextmanager
 def cluster(config: RayConfig) -> Iterator[None]:
     """Connect to the cluster that is named, or start a Ray of this machine; a Ray that is there is used as it is."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     import ray
 
     _quiet()
@@ -164,27 +168,34 @@ def _connect(address: str, quiet: dict[str, Any]) -> None:
     try:
         ray.init(address=address, runtime_env={"py_modules": modules}, **quiet)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        raise ScheduleError(failure) from error
+        raise ScheduleError(f"{failure} ({_reason(error)})") from error
 
 
-def _find_room(pool: Pool, seconds: float) -> None:
-    """Ask for the smallest pool as a whole, because actors that do not fit would wait for ever without a word."""
+def _find_room(pool: Pool, needed: int, seconds: float) -> None:
+    """Ask for all the room that is needed at once: actors that do not fit would wait for ever without a word."""
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
     bundle = {"CPU": pool.cpus} | ({"GPU": pool.gpus} if pool.gpus else {})
     there = ray.cluster_resources()
-    group = placement_group([bundle] * pool.min)
+    group = placement_group([bundle] * needed)
     try:
         if not group.wait(seconds):
             wanted = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
             has = ", ".join(f"{there.get(name, 0):g} {name}" for name in bundle)
             raise ScheduleError(
-                f"{pool.min} caption actors with {wanted} each found no room within {seconds:g} s: the Ray cluster "
+                f"{needed} caption actors with {wanted} each found no room within {seconds:g} s: the Ray cluster "
                 f"has {has}, some of it perhaps in use; lower caption.ray.actors or raise caption.ray.num_cpus"
             )
     finally:
         remove_placement_group(group)
+
+
+def _reason(error: BaseException) -> str:
+    """The first sentence of what lies under Ray's own error, such as a missing token."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()).split(". ")[0][:200]
 
 
 def _quiet() -> None:

@@ -5,6 +5,7 @@ What is missing is found first, from records alone. A model and its engine are o
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -42,6 +43,7 @@ def run(stage_run: StageRun) -> Outcome:
         if not items:
             continue
         progress = progress or _progress(shards, parts, cells, stage_run.retry_failed)
+        print(f"caption: {len(items):,} chunks for {model.name}; an engine takes 10 to 90 s to start", file=sys.stderr)
         for part in ray_job.run(WorkerSpec(folder, tuple(own), reference, config.engine), items, config):
             before = _rows(parts.get(part.name), own) - _errors(parts.get(part.name), own)
             parts[part.name] = part

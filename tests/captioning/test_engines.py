@@ -27,10 +27,6 @@ QUESTIONS = (
     "What is in the background?",
     "Name the one main object with all that belongs to it.",
 )
-    "Describe the image.",
-    "What is in the background?",
-    "Name the one main object with all that belongs to it.",
-)
 
 
 @pytest.fixture(scope="session")
