@@ -79,8 +79,12 @@ def pick_device(device: str) -> torch.device:
 def _cached(cache: Location, key: list[Any], compute: Callable[[], np.ndarray]) -> np.ndarray:
     location = cache / f"{identity.digest(key)}.npy"
     if location.exists():
-        found: np.ndarray = np.load(io.BytesIO(location.read()), allow_pickle=False)
-        return found
+        try:
+            found: np.ndarray = np.load(io.BytesIO(location.read()), allow_pickle=False)
+        except (ValueError, EOFError):
+            pass  # a damaged file is worth no more than none: encode again
+        else:
+            return found
     made = compute()
     buffer = io.BytesIO()
     np.save(buffer, made)

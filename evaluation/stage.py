@@ -38,10 +38,12 @@ def run(stage: StageRun) -> Outcome:
     config: EvaluateConfig = stage.config
     if not config.benchmarks:
         raise ConfigError("evaluate.benchmarks is empty: name at least one benchmark folder to measure on")
+    runs = stage.inputs["train"].detail["runs"]
+    _check_branches(config, runs)
     found = benchmarks.read_all(config.benchmarks)
     cache = stage.workspace.folder("evaluate") / "features"
     evaluations = []
-    for name, details in stage.inputs["train"].detail["runs"].items():
+    for name, details in runs.items():
         encoder = load_encoder(stage.inputs["train"], name, details)
         evaluations += [evaluate(encoder, benchmark, config, cache) for benchmark in found]
 
@@ -55,9 +57,18 @@ def run(stage: StageRun) -> Outcome:
     return Outcome(
         store.uri,
         (results, log.commit(REPORT, page, rows=0)),
-        counts={"runs": len(stage.inputs["train"].detail["runs"]), "benchmarks": len(found), "results": len(rows)},
+        counts={"runs": len(runs), "benchmarks": len(found), "results": len(rows)},
         detail={"report": REPORT, "headline": headline},
     )
+
+
+def _check_branches(config: EvaluateConfig, runs: Mapping[str, Any]) -> None:
+    known = {name for details in runs.values() for name in details["branches"]}
+    for readout in config.readouts:
+        if readout.startswith("branch:") and readout.removeprefix("branch:") not in known:
+            raise ConfigError(
+                f"evaluate.readouts names {readout!r}, but the runs' branches are {', '.join(sorted(known))}"
+            )
 
 
 def load_encoder(train: Manifest, name: str, details: Mapping[str, Any]) -> Encoder:

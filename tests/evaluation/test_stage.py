@@ -169,6 +169,11 @@ def test_no_benchmarks_is_said_plainly(tmp_path: Path) -> None:
         evaluated(tmp_path)
 
 
+def test_a_readout_that_no_run_has_is_refused(squares: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'branch:mood', but the runs' branches are alt_text, colour"):
+        evaluated(tmp_path, squares, readouts=("mean", "branch:mood"))
+
+
 def test_looking_whether_there_is_work_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'open_clip', 'matplotlib', 'ray', 'prefect'}"
     code = f"import sys, evaluation.stage; print(sorted({heavy} & set(sys.modules)))"
