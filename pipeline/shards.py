@@ -49,7 +49,9 @@ class ShardReader:
                 else location.read_range(offset, size)
             )
         except FileNotFoundError as error:
-            raise StoreError(f"shard {shard!r} is not at {uri} any more; ingest again or put it back") from error
+            raise StoreError(
+                f"shard {shard!r} is not at {uri} any more; put it back, or make it again: ingest --retry-failed"
+            ) from error
         if len(data) != size:
             raise StoreError(f"shard {shard!r} at {uri} ends before byte {offset + size}; it was cut or replaced")
         return data

@@ -17,6 +17,7 @@ from pipeline.identity import digest
 from pipeline.ingest import IMAGES_FOLDER
 from pipeline.ingest.source import Identity, Item, Source
 from pipeline.schemas import IMAGES, read
+from pipeline.storage import Location
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def plan(source: Source, items: Sequence[Item], log: CommitLog, shard_images: in
         rows = read(log.folder / part.name, IMAGES).to_pylist()
         claimed = [_claim(waiting[source.identity(row)]) for row in rows]
         found = [None if index is None else items[index] for index in claimed]
-        batch = _reuse(source, part, rows, found, retry_failed)
+        batch = _reuse(source, log.folder, part, rows, found, retry_failed)
         if batch is None:
             for row, index in reversed(list(zip(rows, claimed, strict=True))):
                 if index is not None:
@@ -89,10 +90,23 @@ def _claim(indices: deque[int]) -> int | None:
     return indices.popleft() if indices else None
 
 
+def _holds(tar: Location, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the tar is there, with room for all that its rows tell of."""
+    end = max((row["offset"] + row["size"] for row in rows if row["status"] == "ok"), default=0)
+    return tar.exists() and tar.size() >= end
+
+
 def _reuse(
-    source: Source, part: Part, rows: Sequence[Mapping[str, Any]], found: Sequence[Item | None], retry_failed: bool
+    source: Source,
+    store: Location,
+    part: Part,
+    rows: Sequence[Mapping[str, Any]],
+    found: Sequence[Item | None],
+    retry_failed: bool,
 ) -> Batch | None:
     """The work left on an earlier shard, or None if it cannot be used any more."""
+    if not _holds(store / part.detail["tar"], rows):
+        return None
     same = None not in found and part.detail["stamps"] == stamps_of([item for item in found if item is not None])
     again: list[tuple[Item, str]] = []
     stay: list[tuple[Item, Mapping[str, Any]]] = []

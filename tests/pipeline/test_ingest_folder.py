@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, StoreError
 from pipeline.identity import image_id
 from pipeline.ingest import shard_images, shard_names, shard_uris
 from pipeline.shards import ShardReader
@@ -182,6 +182,20 @@ def test_a_repaired_file_joins_its_shard_and_nothing_else_moves(tmp_path: Path) 
     assert after["002.jpg"] == before["002.jpg"]
     reader = ShardReader(shard_uris(manifest))
     for name, row in after.items():
+        assert reader.read(row["shard"], row["offset"], row["size"]) == (tmp_path / "in" / name).read_bytes()
+
+
+def test_a_lost_tar_is_made_again(tmp_path: Path) -> None:
+    section = config(folder_of(tmp_path / "in", 4), shard_images=2)
+    before = ingest(tmp_path / "ws", section)
+    (Path(before.store) / "shards" / "000000.tar").unlink()
+    row = rows(before)[0]
+    with pytest.raises(StoreError, match="ingest --retry-failed"):
+        ShardReader(shard_uris(before)).read(row["shard"], row["offset"], row["size"])
+    after = ingest(tmp_path / "ws", section, retry_failed=True)
+    assert shard_names(after) == ["000001", "000002"]
+    reader = ShardReader(shard_uris(after))
+    for name, row in by_source(after).items():
         assert reader.read(row["shard"], row["offset"], row["size"]) == (tmp_path / "in" / name).read_bytes()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -70,7 +71,10 @@ def test_what_is_wrong_with_a_shard_is_named(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"shard '0' at .*0.tar ends before byte 12; it was cut or replaced"):
         reader.read("0", 8, 4)
     for name in ("gone", "m"):
-        with pytest.raises(StoreError, match=rf"shard '{name}' is not at .* any more; ingest again or put it back"):
+        with pytest.raises(
+            StoreError,
+            match=rf"shard '{name}' is not at .* any more; put it back, or make it again: ingest --retry-failed",
+        ):
             reader.read(name, 0, 1)
     with pytest.raises(StoreError, match=r"shard 'other' is not in the manifest \(it has 3 shards\)"):
         reader.read("other", 0, 1)
@@ -101,7 +105,8 @@ def test_no_more_files_are_open_than_allowed_and_all_are_closed(tmp_path: Path) 
 
 
 def test_threads_never_read_each_others_files(tmp_path: Path) -> None:
-    before = open_files()
+    interval, before = sys.getswitchinterval(), open_files()
+    sys.setswitchinterval(1e-6)  # makes races likely: a reader with one table of files for all threads fails here
     reader = ShardReader(shards(tmp_path, MAX_OPEN_FILES * 2))
     wrong: list[str] = []
 
@@ -116,6 +121,7 @@ def test_threads_never_read_each_others_files(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    sys.setswitchinterval(interval)
     assert wrong == []
     assert open_files() == before  # a thread's files close with it
 
