@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import re
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ def serve(
     app = create_app(workspace, extra_routes)
     listener = _listen(host, port)
     with listener:
+        print(f"reading the tables of {workspace.root} (about 10 s per million captions)", file=sys.stderr, flush=True)
         snapshot = app.state.catalog.current()
         counts = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in ("images", "captions"))
         figures = snapshot.row(f"SELECT {counts}")

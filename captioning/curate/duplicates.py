@@ -36,7 +36,7 @@ class Duplicates:
         others = Counter(draft.slot(row) for row in rows)
         seen: set[tuple[str, ...]] = set()
         for row in sorted(rows, key=lambda row: (others[draft.slot(row)], row)):
-            spoken = tuple(words(draft.texts[row]))
+            spoken = words(draft.texts[row])
             if spoken in seen:
                 draft.drop(row, self, Reason.DUPLICATE)
             seen.add(spoken)

@@ -6,11 +6,13 @@ Chinese and Japanese are written without spaces; there every character counts as
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _NO_SPACES = "\u3040-\u30ff\u3400-\u9fff"
 _WORD = re.compile(rf"[{_NO_SPACES}]|[^\W_{_NO_SPACES}]+(?:['’\-][^\W_{_NO_SPACES}]+)*")
 
 
-def words(text: str) -> list[str]:
+@lru_cache(maxsize=16_384)  # every gadget asks for the words of the same texts, shard by shard
+def words(text: str) -> tuple[str, ...]:
     """The words of a text in lower case, without punctuation."""
-    return _WORD.findall(text.lower())
+    return tuple(_WORD.findall(text.lower()))
