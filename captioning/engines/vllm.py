@@ -75,8 +75,11 @@ class VllmEngine:
         }
         if not self.model.is_folder:
             arguments["revision"] = self.model.revision
+        if config.tensor_parallel_size > 1:
+            arguments["distributed_executor_backend"] = "mp"  # the actor holds all the GPUs; Ray need not be asked
         if on_cpu:
             arguments |= {"dtype": "bfloat16", "enforce_eager": True, "block_size": CPU_BLOCK_TOKENS}
+            arguments["mm_processor_cache_gb"] = 1  # an image's questions are neighbours: no need to keep it for long
         else:
             arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
         return arguments | config.options

@@ -22,6 +22,7 @@ from captioning.engines.fake import FakeEngine
 from pipeline import schemas
 from pipeline.errors import ConfigError, EngineError
 from pipeline.identity import digest
+from pipeline.workspace import Workspace
 from tests.captioning import world
 
 ROOT = Path(__file__).parent.parent.parent
@@ -123,6 +124,13 @@ def test_a_chain_goes_on_from_the_answer_even_of_an_earlier_run(tmp_path: Path) 
     assert all(parents[row["parent_id"]]["key"] == row["key"] for row in children)
     fresh = world.workspace(tmp_path / "other", images=5)
     assert world.content(world.caption(fresh, world.config(prompts=chain)), fresh) == later
+
+
+def test_any_file_system_will_do(tmp_path: Path) -> None:
+    local, remote = world.workspace(tmp_path), Workspace(f"memory://captions-{tmp_path.name}")
+    world.ingest(remote, tmp_path / "pictures", 12)
+    expected = world.content(world.caption(local, world.config()), local)
+    assert world.content(world.caption(remote, world.config()), remote) == expected
 
 
 def test_killing_the_run_anywhere_loses_and_doubles_nothing(tmp_path: Path) -> None:

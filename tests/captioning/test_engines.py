@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -107,6 +108,17 @@ def test_an_image_is_looked_at_once_where_there_is_a_cache(engine: Engine) -> No
         assert cached == [0] * len(asked)
     else:
         assert all(tokens >= tiny_vlm.IMAGE_TOKENS for tokens in cached[1:])
+
+
+def test_a_request_that_cannot_be_asked_leaves_no_trace(engine: Engine) -> None:
+    if engine.name != "vllm":
+        pytest.skip("only vLLM has a limit on the length of a prompt here")
+    good = requests()
+    before = engine.generate(good)
+    bad = dataclasses.replace(good[0], prompt="what " * 2000)
+    with pytest.raises(Exception, match="maximum context length"):
+        engine.generate([*good[:4], bad, *good[4:]])
+    assert [answer.text for answer in engine.generate(good)] == [answer.text for answer in before]
 
 
 def test_the_fake_engine_dies_on_demand() -> None:
