@@ -66,7 +66,7 @@ class EngineConfig(Section):
     max_num_seqs: int = operational(256, ge=1)  # requests that vLLM decodes together
     gpu_memory_utilization: float = operational(0.9, gt=0, le=1)
     batch_size: int = operational(16, ge=1)  # of the transformers engine
-    options: dict[str, Any] = operational(default_factory=dict)  # further arguments of vllm.LLM
+    options: dict[str, Any] = operational(default_factory=dict)  # more of vllm.LLM; transformers: trust_remote_code
     fake: FakeEngineConfig = operational(default_factory=FakeEngineConfig)
 
 

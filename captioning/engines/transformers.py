@@ -40,10 +40,16 @@ class TransformersEngine:
         if device == "cpu":
             torch.set_num_threads(self.threads)
         revision = None if self.model.is_folder else self.model.revision
+        trust = bool(self.config.options.get("trust_remote_code"))
         try:
-            self._processor = transformers.AutoProcessor.from_pretrained(self.model.source, revision=revision)
+            self._processor = transformers.AutoProcessor.from_pretrained(
+                self.model.source, revision=revision, trust_remote_code=trust
+            )
             self._model = transformers.AutoModelForImageTextToText.from_pretrained(
-                self.model.source, revision=revision, dtype=torch.float32 if device == "cpu" else torch.bfloat16
+                self.model.source,
+                revision=revision,
+                trust_remote_code=trust,
+                dtype=torch.float32 if device == "cpu" else torch.bfloat16,
             )
         except Exception as error:
             raise load_error(self.model, error) from error

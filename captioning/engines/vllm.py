@@ -1,7 +1,7 @@
 """vLLM in this process, on a GPU or a CPU.
 
 All questions about an image go in together, image first: the vision encoder runs once per image and the prefix
-cache serves the rest. Images are named by their content's id (`multi_modal_uuids`), so nothing is hashed twice.
+cache serves the rest. Images are named by their content's id (`uuid`), so nothing is hashed twice.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 from captioning.config import EngineConfig
 from captioning.engines.base import Answer, EngineDiedError, Request, load_error
 from captioning.models import Model
-from pipeline.errors import EngineError
 
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_NO_USAGE_STATS": "1"}
 ON_CPU = {
@@ -22,7 +21,6 @@ ON_CPU = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # shares the cores with whoever else is there
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no second process that imports everything again: starts in seconds
 }
-CPU_BUILD = "vllm-cpu"  # the distribution's name; the package is `vllm` all the same
 CPU_BLOCK_TOKENS = 32  # the default of 128 would cache nothing of a small model's image
 
 
@@ -35,8 +33,6 @@ class VllmEngine:
         self.config, self.model, self.threads = config, model, threads
         self.version = _version()
         self._llm: Any = None
-        self._processor: Any = None
-        self._prompts: dict[str, str] = {}
 
     def start(self) -> None:
         """Load the model; 10 to 90 s, nearly all of it imports and compilation."""
@@ -44,18 +40,15 @@ class VllmEngine:
             os.environ.setdefault(key, value)
         if self.model.is_folder:
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        on_cpu = not _has_gpu()
-        if on_cpu:
-            os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))  # read once, when torch is imported
+        os.environ.setdefault("OMP_NUM_THREADS", str(self.threads))  # read once, when torch is imported
+        import vllm
+        from vllm.platforms import current_platform
+
+        if on_cpu := bool(current_platform.is_cpu()):
             for key, value in ON_CPU.items():
                 os.environ.setdefault(key, value)
-        import vllm
-
         try:
             self._llm = vllm.LLM(**self._arguments(on_cpu))
-            self._processor = self._load_processor()
-        except EngineError:
-            raise
         except Exception as error:
             raise load_error(self.model, error) from error
         if on_cpu:
@@ -84,28 +77,12 @@ class VllmEngine:
             arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
         return arguments | config.options
 
-    def _load_processor(self) -> Any:
-        from transformers import AutoProcessor
-
-        revision = None if self.model.is_folder else self.model.revision
-        processor = AutoProcessor.from_pretrained(self.model.source, revision=revision)
-        if getattr(processor, "chat_template", None) is None:
-            raise EngineError(f"the model {self.model.source} has no chat template; add a chat_template.jinja to it")
-        return processor
-
     def generate(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer all requests in one batch of the engine's own scheduler."""
         from vllm import SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        inputs = [
-            {
-                "prompt": self._question(request.prompt),
-                "multi_modal_data": {"image": request.image},
-                "multi_modal_uuids": {"image": [request.image_id]},
-            }
-            for request in requests
-        ]
+        conversations = [_conversation(request) for request in requests]
         parameters = [
             SamplingParams(
                 temperature=request.temperature, top_p=request.top_p, seed=request.seed, max_tokens=request.max_tokens
@@ -113,32 +90,22 @@ class VllmEngine:
             for request in requests
         ]
         try:
-            outputs = self._llm.generate(
-                inputs,
-                parameters,
-                use_tqdm=False,
-                tokenization_kwargs={"add_special_tokens": False},  # the chat template has written them
-            )
+            outputs = self._llm.chat(conversations, parameters, use_tqdm=False)
         except EngineDeadError as error:
             raise EngineDiedError(str(error)) from error
         return [_answer(output) for output in outputs]
-
-    def _question(self, prompt: str) -> str:
-        """The prompt in the model's own chat format, image first."""
-        if prompt not in self._prompts:
-            content = [{"type": "image"}, {"type": "text", "text": prompt}]
-            self._prompts[prompt] = self._processor.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-            )
-            if len(self._prompts) > 10_000:  # chains make a prompt of every answer
-                return self._prompts.pop(prompt)
-        return self._prompts[prompt]
 
     def stop(self) -> None:
         """Shut the engine's processes down."""
         llm, self._llm = self._llm, None
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
+
+
+def _conversation(request: Request) -> list[dict[str, Any]]:
+    """One turn, image first, which vLLM writes with the model's own chat template."""
+    image = {"type": "image_pil", "image_pil": request.image, "uuid": request.image_id}
+    return [{"role": "user", "content": [image, {"type": "text", "text": request.prompt}]}]
 
 
 def _answer(output: Any) -> Answer:
@@ -153,20 +120,13 @@ def _answer(output: Any) -> Answer:
 
 
 def _version() -> str:
-    for name in ("vllm", CPU_BUILD):
+    """Known without an import; the build for CPUs is another distribution of the same package."""
+    for name in ("vllm", "vllm-cpu"):
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return "unknown"
-
-
-def _has_gpu() -> bool:
-    try:
-        importlib.metadata.version(CPU_BUILD)  # this build cannot use one
-    except importlib.metadata.PackageNotFoundError:
-        return any(os.path.exists(path) for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dri/renderD128"))
-    return False
 
 
 def _use_threads(threads: int) -> None:
