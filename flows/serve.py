@@ -86,7 +86,8 @@ def _healthy(url: str) -> bool:
 @contextmanager
 def _server(host: str, port: int, url: str) -> Iterator[None]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # A session of its own: Ctrl-C reaches the runner first, which still has things to tell the server.
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not _healthy(url):
