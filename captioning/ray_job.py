@@ -24,6 +24,7 @@ from pipeline.errors import HolismError, ScheduleError
 
 PACKAGES = ("pipeline", "captioning", "training", "evaluation", "flows")
 IN_FLIGHT = 2  # items per actor: one in hand, one waiting
+MAX_BLOCKS = 4096  # Ray Data plans every block for itself
 CPU_ENGINES = 2
 QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a notice about GPUs that are not there
@@ -94,7 +95,7 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
         pool = Pool.of(config, len(items), ray.cluster_resources())
         _find_room(pool, min(config.ray.actors.min or 1, pool.max), config.ray.schedule_seconds)
         rows = [{"item": pickle.dumps(item)} for item in items]
-        results = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        results = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
             RayWorker,
             fn_constructor_args=(replace(spec, threads=max(1, int(pool.cpus))),),
             batch_size=1,

@@ -54,6 +54,8 @@ class CaptionWorker:
 
         Raises `EngineError` if the engine does not start, or dies again and again without an answer.
         """
+        if (done := self._done(item)) is not None:
+            return [done]
         while True:
             attempt = Attempt.at(self.spec.store, item.note)
             attempt.begin()
@@ -107,13 +109,16 @@ class CaptionWorker:
             )
         parts: dict[str, Part] = {}
         for row in range(item.start, item.stop):
-            single = item.narrow(row)
-            done = None if item.retry else self.log.get(single.part)
-            made = [done] if done else self.work(single)
+            made = self.work(item.narrow(row))
             parts |= {part.name: part for part in made}
             if any(part.rows > part.errors for part in made):
                 attempt.progress()
         return list(parts.values())
+
+    def _done(self, item: WorkItem) -> Part | None:
+        """The part, if it was committed since the item was planned: by whoever died with it in hand."""
+        part = None if item.retry else self.log.get(item.part)
+        return part if part is not None and part.detail["stop"] == item.stop else None
 
     def _make(self) -> base.Engine:
         if self._engine is None:
