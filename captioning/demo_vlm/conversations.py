@@ -1,4 +1,4 @@
-"""Questions and answers about scenes: what phase B trains on, and how several share one look at the image."""
+"""Questions and answers about scenes: what phase B trains on."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pipeline.demo_world.language import PROMPT_IDS, answer, answers
 from pipeline.demo_world.vocabulary import COLORS, SHAPES, SIZES
 
 PROMPT_SETS = ("paper", "holism")
-TAIL_TOKENS = 300  # of questions and answers after one image; about nine exchanges
-_JSON_SHARE = 0.07  # of images that practise the long JSON answer
+EXCHANGES = 10  # about each image
+_GROUP_LENGTHS = (32, 48, 100, 1024)
+_JSON_SHARE = 0.08  # of images that practise the long JSON answer
 # Longer and harder answers are asked for more often; all others have weight 1.
 _WEIGHTS = {"nouns": 2.0, "other_objects": 2.0, "detail": 2.0, "relations": 1.5, "layout": 1.5, "main_object": 1.5}
 _DISTORTED = 0.3  # share of follow-up questions that quote the main object wrongly: the answer stays with the image
@@ -55,67 +56,58 @@ def _quoted_main_object(t: Truth, rng: np.random.Generator) -> str:
 
 
 @dataclass(frozen=True)
-class Packed:
-    """One image's exchanges behind each other; the image's tokens stand before them and are not in here.
-
-    Shapes: (T,) each. `segment` counts exchanges from 1, `position` restarts after the image in each of them, and
-    `learn` marks the tokens to be predicted.
-    """
+class Exchange:
+    """A question and its answer as tokens (T,); `learn` (T,) marks the tokens to be predicted."""
 
     token: np.ndarray
-    segment: np.ndarray
-    position: np.ndarray
     learn: np.ndarray
 
 
 def pick_prompts(rng: np.random.Generator) -> list[str]:
-    """The order in which prompts are asked about one image."""
+    """What is asked about one image: EXCHANGES different prompts, or now and then the long JSON answer alone."""
     if rng.random() < _JSON_SHARE:
         return ["everything"]
     plain = [prompt for prompt in PROMPT_IDS if prompt != "everything"]
     weights = np.array([_WEIGHTS.get(prompt, 1.0) for prompt in plain])
-    return [str(prompt) for prompt in rng.choice(plain, len(plain), replace=False, p=weights / weights.sum())]
+    return [str(prompt) for prompt in rng.choice(plain, EXCHANGES, replace=False, p=weights / weights.sum())]
 
 
-def pack(
-    t: Truth, book: PromptBook, tokenizer: Any, prefix: int, prompts: list[str], rng: np.random.Generator
-) -> Packed:
-    """Exchanges about one image until TAIL_TOKENS are reached; at least one. `prefix` tokens stand before them."""
-    exchanges = [book.exchange(t, prompt, rng) for prompt in prompts]
+def converse(
+    t: Truth, book: PromptBook, tokenizer: Any, prompts: list[str], rng: np.random.Generator
+) -> list[Exchange]:
+    """One exchange per prompt about the scene, without the image that comes before each."""
     end, assistant = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|assistant|>")
-    texts = tokenizer([text for exchange in exchanges for text in exchange], add_special_tokens=False)["input_ids"]
-    columns: list[list[int]] = [[], [], [], []]
-    for segment, (question, reply) in enumerate(zip(texts[::2], texts[1::2], strict=True), start=1):
-        tokens = [*question, assistant, *reply, end]
-        if columns[0] and len(columns[0]) + len(tokens) > TAIL_TOKENS:
-            break
-        learn = [0] * (len(question) + 1) + [1] * (len(reply) + 1)
-        rows = (tokens, [segment] * len(tokens), list(range(prefix, prefix + len(tokens))), learn)
-        for column, row in zip(columns, rows, strict=True):
-            column.extend(row)
-    return Packed(*(np.array(column, np.int64) for column in columns))
+    texts = [text for prompt in prompts for text in book.exchange(t, prompt, rng)]
+    tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [
+        Exchange(
+            np.array([*question, assistant, *reply, end], np.int64),
+            np.array([False] * (len(question) + 1) + [True] * (len(reply) + 1)),
+        )
+        for question, reply in zip(tokens[::2], tokens[1::2], strict=True)
+    ]
 
 
 @dataclass(frozen=True)
-class PackedBatch:
-    """Padded `Packed`s; with P tokens of the image before them, L = P + T. The mask is True where a token may look."""
+class Group:
+    """Exchanges of similar length, padded at the end: (R, T) each, and (R,) the row of the image they are about."""
 
-    token_BT: torch.Tensor
-    position_BL: torch.Tensor
-    learn_BT: torch.Tensor
-    mask_B1LL: torch.Tensor
+    token_RT: torch.Tensor
+    learn_RT: torch.Tensor
+    image_R: torch.Tensor
 
 
-def collate(packs: list[Packed], prefix: int, pad: int) -> PackedBatch:
-    """Pads to the longest; every exchange sees the image and itself, never another exchange."""
-    length = max(len(packed.token) for packed in packs)
-
-    def padded(name: str, fill: int) -> torch.Tensor:
-        rows = [getattr(packed, name) for packed in packs]
-        return torch.from_numpy(np.stack([np.pad(row, (0, length - len(row)), constant_values=fill) for row in rows]))
-
-    segment = torch.cat([torch.zeros(len(packs), prefix, dtype=torch.long), padded("segment", -1)], dim=1)
-    position = torch.cat([torch.arange(prefix).expand(len(packs), -1), padded("position", 0)], dim=1)
-    same = segment[:, :, None] == segment[:, None, :]
-    allowed = (same | (segment[:, None, :] == 0)) & torch.ones(prefix + length, prefix + length).tril().bool()
-    return PackedBatch(padded("token", pad), position, padded("learn", 0).bool(), allowed[:, None])
+def collate(conversations: list[list[Exchange]], pad: int) -> list[Group]:
+    """Sorts the exchanges of a batch of images into groups by length, so that little is padded."""
+    rows = [(image, exchange) for image, exchanges in enumerate(conversations) for exchange in exchanges]
+    groups, shortest = [], 0
+    for longest in _GROUP_LENGTHS:
+        chosen = [(image, e) for image, e in rows if shortest < len(e.token) <= longest]
+        if chosen:
+            length = max(len(e.token) for _, e in chosen)
+            token = [np.pad(e.token, (0, length - len(e.token)), constant_values=pad) for _, e in chosen]
+            learn = [np.pad(e.learn, (0, length - len(e.learn))) for _, e in chosen]
+            image_R = torch.tensor([image for image, _ in chosen])
+            groups.append(Group(torch.from_numpy(np.stack(token)), torch.from_numpy(np.stack(learn)), image_R))
+        shortest = longest
+    return groups

@@ -1,7 +1,7 @@
 """Phase B: the whole LLaVA learns to answer, the tower keeping its attribute lessons on the side.
 
-One look at an image serves about nine questions: the exchanges stand behind each other after the image's tokens, a
-block mask keeps them apart, and positions restart, so each token sees exactly what it will see in use.
+One look at an image serves ten questions: the language model reads the image's tokens once, and every exchange
+continues from there, exactly as it will in use with a prefix cache.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import LlavaForConditionalGeneration
+from transformers import DynamicCache, LlavaForConditionalGeneration
 
 from captioning.demo_vlm.attributes import AttributeHeads, normalise, patch_tokens, pool_targets
-from captioning.demo_vlm.conversations import Packed, PackedBatch, PromptBook, collate, pack, pick_prompts
+from captioning.demo_vlm.conversations import Exchange, Group, PromptBook, collate, converse, pick_prompts
 from captioning.demo_vlm.model import IMAGE_TOKENS
 from captioning.demo_vlm.pool import FIRST_SEED
 from captioning.demo_vlm.schedule import apply_step, batches, learning_rate, make_optimizer
@@ -28,8 +28,8 @@ from pipeline.demo_world.scene import HELDOUT_OFFSET, sample, truth
 from pipeline.progress import Progress
 
 PREFIX = 1 + IMAGE_TOKENS  # <|user|> and the image
-_SAVE_EVERY = 200
-_CONTROL_EVERY = 400
+_SAVE_EVERY = 100
+_CONTROL_EVERY = 200
 _CONTROL_SCENES = 32
 _CONTROL_SEED = HELDOUT_OFFSET + (1 << 39)  # neither training nor the demo's held-out scenes
 
@@ -38,32 +38,44 @@ _CONTROL_SEED = HELDOUT_OFFSET + (1 << 39)  # neither training nor the demo's he
 class SpeakSettings:
     """Length and pace of phase B. The tower learns at `tower_rate` times the pace of the rest."""
 
-    steps: int = 2800
+    steps: int = 1000
     batch: int = 16
     peak_rate: float = 1.5e-3
-    tower_rate: float = 0.25
+    tower_rate: float = 0.12
     attribute_weight: float = 0.3
     seed: int = 0
 
 
 def answer_loss(
-    model: LlavaForConditionalGeneration, patch_BPD: torch.Tensor, batch: PackedBatch, user_token: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross entropy of each answer token (N,) and which row and column of the batch it belongs to (N, 2)."""
-    inner = model.model
-    image_BPE = inner.multi_modal_projector(patch_BPD)
-    embed = inner.language_model.embed_tokens
-    user_B1E = embed(torch.full((len(patch_BPD), 1), user_token, device=patch_BPD.device))
-    inputs_BLE = torch.cat([user_B1E, image_BPE, embed(batch.token_BT)], dim=1)
-    bias = torch.zeros(batch.mask_B1LL.shape, device=patch_BPD.device)
-    bias.masked_fill_(~batch.mask_B1LL, torch.finfo(torch.float32).min)
-    states_BLE = inner.language_model(
-        inputs_embeds=inputs_BLE, attention_mask=bias, position_ids=batch.position_BL, use_cache=False
-    ).last_hidden_state
-    where = batch.learn_BT.nonzero()
-    predicting = states_BLE[where[:, 0], where[:, 1] + PREFIX - 1]  # the state one before predicts the token
-    logits = model.lm_head(predicting).float()
-    return F.cross_entropy(logits, batch.token_BT[where[:, 0], where[:, 1]], reduction="none"), where
+    model: LlavaForConditionalGeneration, patch_BPD: torch.Tensor, groups: list[Group], user_token: int
+) -> torch.Tensor:
+    """Cross entropy (N,) of every answer token in all groups. An image is read once, its exchanges share that."""
+    inner, device = model.model, patch_BPD.device
+    language, embed = inner.language_model, inner.language_model.embed_tokens
+    user_B1E = embed(torch.full((len(patch_BPD), 1), user_token, device=device))
+    prefix_BPE = torch.cat([user_B1E, inner.multi_modal_projector(patch_BPD)], dim=1)
+    read = DynamicCache()
+    language(inputs_embeds=prefix_BPE, attention_mask=_causal(0, PREFIX, device), past_key_values=read)
+    losses = []
+    for group in groups:
+        past = DynamicCache()
+        for index, layer in enumerate(read.layers):
+            past.update(layer.keys[group.image_R], layer.values[group.image_R], index)
+        length = group.token_RT.shape[1]
+        states_RTE = language(
+            inputs_embeds=embed(group.token_RT), attention_mask=_causal(PREFIX, length, device), past_key_values=past,
+            position_ids=torch.arange(PREFIX, PREFIX + length, device=device)[None],
+        ).last_hidden_state  # fmt: skip
+        learn = group.learn_RT[:, 1:]  # the state before a token predicts it
+        logits_NV = model.lm_head(states_RTE[:, :-1][learn]).float()
+        losses.append(F.cross_entropy(logits_NV, group.token_RT[:, 1:][learn], reduction="none"))
+    return torch.cat(losses)
+
+
+def _causal(past: int, length: int, device: torch.device) -> torch.Tensor:
+    """Additive mask (1, 1, length, past + length): everything past may be seen, nothing to come."""
+    mask = torch.full((length, length), float("-inf"), device=device, dtype=torch.bfloat16).triu(1)
+    return F.pad(mask, (past, 0))[None, None]
 
 
 def image_control(
@@ -78,17 +90,15 @@ def image_control(
         patches = patch_tokens(model.model.vision_tower, pixels)
         for prompt in PROMPT_IDS:
             rng = np.random.default_rng(0)
-            packs = [pack(truth(scene), book, tokenizer, PREFIX, [prompt], rng) for scene in scenes]
-            batch = _on(collate(packs, PREFIX, tokenizer.pad_token_id), device)
-            right, wrong = (float(answer_loss(model, p, batch, user)[0].mean()) for p in (patches, patches.roll(1, 0)))
+            talks = [converse(truth(scene), book, tokenizer, [prompt], rng) for scene in scenes]
+            groups = _on(collate(talks, tokenizer.pad_token_id), device)
+            right, wrong = (float(answer_loss(model, p, groups, user).mean()) for p in (patches, patches.roll(1, 0)))
             losses[prompt] = (round(right, 3), round(wrong, 3))
     return losses
 
 
-def _on(batch: PackedBatch, device: torch.device) -> PackedBatch:
-    return PackedBatch(*(tensor.to(device) for tensor in (
-        batch.token_BT, batch.position_BL, batch.learn_BT, batch.mask_B1LL
-    )))  # fmt: skip
+def _on(groups: list[Group], device: torch.device) -> list[Group]:
+    return [Group(g.token_RT.to(device), g.learn_RT.to(device), g.image_R.to(device)) for g in groups]
 
 
 class Speaker:
@@ -148,13 +158,11 @@ def train_speaker(
         index = rows.sort().values.numpy()
         pixels = normalise(torch.from_numpy(images[index]).to(device))
         labels = torch.from_numpy(patches[index]).flatten(2).to(device)
-        batch = _on(
-            collate(_packs(index, book, tokenizer, settings.seed + speaker.step), PREFIX, tokenizer.pad_token_id),
-            device,
-        )
+        talks = _talks(index, book, tokenizer, settings.seed + speaker.step)
+        groups = _on(collate(talks, tokenizer.pad_token_id), device)
         with torch.autocast(device.type, torch.bfloat16):
             seen_BPD = patch_tokens(model.model.vision_tower, pixels)
-            spoken = answer_loss(model, seen_BPD, batch, user)[0].mean()
+            spoken = answer_loss(model, seen_BPD, groups, user).mean()
             lesson, seen = speaker.heads(seen_BPD, labels, classes[index].to(device), present[index].to(device))
         speaker.update(spoken + settings.attribute_weight * lesson, settings)
         notes = " ".join(f"{name} {100 * seen[name]:.0f}" for name in ("patch", "shape", "all_present"))
@@ -171,7 +179,7 @@ def train_speaker(
     progress.close()
 
 
-def _packs(index: np.ndarray, book: PromptBook, tokenizer: Any, seed: int) -> list[Packed]:
+def _talks(index: np.ndarray, book: PromptBook, tokenizer: Any, seed: int) -> list[list[Exchange]]:
     rng = np.random.default_rng((seed, 31337))
     truths = [truth(sample(FIRST_SEED + int(row))) for row in index]
-    return [pack(t, book, tokenizer, PREFIX, pick_prompts(rng), rng) for t in truths]
+    return [converse(t, book, tokenizer, pick_prompts(rng), rng) for t in truths]

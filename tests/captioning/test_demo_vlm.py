@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioning.demo_vlm.attributes import normalise, patch_tokens, scene_targets
-from captioning.demo_vlm.conversations import PromptBook, collate, pack, pick_prompts
+from captioning.demo_vlm.conversations import PromptBook, collate, converse, pick_prompts
 from captioning.demo_vlm.evaluate import ask, headline, write_card
 from captioning.demo_vlm.loading import WEIGHTS, DemoVlm
 from captioning.demo_vlm.model import IMAGE_TOKENS, build_model, save_model
@@ -95,22 +95,21 @@ def test_every_prompt_of_both_sets_is_practised() -> None:
     assert set(itertools.chain(*(pick_prompts(rng) for _ in range(60)))) == set(PROMPT_IDS)
 
 
-def test_packed_training_equals_asking_one_by_one() -> None:
-    """Block mask and restarted positions give every answer token the loss it has in a conversation of its own."""
+def test_sharing_one_look_equals_asking_one_by_one() -> None:
+    """Exchanges that share the image's cached tokens have the loss of conversations of their own, padding or not."""
     model, tokenizer, t = fresh_model(), shipped().processor.tokenizer, truth(sample(5))
-    packed = pack(t, PromptBook(), tokenizer, PREFIX, ["nouns", "style", "detail"], np.random.default_rng(0))
+    prompts = ["nouns", "style", "detail", "text", "phrase"]
+    talk = converse(t, PromptBook(), tokenizer, prompts, np.random.default_rng(0))
     user, image = tokenizer.convert_tokens_to_ids([USER, IMAGE])
+    expected = []
     with torch.no_grad():
-        patches = patch_tokens(model.model.vision_tower, picture(5))
-        losses, where = answer_loss(model, patches, collate([packed], PREFIX, 0), user)
-        segments = torch.from_numpy(packed.segment)[where[:, 1]]
-        for segment in (1, 2, 3):
-            mine = packed.segment == segment
-            tokens, learn = torch.from_numpy(packed.token[mine]), torch.from_numpy(packed.learn[mine]).bool()
+        shared = answer_loss(model, patch_tokens(model.model.vision_tower, picture(5)), collate([talk], 0), user)
+        for exchange in talk:
+            tokens = torch.from_numpy(exchange.token)
             alone = torch.cat([torch.tensor([user] + [image] * IMAGE_TOKENS), tokens])[None]
             logits = model(input_ids=alone, pixel_values=picture(5)).logits[0, PREFIX - 1 : -1]
-            expected = F.cross_entropy(logits, tokens, reduction="none")[learn]
-            torch.testing.assert_close(losses[segments == segment], expected, atol=1e-4, rtol=1e-4)
+            expected.append(F.cross_entropy(logits, tokens, reduction="none")[torch.from_numpy(exchange.learn)])
+    torch.testing.assert_close(shared.sort().values, torch.cat(expected).sort().values, atol=1e-4, rtol=1e-4)
 
 
 def test_resuming_goes_on_with_the_same_batches() -> None:
