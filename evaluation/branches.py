@@ -1,19 +1,20 @@
 """Which branch has learned what: every branch alone, on queries of every perspective.
 
 If branches specialise, the branch named after a perspective answers that perspective's queries best. The figure is
-text-to-image recall@1, where the branch is all that changes: texts, gallery and right answers are the same.
+recall@1, where the branch is all that changes: texts, pictures and right answers are the same. Text to image is the
+usual question; where many pictures are right for a text (a background, a style) it is soon answered by every branch,
+and image to text still tells them apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from evaluation.measure import RETRIEVAL, TEXT_TO_IMAGE, Evaluation
 from evaluation.readouts import PREFIX
-
-METRIC = f"{TEXT_TO_IMAGE}_recall@1"
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,26 @@ class BranchMatrix:
         value_HP = self.value_RP[: self.branches]
         return np.asarray(value_HP == value_HP.max(axis=0))
 
-    def own_ties(self) -> tuple[str, ...]:
-        """Those of `own_wins` that another branch answers just as well."""
-        tied_P = self.best_HP().sum(axis=0) > 1
-        return tuple(name for name in self.own_wins() if tied_P[self.perspectives.index(name)])
-
     def own_wins(self) -> tuple[str, ...]:
-        """The perspectives that no branch answers better than the one of the same name."""
+        """The perspectives that the branch of the same name answers better than any other branch."""
+        return tuple(name for name, rivals in self._rivals() if rivals == 0)
+
+    def own_ties(self) -> tuple[str, ...]:
+        """The perspectives that the branch of the same name answers best, and another one just as well."""
+        return tuple(name for name, rivals in self._rivals() if rivals > 0)
+
+    def _rivals(self) -> Iterator[tuple[str, int]]:
+        """Each perspective whose own branch is among the best, with the number of others that are."""
         best_HP = self.best_HP()
-        return tuple(
-            name
-            for column, name in enumerate(self.perspectives)
-            if name in self.names and best_HP[self.names.index(name), column]
-        )
+        for column, name in enumerate(self.perspectives):
+            if name in self.names and best_HP[self.names.index(name), column]:
+                yield name, int(best_HP[:, column].sum()) - 1
 
 
-def matrix(evaluation: Evaluation) -> BranchMatrix | None:
+def matrix(evaluation: Evaluation, direction: str = TEXT_TO_IMAGE) -> BranchMatrix | None:
     """The branch × perspective matrix; None for a model of one branch, or where there are no queries."""
-    figures = [figure for figure in evaluation.measurements if figure.suite == RETRIEVAL and figure.metric == METRIC]
+    metric = f"{direction}_recall@1"
+    figures = [figure for figure in evaluation.measurements if figure.suite == RETRIEVAL and figure.metric == metric]
     order = list(dict.fromkeys(figure.readout for figure in figures))
     single = [readout for readout in order if readout.startswith(PREFIX)]
     if not single:

@@ -22,6 +22,7 @@ from evaluation.config import EvaluateConfig
 from evaluation.measure import Evaluation, Measurement
 from evaluation.thumbnails import thumbnail
 
+DIRECTIONS = (measure.TEXT_TO_IMAGE, measure.IMAGE_TO_TEXT)
 TEMPLATES = Path(__file__).parent / "templates"
 LARGEST_CONFUSION = 40  # classes; a larger matrix is no picture any more
 PACKAGES = ("holism", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow")
@@ -98,7 +99,12 @@ def section(group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, An
         "runs": [evaluation.encoder for evaluation in group],
         "tasks": _task_rows(group, config),
         "directions": _retrieval_rows(group, config),
-        "matrices": [(evaluation.encoder.run, view) for evaluation in group if (view := _matrix(evaluation))],
+        "matrices": [
+            (evaluation.encoder.run, direction, view)
+            for evaluation in group
+            for direction in DIRECTIONS
+            if (view := _matrix(evaluation, direction))
+        ],
         "readouts": [(evaluation.encoder.run, view) for evaluation in group if (view := _by_readout(evaluation))],
         "looks": [(evaluation.encoder, evaluation.looks) for evaluation in group if evaluation.looks],
         "confusions": _confusions(group),
@@ -116,7 +122,7 @@ def _task_rows(group: Sequence[Evaluation], config: EvaluateConfig) -> list[Row]
 def _retrieval_rows(group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, list[Row]]:
     """Text to image, then image to text; a row per perspective."""
     found: dict[str, list[Row]] = {}
-    for direction in (measure.TEXT_TO_IMAGE, measure.IMAGE_TO_TEXT):
+    for direction in DIRECTIONS:
         for queries in group[0].benchmark.queries:
             key = (measure.RETRIEVAL, "mean", queries.perspective, f"{direction}_recall@1")
             further = [f"{direction}_recall@{k}" for k in config.ks if k > 1]
@@ -152,9 +158,9 @@ def _figure(value: float, replicate_S: np.ndarray) -> Figure:
     return Figure(value, *intervals.interval(replicate_S))
 
 
-def _matrix(evaluation: Evaluation) -> dict[str, Any] | None:
+def _matrix(evaluation: Evaluation, direction: str) -> dict[str, Any] | None:
     """Branch × perspective, with each branch's deviation from the branches' mean on that perspective."""
-    found = branches.matrix(evaluation)
+    found = branches.matrix(evaluation, direction)
     if found is None:
         return None
     single_HP = found.value_RP[: found.branches]

@@ -26,7 +26,12 @@ RESULTS, REPORT = "results.parquet", "report.html"
 
 
 def external(config: EvaluateConfig) -> dict[str, str]:
-    """Digests of the benchmark folders, by their place in the config."""
+    """Digests of the benchmark folders, by their place in the config; there has to be one."""
+    if not config.benchmarks:
+        raise ConfigError(
+            "evaluate.benchmarks is empty: name a benchmark folder (docs/architecture.md), or leave the stage out with "
+            "--stages ingest,caption,curate,train"
+        )
     return {f"benchmark {i}": benchmarks.content_digest(folder) for i, folder in enumerate(config.benchmarks)}
 
 
@@ -36,8 +41,6 @@ def run(stage: StageRun) -> Outcome:
     from evaluation.measure import evaluate
 
     config: EvaluateConfig = stage.config
-    if not config.benchmarks:
-        raise ConfigError("evaluate.benchmarks is empty: name at least one benchmark folder to measure on")
     runs = stage.inputs["train"].detail["runs"]
     _check_branches(config, runs)
     found = benchmarks.read_all(config.benchmarks)

@@ -47,12 +47,19 @@ def test_a_specialised_branch_wins_its_own_perspective(monkeypatch: pytest.Monke
     assert found.chance_P == pytest.approx([1 / IMAGES] * 3)
 
 
+def test_both_directions_have_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = specialised({"nouns": 1.0}, monkeypatch)
+    found = branches.matrix(evaluation, measure.IMAGE_TO_TEXT)
+    assert found is not None
+    assert found.own_wins() == ("nouns",)
+
+
 def test_a_branch_that_is_only_as_good_as_another_is_called_tied(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = specialised({"style": 1.0}, monkeypatch)
     found = branches.matrix(evaluation)
     assert found is not None
     found.value_RP[:] = 0.5
-    assert found.own_wins() == found.own_ties() == ("style", "nouns")
+    assert (found.own_wins(), found.own_ties()) == ((), ("style", "nouns"))
 
 
 def test_one_branch_has_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
