@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 # Other features of img2dataset need these, and loading them takes 7 of its 9 CPU seconds. It knows how to do
-# without the absent; the hollow it imports and never touches here.
+# without the absent; the hollow it imports and never touches here (and imghdr is gone from Python 3.13).
 ABSENT = ("ray", "torch")
-HOLLOW = ("albumentations", "wandb")
+HOLLOW = ("albumentations", "imghdr", "wandb")
 
 
 class RefusePrivate(urllib.request.BaseHandler):

@@ -47,6 +47,11 @@ class Folder:
                 f"the folder {self.root} holds no images ({len(stamps)} other files); expected files that end in "
                 f"{_suffixes()}, in it or in its subfolders"
             )
+        if captions is not None and not any(item.alt_text for item in items):
+            raise InputError(
+                f"none of the {len(captions)} captions of {self.config.captions} is for an image of {self.root}; its "
+                f"column {self.config.file_column!r} must hold paths inside that folder, like {items[0].name}"
+            )
         return items
 
     def identity(self, row: Mapping[str, Any]) -> Identity:

@@ -2,7 +2,8 @@
 
 Captions hang on shards, so an image that moved would be captioned again. A shard is used again if everything
 usable in it is still in the source, unchanged; otherwise it is left alone (manifests of earlier runs may
-still name it) and its surviving images are packed anew, as new ones.
+still name it) and its surviving images are packed anew, as new ones. Rows of failed images are all that ever
+changes in a shard: they succeed later, or go with their file.
 """
 
 from __future__ import annotations
@@ -123,6 +124,8 @@ def _reuse(
             again.append((item, row["key"]))
         else:
             stay.append((item, row))
+    if not again and not stay:
+        return None
     return Batch(
         part.detail["shard"],
         tuple(item for item, _ in again),

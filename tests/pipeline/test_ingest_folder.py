@@ -272,6 +272,7 @@ def test_bad_folders_are_named(tmp_path: Path, prepare: object, message: str) ->
         ("c.csv", "path,caption\nx,y\n", r"has no column 'file' \(file_column\); it has path, caption"),
         ("c.json", "{}", "of no known kind; expected a name that ends in .parquet .csv .tsv .jsonl"),
         ("c.parquet", "PAR?", "cannot be read as parquet"),
+        ("c.csv", "file,caption\n/abs/000.jpg,x\n", r"none of the 1 captions of c.csv is .* paths .* like 000.jpg"),
     ],
 )
 def test_bad_caption_tables_are_named(tmp_path: Path, name: str, content: str | None, message: str) -> None:
@@ -282,13 +283,14 @@ def test_bad_caption_tables_are_named(tmp_path: Path, name: str, content: str | 
         ingest(tmp_path / "ws", config({**source, "captions": name}))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=st.lists(st.sets(st.integers(0, 7), min_size=1), min_size=1, max_size=4), size=st.integers(1, 4))
 def test_after_any_history_the_result_is_what_the_folder_holds(
     tmp_path_factory: pytest.TempPathFactory, history: list[set[int]], size: int
 ) -> None:
     root = tmp_path_factory.mktemp("history")
-    placed: dict[tuple[str, ...], str] = {}
+    placed: dict[str, str] = {}
+    fingerprints: set[str] = set()
     for present in history:
         for seed in range(8):
             (root / "in" / f"{seed:03d}.jpg").unlink(missing_ok=True)
@@ -299,13 +301,15 @@ def test_after_any_history_the_result_is_what_the_folder_holds(
             continue  # nothing usable: an error of its own
         manifest = ingest(root / "ws", config({"kind": "folder", "path": str(root / "in")}, shard_images=size))
         found = by_source(manifest)
-        assert {name: row["image_id"] for name, row in found.items()} == {
-            f"{seed:03d}.jpg": image_id(picture(seed)) if seed != 3 else None for seed in present
-        }
+        usable = {name: row["image_id"] for name, row in found.items() if row["status"] == "ok"}
+        assert usable == {f"{seed:03d}.jpg": image_id(picture(seed)) for seed in present - {3}}
+        if manifest.fingerprint not in fingerprints:  # failed rows of an earlier result may have gone with their file
+            assert ("003.jpg" in found) == (3 in present)
+        fingerprints.add(manifest.fingerprint)
         reader = ShardReader(shard_uris(manifest))
         for name, row in found.items():
             if row["status"] == "ok":
                 assert reader.read(row["shard"], row["offset"], row["size"]) == (root / "in" / name).read_bytes()
         for shard in shard_names(manifest):  # a shard's usable images never change once it is there
-            usable = tuple(r["source"] for r in shard_images(manifest, shard).to_pylist() if r["status"] == "ok")
-            assert placed.setdefault((shard,), str(usable)) == str(usable)
+            names = [row["source"] for row in shard_images(manifest, shard).to_pylist() if row["status"] == "ok"]
+            assert placed.setdefault(shard, str(names)) == str(names)
