@@ -41,8 +41,8 @@ def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any
         "isolation": model.isolation,
         "preprocess": {
             "size": model.visual.image_size[0],
-            "mean": list(open_clip.OPENAI_DATASET_MEAN),
-            "std": list(open_clip.OPENAI_DATASET_STD),
+            "mean": list(config.image_mean),
+            "std": list(config.image_std),
             "interpolation": "bicubic",
         },
         "recipe": semantic(config),

@@ -45,7 +45,7 @@ class RunConfig(Section):
     """One training recipe. Its defaults are CLIP's; PAPER 2 names the paper's."""
 
     model: str | dict[str, Any] = Field("ViT-B-32", description="open_clip model name, or its towers spelled out")
-    warm_start: str | None = Field(None, description="path of an open_clip checkpoint to start from")
+    warm_start: str | None = Field(None, description="weights to start from: open_clip, or a transformers CLIP tower")
     context_length: int | None = Field(None, ge=4, description="text tokens; None: the model's own (77)")
     slots: tuple[SlotField, ...] = Field(tuple(_named_slot(name) for name in DEFAULT_SLOTS), validate_default=True)
     branches: int | None = Field(None, ge=1, description="None: one per slot, bearing its name")
@@ -63,6 +63,8 @@ class RunConfig(Section):
     eps: float = Field(1e-6, gt=0)
     grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; None: unlimited")
     precision: Literal["bf16", "fp32"] = "bf16"
+    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
+    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     crop_scale: tuple[float, float] = Field((0.9, 1.0), description="share of the image's area a training crop keeps")
     canvas: int | None = Field(None, ge=8, description="side of images before cropping; None: 8/7 of the input")
     seed: int = 0

@@ -7,18 +7,15 @@ context length: the causal mask makes what follows the end token irrelevant, so 
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.factory import load_state_dict
-from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from open_clip.transformer import text_global_pool
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
-from training.branches import BranchedViT, copy_class_token
+from training.branches import BranchedViT
 from training.config import Isolation
 
 TOWER_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
@@ -104,32 +101,6 @@ def resolve_architecture(model: str | Mapping[str, Any], context_length: int | N
     if context_length is not None:
         text["context_length"] = context_length
     return architecture
-
-
-def warm_start(model: HolisticCLIP, path: str | Path) -> None:
-    """Loads an open_clip (or OpenAI) checkpoint into the towers; its class token starts every branch.
-
-    Position tables are resampled to this model's image size and context length. Raises ConfigError where the
-    checkpoint's parameters are not this architecture's.
-    """
-    try:
-        state = dict(load_state_dict(str(path)))
-    except FileNotFoundError:
-        raise ConfigError(f"train.warm_start: no checkpoint at {path}") from None
-    token = state.get("visual.class_embedding")
-    if token is not None and token.ndim == 1:
-        state["visual.class_embedding"] = copy_class_token(token, model.visual.branches)
-    if "logit_scale" in state:
-        state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
-    resize_pos_embed(state, model)
-    resize_text_pos_embed(state, model)
-    try:
-        model.load_state_dict({name: value.float() for name, value in state.items()})
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise ConfigError(
-            f"train.warm_start: {path} does not fit train.model ({reason}); name the architecture it was trained with"
-        ) from error
 
 
 def make_tokenizer(architecture: Mapping[str, Any]) -> open_clip.SimpleTokenizer:

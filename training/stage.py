@@ -3,7 +3,7 @@
 A run's identity is its own recipe and the data it reads, so adding a run, or changing another, trains nothing anew.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.commits import CommitLog, Part
@@ -21,8 +21,22 @@ VERSION = 1
 
 def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
     """Identity of one run's result."""
-    data = {name: inputs[name].digest for name in ("ingest", "curate")}
+    data = {name: inputs[name].digest for name in ("ingest", "curate")} | _weights_digests([config])
     return digest({"version": VERSION, "recipe": semantic(config), "inputs": data})
+
+
+def _weights_digests(recipes: Sequence[RunConfig]) -> dict[str, str]:
+    """Digests of the weights that recipes start from: the path alone does not tell what lies there."""
+    paths = sorted({recipe.warm_start for recipe in recipes if recipe.warm_start})
+    if not paths:
+        return {}
+    from training.warm_start import weights_digest
+
+    return {f"warm_start {path}": weights_digest(path) for path in paths}
+
+
+def _external(config: TrainConfig) -> dict[str, str]:
+    return _weights_digests([config.run(name) for name in config.runs])
 
 
 def run_train(run: StageRun) -> Outcome:
@@ -115,4 +129,5 @@ STAGE = Stage(
     upstream=("ingest", "curate"),
     config=TrainConfig,
     run=run_train,
+    external=_external,
 )

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import open_clip
 import torch
 from torch import Tensor, nn
 
@@ -27,9 +26,10 @@ from training.checkpoint import describe, new_model, newest_checkpoint, write_ch
 from training.config import RunConfig
 from training.losses import gather, weighted_sum
 from training.metrics import MetricsLog
-from training.model import HolisticCLIP, warm_start
+from training.model import HolisticCLIP
 from training.optim import learning_rate, make_optimizer
 from training.ranks import Ranks
+from training.warm_start import warm_start
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 LOGIT_SCALE_RANGE = (0.0, math.log(100))  # CLIP's: scales between 1 and 100
@@ -207,8 +207,8 @@ def _forward(run: _Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         batch.image_BCSS,
         batch.box_B4,
         run.model.visual.image_size[0],
-        open_clip.OPENAI_DATASET_MEAN,
-        open_clip.OPENAI_DATASET_STD,
+        run.config.image_mean,
+        run.config.image_std,
     )
     # A batch without a single caption still passes the text tower: every rank must have gradients for all weights.
     texts = batch.texts or (torch.tensor(DUMMY_TEXT, device=image_BCSS.device),)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from pipeline.errors import ConfigError
 from training.branches import class_mask
 from training.config import Isolation
-from training.model import HolisticCLIP, resolve_architecture, warm_start
+from training.model import HolisticCLIP, resolve_architecture
+from training.warm_start import warm_start
 
 SLOTS = ("detail", "style", "nouns")
 ISOLATIONS: tuple[Isolation, ...] = ("none", "tokens", "full", "paper")
@@ -123,31 +124,6 @@ def test_attention_maps_are_shares_of_patches(
     assert maps.shape == (3, 3, 4, 4)
     assert (maps >= 0).all()
     assert (maps.sum(dim=(2, 3)) <= 1 + 1e-5).all()
-
-
-def test_warm_start_copies_the_class_token_and_resamples_positions(
-    tiny_architecture: dict[str, Any], tmp_path: Path
-) -> None:
-    plain = open_clip.CLIP(**tiny_architecture)
-    torch.save({"state_dict": {f"module.{k}": v for k, v in plain.state_dict().items()}}, tmp_path / "epoch.pt")
-    larger = {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "image_size": 48}}
-    model = make(larger, SLOTS, "tokens")
-    warm_start(model, tmp_path / "epoch.pt")
-    token, copies = plain.visual.class_embedding, model.visual.class_embedding
-    assert copies.shape == (3, 32)
-    assert F.cosine_similarity(copies, token.expand(3, -1)).min() > 0.98
-    assert not torch.equal(copies[0], copies[1])
-    assert model.visual.positional_embedding.shape == (37, 32)
-    torch.testing.assert_close(model.visual.conv1.weight, plain.visual.conv1.weight)
-
-
-def test_warm_start_from_another_architecture_is_refused(tiny_architecture: dict[str, Any], tmp_path: Path) -> None:
-    deeper = {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "layers": 3}}
-    torch.save(open_clip.CLIP(**deeper).state_dict(), tmp_path / "deeper.pt")
-    with pytest.raises(ConfigError, match="does not fit"):
-        warm_start(make(tiny_architecture, SLOTS, "tokens"), tmp_path / "deeper.pt")
-    with pytest.raises(ConfigError, match="no checkpoint at"):
-        warm_start(make(tiny_architecture, SLOTS, "tokens"), tmp_path / "absent.pt")
 
 
 def test_architectures_come_from_the_registry_or_are_spelled_out(tiny_architecture: dict[str, Any]) -> None:
