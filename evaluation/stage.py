@@ -29,7 +29,7 @@ def external(config: EvaluateConfig) -> dict[str, str]:
     """Digests of the benchmark folders, by their place in the config; there has to be one."""
     if not config.benchmarks:
         raise ConfigError(
-            "evaluate.benchmarks is empty: name a benchmark folder (docs/architecture.md), or leave the stage out with "
+            "evaluate.benchmarks is empty: name a benchmark folder (docs/architecture.md), or leave the stage out: "
             "--stages ingest,caption,curate,train"
         )
     return {f"benchmark {i}": benchmarks.content_digest(folder) for i, folder in enumerate(config.benchmarks)}
