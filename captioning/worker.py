@@ -15,7 +15,7 @@ from captioning import store
 from captioning.attempts import HOPELESS, TRIES, Attempt
 from captioning.cells import Cell
 from captioning.config import EngineConfig, ModelReference
-from captioning.engines import base
+from captioning.engines import base, choose
 from captioning.models import resolve
 from captioning.questions import Questions, Wanted
 from captioning.store import WorkItem
@@ -123,7 +123,7 @@ class CaptionWorker:
     def _make(self) -> base.Engine:
         if self._engine is None:
             model = resolve(self.spec.reference, self.spec.engine)
-            self._engine = base.make(self.spec.engine, model, self.spec.threads)
+            self._engine = choose.make(self.spec.engine, model, self.spec.threads)
         return self._engine
 
     def _start(self) -> None:

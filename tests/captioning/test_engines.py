@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from captioning.config import EngineConfig, ModelReference
-from captioning.engines import base
+from captioning.engines import choose
 from captioning.engines.base import Engine, Request
 from captioning.models import Model, resolve
 from pipeline.config import build
@@ -50,7 +50,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     options: dict[str, Any] = {"kind": request.param, "max_model_len": 256, "max_num_seqs": 16}
     config = build(EngineConfig, options)
     model = Model("fake", "0", "", False) if request.param == "fake" else request.getfixturevalue("tiny_model")
-    made = base.make(config, model)
+    made = choose.make(config, model)
     made.start()
     yield made
     made.stop()

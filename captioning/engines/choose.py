@@ -1,0 +1,38 @@
+"""Which engine a configuration means on this machine, and making it."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from captioning.config import EngineConfig
+from captioning.engines.base import Engine
+from captioning.models import Model
+from pipeline.errors import EngineError
+
+
+def engine_kind(config: EngineConfig) -> str:
+    """The kind of engine that is meant on this machine."""
+    if config.kind != "auto":
+        return config.kind
+    return "vllm" if importlib.util.find_spec("vllm") else "transformers"
+
+
+def make(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
+    """Make the engine (not started). `threads` bounds what it uses of a CPU."""
+    kind = engine_kind(config)
+    if kind == "fake":
+        from captioning.engines.fake import FakeEngine
+
+        return FakeEngine(config.fake)
+    if kind == "vllm":
+        if importlib.util.find_spec("vllm") is None:
+            raise EngineError(
+                "vLLM is not installed; install it (make install ENGINE=gpu or cpu) or set "
+                "caption.engine.kind=transformers"
+            )
+        from captioning.engines.vllm import VllmEngine
+
+        return VllmEngine(config, model, threads)
+    from captioning.engines.transformers import TransformersEngine
+
+    return TransformersEngine(config, model, threads)
