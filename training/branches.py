@@ -1,14 +1,18 @@
 """An open_clip vision transformer with H class tokens, one per branch.
 
-Every branch is a class token with its own embedding; patches, blocks, final norm and projection are shared, so H
-branches cost H more tokens and nothing else (PAPER 1.2a: 2 % more vision FLOPs at H=5). What the tokens may see
-decides how separate the branches stay:
+Every branch is a class token with its own embedding; patches, blocks and final norm are shared, so H branches cost
+little more than H tokens (PAPER 1.2a: 2 % more vision FLOPs at H=5). What the tokens may see decides how separate the
+branches stay:
 
     none    everything sees everything
     tokens  class tokens do not see each other (the paper's intention); they still mix through the patches
     full    patches do not see class tokens either, so a branch's output depends on no other branch at all
     paper   the released code's behaviour: its boolean mask was cast to float and became a +1 bias *towards* the other
             class tokens
+
+The projection into the joint space is one for all branches, as the paper has it, or one a branch. With its own a
+branch can drop at once what its captions never mention; with a shared one the blocks must learn to tell branches apart
+first, which takes far longer than a short run lasts.
 
 Only the H class rows ever need a mask, so attention is split in two calls: patches attend without any mask (the fast
 path of scaled_dot_product_attention), class tokens with an (H, L) one. No (L, L) mask exists.
@@ -19,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
-from training.config import Isolation
+from training.config import Isolation, Projection
 
 # A warm start copies one class token to all branches; this much noise, relative to its own spread, tells them apart.
 COPY_NOISE = 0.1
@@ -31,14 +35,14 @@ class BranchedViT(nn.Module):
     Image in (B, 3, S, S), branches out (B, H, D), not normalised. With H=1 it computes what open_clip computes.
     """
 
-    def __init__(self, vit: nn.Module, branches: int, isolation: Isolation) -> None:
+    def __init__(self, vit: nn.Module, branches: int, isolation: Isolation, projection: Projection = "shared") -> None:
         super().__init__()
         _require_plain_vit(vit)
         self.conv1 = vit.conv1
         self.ln_pre = vit.ln_pre
         self.transformer = vit.transformer
         self.ln_post = vit.ln_post
-        self.proj = vit.proj
+        self.proj = vit.proj if projection == "shared" or branches == 1 else _own_projections(vit.proj, branches)
         self.positional_embedding = vit.positional_embedding  # (1 + patches, W): row 0 is shared by all class tokens
         width = vit.class_embedding.shape[0]
         self.class_embedding = nn.Parameter(width**-0.5 * torch.randn(branches, width))
@@ -51,7 +55,13 @@ class BranchedViT(nn.Module):
 
     def forward(self, image_BCSS: Tensor) -> Tensor:
         class_BHW, _ = self.tokens(image_BCSS)
-        return class_BHW @ self.proj
+        if self.proj.ndim == 2:
+            return class_BHW @ self.proj
+        return torch.einsum("bhw,hwd->bhd", class_BHW, self.proj)
+
+    def project_patches(self, patch_BNW: Tensor) -> Tensor:
+        """Patch tokens in the joint space (B, N, D), where several projections exist by their mean."""
+        return patch_BNW @ (self.proj if self.proj.ndim == 2 else self.proj.mean(dim=0))
 
     def tokens(self, image_BCSS: Tensor) -> tuple[Tensor, Tensor]:
         """The last layer's normed tokens: class tokens (B, H, W) and patch tokens (B, N, W), both before `proj`."""
@@ -122,6 +132,11 @@ def copy_class_token(class_embedding_W: Tensor, branches: int) -> Tensor:
     if branches > 1:
         copies += COPY_NOISE * class_embedding_W.std() * torch.randn_like(copies)
     return copies
+
+
+def _own_projections(proj_WD: Tensor, branches: int) -> nn.Parameter:
+    """A fresh projection for each branch (H, W, D), of the scale of the one they replace."""
+    return nn.Parameter(proj_WD.std() * torch.randn(branches, *proj_WD.shape))
 
 
 def _require_plain_vit(vit: nn.Module) -> None:

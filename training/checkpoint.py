@@ -28,7 +28,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 def new_model(config: RunConfig) -> HolisticCLIP:
     """The untrained model of a recipe."""
     architecture = resolve_architecture(config.model, config.context_length)
-    return HolisticCLIP(architecture, config.branch_names, config.isolation)
+    return HolisticCLIP(architecture, config.branch_names, config.isolation, config.projection)
 
 
 def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any
         "branches": list(model.slots),
         "slots": [slot.model_dump() for slot in config.slots],
         "isolation": model.isolation,
+        "projection": model.projection,
         "preprocess": {
             "size": model.visual.image_size[0],
             "mean": list(config.image_mean),
@@ -71,7 +72,7 @@ def load(path: str | Location, device: str = "cpu") -> tuple[HolisticCLIP, Any, 
     else:
         description, weights = _read_model_folder(location)
     architecture = description["architecture"]
-    model = HolisticCLIP(architecture, description["branches"], description["isolation"])
+    model = HolisticCLIP(architecture, description["branches"], description["isolation"], description["projection"])
     model.load_state_dict(weights)
     settings = description["preprocess"]
     preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)

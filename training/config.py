@@ -13,6 +13,7 @@ from pipeline.config import Section, build, merge, operational
 from pipeline.errors import ConfigError
 
 Isolation = Literal["none", "tokens", "full", "paper"]
+Projection = Literal["shared", "branch"]
 Term = Literal["o2o", "o2m", "m2m", "free_matching", "served"]
 
 
@@ -50,6 +51,7 @@ class RunConfig(Section):
     slots: tuple[SlotField, ...] = Field(tuple(_named_slot(name) for name in DEFAULT_SLOTS), validate_default=True)
     branches: int | None = Field(None, ge=1, description="None: one per slot, bearing its name")
     isolation: Isolation = "tokens"
+    projection: Projection = Field("shared", description="into the joint space: one for all branches, or one each")
     losses: dict[Term, float] = Field({"m2m": 1.0, "served": 1.0}, description="weight of each loss term")
     captions_per_image: int | None = Field(None, ge=1, description="captions drawn per image and step; None: all")
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
 from training.branches import BranchedViT
-from training.config import Isolation
+from training.config import Isolation, Projection
 
 TOWER_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
 
@@ -27,13 +27,20 @@ class HolisticCLIP(open_clip.CLIP):
     `slots` names the branches, in the order in which `encode_branches` returns them.
     """
 
-    def __init__(self, architecture: Mapping[str, Any], slots: Sequence[str], isolation: Isolation = "tokens") -> None:
+    def __init__(
+        self,
+        architecture: Mapping[str, Any],
+        slots: Sequence[str],
+        isolation: Isolation = "tokens",
+        projection: Projection = "shared",
+    ) -> None:
         super().__init__(**{key: architecture[key] for key in TOWER_KEYS if key in architecture})
         plain_vit: nn.Module = self._modules["visual"]
         self.architecture = dict(architecture)
         self.slots = tuple(slots)
         self.isolation: Isolation = isolation
-        self.visual = BranchedViT(plain_vit, len(self.slots), isolation)
+        self.projection: Projection = projection
+        self.visual = BranchedViT(plain_vit, len(self.slots), isolation, projection)
 
     def encode_branches(self, image_BCSS: Tensor, normalize: bool = True) -> Tensor:
         """All branches of each image, (B, H, D)."""
@@ -52,7 +59,7 @@ class HolisticCLIP(open_clip.CLIP):
     def encode_patches(self, image_BCSS: Tensor, normalize: bool = True) -> Tensor:
         """Patch tokens in the shared space, (B, rows · columns, D), for dense comparisons with texts."""
         _, patch_BNW = self.visual.tokens(image_BCSS)
-        patch_BND = patch_BNW @ self.visual.proj
+        patch_BND = self.visual.project_patches(patch_BNW)
         return F.normalize(patch_BND, dim=-1) if normalize else patch_BND
 
     def encode_text(self, text_TL: Tensor, normalize: bool = False) -> Tensor:

@@ -226,7 +226,7 @@ def _branch_cosine(branches_BHD: Tensor) -> Tensor:
     H = branches_BHD.shape[1]
     if H == 1:
         return branches_BHD.new_ones(())
-    total = branches_BHD.sum(dim=1).square().sum(dim=1).mean()
+    total = branches_BHD.float().sum(dim=1).square().sum(dim=1).mean()
     return (total - H) / (H * (H - 1))
 
 

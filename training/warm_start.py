@@ -46,6 +46,9 @@ def warm_start(model: HolisticCLIP, path: str | Path) -> None:
     token = state.get("visual.class_embedding")
     if token is not None and token.ndim == 1:
         state["visual.class_embedding"] = copy_class_token(token.float(), model.visual.branches)
+    projection = state.get("visual.proj")
+    if projection is not None and model.visual.proj.ndim == 3:
+        state["visual.proj"] = projection.expand_as(model.visual.proj)
     if "logit_scale" in state:
         state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
     state = {name: value.float() for name, value in state.items()}

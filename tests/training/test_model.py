@@ -95,6 +95,18 @@ def test_token_isolation_mixes_through_patches_only(tiny_architecture: dict[str,
     assert moved_by(make(shallow, SLOTS, "none"), image_BCSS, 0) == [True, True, True]
 
 
+def test_own_projections_serve_their_branch_alone(tiny_architecture: dict[str, Any], image_BCSS: Tensor) -> None:
+    model = HolisticCLIP(tiny_architecture, SLOTS, projection="branch").eval()
+    assert model.visual.proj.shape == (3, 32, 24)
+    assert model.encode_patches(image_BCSS).shape == (3, 16, 24)
+    with torch.no_grad():
+        before = model.encode_branches(image_BCSS)
+        model.visual.proj[1] += torch.randn(32, 24)
+        after = model.encode_branches(image_BCSS)
+    assert [bool((before[:, h] != after[:, h]).any()) for h in range(3)] == [False, True, False]
+    assert HolisticCLIP(tiny_architecture, ("image",), projection="branch").visual.proj.shape == (32, 24)
+
+
 def test_paper_isolation_is_a_bias_of_one() -> None:
     mask_HL = class_mask(3, 4, "paper")
     assert mask_HL is not None

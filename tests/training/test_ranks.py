@@ -38,7 +38,7 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     torch.save(data, tmp_path / "data")
     arguments = [str(tmp_path / "store"), str(tmp_path / "data"), repr(WEIGHTS)]
     ranks = [subprocess.Popen([sys.executable, "-c", RANK_PROGRAM, str(rank), *arguments]) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
 
     leaves = [data[name].clone().requires_grad_() for name in ("image", "text", "scale")]
     total, _ = weighted_sum(gather(leaves[0], leaves[1], data["mask"], leaves[2]), WEIGHTS)

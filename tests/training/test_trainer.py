@@ -84,6 +84,7 @@ def test_training_brings_the_loss_down(tmp_path: Path, recipe: Recipe) -> None:
     assert trained.examples[0].startswith("0005.jpg")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, recipe: Recipe) -> None:
     settings = recipe(epochs=4, checkpoint_every=4, keep_checkpoints=1)
     undisturbed = run(tmp_path / "undisturbed", settings)
@@ -109,6 +110,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, recipe:
         assert torch.equal(weight, again.model.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_two_ranks_train_as_one_process_does(tmp_path: Path, recipe: Recipe) -> None:
     settings = recipe(epochs=2, losses={"m2m": 1.0, "served": 1.0})
     alone = run(tmp_path / "alone", settings)

@@ -30,6 +30,9 @@ def test_the_class_token_is_copied_and_positions_are_resampled(
     assert not torch.equal(copies[0], copies[1])
     assert model.visual.positional_embedding.shape == (37, 32)
     torch.testing.assert_close(model.visual.conv1.weight, plain.visual.conv1.weight)
+    several = HolisticCLIP(larger, SLOTS, projection="branch")
+    warm_start(several, tmp_path / "epoch.pt")
+    assert all(torch.equal(projection, plain.visual.proj) for projection in several.visual.proj)
 
 
 @pytest.mark.parametrize("prefix", ["", "vision_model.", "model.vision_tower.vision_model."])
