@@ -33,13 +33,15 @@ def main() -> int:
 
 def _where(session: Session, seconds: float) -> str:
     found = session.resolve()
-    captions, evaluation = found["caption"].manifest, found["evaluate"].manifest
+    captions, training, evaluation = (found[stage].manifest for stage in ("caption", "train", "evaluate"))
     assert captions is not None
+    assert training is not None
     assert evaluation is not None
     report = f"{evaluation.store}/{evaluation.detail['report']}"
     return (
         f"\ndone in {duration(seconds)}\n"
         f"  caption store   {captions.store}/captions/   (Parquet)\n"
+        f"  model           {training.store}/{training.detail['runs']['holism']['folder']}   (training.load)\n"
         f"  report          {report}\n"
         f"\nlook at them:\n"
         f"  .venv/bin/holism browse {CONFIG}       then open http://127.0.0.1:8808\n"
