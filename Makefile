@@ -35,7 +35,7 @@ $(STAMP): $(LOCK) pyproject.toml
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "installing $(LOCK) into $(VENV) (about 7 GB on first use)"
-	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --python $(BIN)/python --quiet --no-deps -r $(LOCK)
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --python $(BIN)/python --quiet --no-deps --compile-bytecode -r $(LOCK)
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --python $(BIN)/python --quiet --no-deps -e .
 	@rm -f $(VENV)/.installed-*; touch $@
 

@@ -12,6 +12,7 @@ from pipeline.progress import duration
 from pipeline.stage import Resolution
 
 MAX_DIFFERENCES = 4
+PLAIN = (int, float, str)
 
 
 def status(session: Session) -> str:
@@ -47,10 +48,17 @@ def _state(session: Session, resolution: Resolution) -> str:
 
 
 def figures(manifest: Manifest, most: int = 6) -> str:
-    """The plain figures of a manifest's counts, in one line."""
-    plain = {key: value for key, value in manifest.counts.items() if isinstance(value, (int, float, str))}
-    shown = [f"{key.replace('_', ' ')} {_number(value)}" for key, value in list(plain.items())[:most]]
-    return ", ".join(shown) or "no figures"
+    """The figures of a manifest's counts in one line: plain ones, or those of each group where all are grouped."""
+    counts = manifest.counts
+    if any(isinstance(value, PLAIN) for value in counts.values()):
+        return _in_words(counts, most)
+    groups = {name: value for name, value in counts.items() if isinstance(value, Mapping)}
+    return "; ".join(f"{name} {_in_words(value, most)}" for name, value in groups.items()) or "no figures"
+
+
+def _in_words(values: Mapping[str, Any], most: int) -> str:
+    plain = [(key, value) for key, value in values.items() if isinstance(value, PLAIN)]
+    return ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in plain[:most])
 
 
 def _number(value: float | str) -> str:

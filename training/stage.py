@@ -15,6 +15,7 @@ from pipeline.shards import ShardReader
 from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
 from training.config import RunConfig, TrainConfig
+from training.weights import weights_digest
 
 VERSION = 1
 
@@ -28,10 +29,6 @@ def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
 def _weights_digests(recipes: Sequence[RunConfig]) -> dict[str, str]:
     """Digests of the weights that recipes start from: the path alone does not tell what lies there."""
     paths = sorted({recipe.warm_start for recipe in recipes if recipe.warm_start})
-    if not paths:
-        return {}
-    from training.warm_start import weights_digest
-
     return {f"warm_start {path}": weights_digest(path) for path in paths}
 
 

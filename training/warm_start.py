@@ -14,9 +14,9 @@ from open_clip.model import resize_pos_embed, resize_text_pos_embed
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from pipeline.identity import digest
 from training.branches import copy_class_token
 from training.model import HolisticCLIP
+from training.weights import weights_file
 
 _TOWER_MARK = "embeddings.class_embedding"  # where a transformers CLIP vision tower shows
 _RENAMED = (
@@ -62,22 +62,6 @@ def warm_start(model: HolisticCLIP, path: str | Path) -> None:
     odd = [*found.unexpected_keys, *(name for name in found.missing_keys if name not in new)]
     if odd:
         raise _misfit(path, f"{odd[0]} is not in both")
-
-
-def weights_file(path: str | Path) -> Path:
-    """The file that `train.warm_start` names: itself, or the safetensors file of a folder."""
-    place = Path(path)
-    file = place / "model.safetensors" if place.is_dir() else place
-    if not file.is_file():
-        raise ConfigError(
-            f"train.warm_start: no checkpoint at {file}; name a checkpoint file or a folder that holds one"
-        )
-    return file
-
-
-def weights_digest(path: str | Path) -> str:
-    """Identity of the weights, so that a run from other weights under the same name is another run."""
-    return digest(weights_file(path).read_bytes())
 
 
 def tower_of_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
 from training.model import HolisticCLIP
-from training.warm_start import warm_start, weights_digest
+from training.warm_start import warm_start
+from training.weights import weights_digest
 
 SLOTS = ("detail", "style", "nouns")
 
