@@ -18,10 +18,7 @@ EXCHANGES = 10  # about each image
 _GROUP_LENGTHS = (32, 48, 100, 1024)
 _JSON_SHARE = 0.08  # of images that practise the long JSON answer
 # Longer and harder answers are asked for more often; all others have weight 1.
-_WEIGHTS = {
-    "nouns": 3.0, "other_objects": 3.0, "text": 2.5, "detail": 2.0, "relations": 2.0, "layout": 2.0,
-    "main_object": 1.5,
-}  # fmt: skip
+_WEIGHTS = {"nouns": 2.0, "other_objects": 2.0, "detail": 2.0, "relations": 1.5, "layout": 1.5, "main_object": 1.5}
 _DISTORTED = 0.3  # share of follow-up questions that quote the main object wrongly: the answer stays with the image
 Truth = dict[str, Any]
 
