@@ -42,7 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
         _wait_for_deployments(url, process, folder / "serve.log")
         yield config, url, {**environment, "PREFECT_API_URL": url}
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # as a service manager does
         try:
             process.wait(timeout=30)
         except subprocess.TimeoutExpired:
