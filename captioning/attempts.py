@@ -26,14 +26,9 @@ class Attempt:
 
     @classmethod
     def at(cls, store: Location, name: str) -> Attempt:
-        """The note of this work; a torn one counts as one attempt."""
+        """The note of this work."""
         note = store / ATTEMPTS / f"{name}.json"
-        if not note.exists():
-            return cls(note)
-        try:
-            return cls(note, int(json.loads(note.read())["count"]))
-        except (ValueError, TypeError, KeyError):
-            return cls(note, 1)
+        return cls(note, _count(note) if note.exists() else 0)
 
     def begin(self) -> None:
         """Note that the work is taken in hand."""
@@ -45,8 +40,12 @@ class Attempt:
 
     def withdraw(self) -> None:
         """Take the note back: the work was stopped by hand, and nobody died."""
-        if self.count > 1:
-            self._write(self.count - 1)
+        self.reset(self.count - 1)
+
+    def reset(self, count: int) -> None:
+        """Make it so many."""
+        if count > 0:
+            self._write(count)
         else:
             self.clear()
 
@@ -58,3 +57,25 @@ class Attempt:
     def _write(self, count: int) -> None:
         self.count = count
         self.note.write(json.dumps({"count": count}).encode())
+
+
+def counts(store: Location) -> dict[str, int]:
+    """All notes of a store, by their place, with their counts."""
+    notes = (note for note, _ in (store / ATTEMPTS).files(".json", recursive=True))
+    return {note.uri: _count(note) for note in notes}
+
+
+def take_back(store: Location, before: dict[str, int]) -> None:
+    """Make all notes as they were: the run was stopped by somebody or for a reason it named, and nobody died."""
+    for uri, count in counts(store).items():
+        attempt = Attempt(Location.of(uri), count)
+        if count > before.get(uri, 0):
+            attempt.reset(before.get(uri, 0))
+
+
+def _count(note: Location) -> int:
+    """What a note says; a torn one counts as one attempt."""
+    try:
+        return int(json.loads(note.read())["count"])
+    except (ValueError, TypeError, KeyError):
+        return 1

@@ -2,25 +2,33 @@
 
 Its id is a hash of everything that decides the answer to it, except the image. So a new prompt, a new model or
 one more sample adds cells and touches none of the captions that are there.
+
+A cell that is asked about some images only (see `shares`) is another cell, `question~share`. Its first half is the
+cell that is asked about all: captions of the one serve the other, and are not paid for twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from captioning.config import CaptionConfig
+from captioning.config import CaptionConfig, SamplingConfig
 from captioning.models import Model
-from captioning.prompts import Prompt
+from captioning.prompts import Prompt, PromptSet
+from pipeline.errors import ConfigError
 from pipeline.identity import canonical, caption_id, digest
 
 SEED_BITS = 31
+SHARE = "~"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One question to one model. `depth` counts the chain's links before it, `parent` is the cell it goes on from."""
+    """One question to one model. `depth` counts the cells it has to wait for, `parent` is the cell it goes on from.
+
+    With a `container`, a structured prompt, it takes its text out of its parent's JSON, without a question of its own.
+    """
 
     id: str
     prompt: Prompt
@@ -32,8 +40,19 @@ class Cell:
     max_pixels: int
     sample_index: int
     rotate: bool
-    parent: str | None
-    depth: int
+    parent: str | None = None
+    depth: int = 0
+    container: Prompt | None = None
+
+    @property
+    def asks(self) -> Prompt:
+        """The prompt that is put to the model."""
+        return self.container or self.prompt
+
+    @property
+    def question(self) -> str:
+        """The id without the share: what is asked, whoever it is asked about."""
+        return question_of(self.id)
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -44,8 +63,8 @@ class Cell:
         """Which wording this image is asked in; further samples go through the others in turn."""
         if not self.rotate:
             return 0
-        first = int(digest([image, self.prompt.id])[:8], 16)
-        return (first + self.sample_index) % len(self.prompt.paraphrases)
+        first = int(digest([image, self.asks.id])[:8], 16)
+        return (first + self.sample_index) % len(self.asks.paraphrases)
 
     def request_seed(self, image: str) -> int | None:
         """A seed of its own for every sampled request, so that a resumed run draws the same; None if greedy."""
@@ -76,34 +95,80 @@ class Cell:
         }
 
 
-def plan(config: CaptionConfig, prompts: Sequence[Prompt], models: Sequence[Model]) -> list[Cell]:
-    """All cells of a configuration: models × samples × prompts, parents before children."""
+def question_of(cell: str) -> str:
+    """The first half of a cell's id."""
+    return cell.split(SHARE)[0]
+
+
+def plan(config: CaptionConfig, prompts: PromptSet, models: Sequence[Model]) -> list[Cell]:
+    """All cells of a configuration: models × samples × prompts, parents before children.
+
+    Raises `ConfigError` if several samples are asked for that cannot differ.
+    """
     cells: list[Cell] = []
     for model in models:
         for sample in range(config.samples_per_prompt):
-            chain: dict[str, Cell] = {}
-            for prompt in prompts:
-                chain[prompt.id] = _cell(config, prompt, model, sample, chain.get(prompt.after or ""))
-            cells += chain.values()
+            cells += _cells_of(config, prompts, model, sample)
+    if config.samples_per_prompt > 1 and all(cell.sample_index == 0 for cell in cells):
+        raise ConfigError(
+            f"caption.samples_per_prompt is {config.samples_per_prompt}, but every sample would be the same; set "
+            "caption.sampling.temperature above 0, or caption.paraphrases: rotate"
+        )
     return cells
 
 
-def _cell(config: CaptionConfig, prompt: Prompt, model: Model, sample: int, parent: Cell | None) -> Cell:
-    drawn = config.sampling
-    max_tokens = drawn.max_tokens or prompt.max_tokens
+def _cells_of(config: CaptionConfig, prompts: PromptSet, model: Model, sample: int) -> list[Cell]:
+    made: dict[str, Cell] = {}
+    for prompt in prompts.select(config.prompts.only):
+        drawn = _drawn(config.sampling, prompt)
+        if drawn.temperature == 0 and sample >= _wordings(config, prompt):
+            continue  # greedy text would only be the same again
+        cell = made[prompt.id] = _cell(config, prompt, model, drawn, sample, made.get(prompt.after or ""))
+        for name in prompt.answers:
+            made[f"{prompt.id}.{name}"] = _field(cell, prompts.get(name))
+    return list(made.values())
+
+
+def _wordings(config: CaptionConfig, prompt: Prompt) -> int:
+    """How many different wordings an image can be asked in."""
+    return len(prompt.paraphrases) if config.paraphrases == "rotate" else 1
+
+
+def _drawn(sampling: SamplingConfig, prompt: Prompt) -> SamplingConfig:
+    """The configuration's sampling with what the prompt says of its own."""
+    own = {"temperature": prompt.temperature, "top_p": prompt.top_p}
+    max_tokens = sampling.max_tokens or prompt.max_tokens
+    update = {key: value for key, value in own.items() if value is not None} | {"max_tokens": max_tokens}
+    return sampling.model_copy(update=update)
+
+
+def _cell(
+    config: CaptionConfig, prompt: Prompt, model: Model, drawn: SamplingConfig, sample: int, parent: Cell | None
+) -> Cell:
+    assert drawn.max_tokens is not None
     rotate = config.paraphrases == "rotate"
     identity = {
         "prompt": [prompt.id, prompt.perspective, prompt.granularity, prompt.level],
         "texts": list(prompt.paraphrases if rotate else prompt.paraphrases[:1]),
         "model": [model.name, model.revision],
-        "sampling": _sampling(drawn.temperature, drawn.top_p, drawn.seed, max_tokens),
+        "sampling": _sampling(drawn.temperature, drawn.top_p, drawn.seed, drawn.max_tokens),
         "max_pixels": config.max_pixels,
         "sample": sample,
         "parent": parent.id if parent else None,
     }
+    if prompt.answers:
+        identity["answers"] = list(prompt.answers)
     return Cell(
-        digest(identity), prompt, model, drawn.temperature, drawn.top_p, drawn.seed, max_tokens, config.max_pixels,
-        sample, rotate, parent.id if parent else None, parent.depth + 1 if parent else 0,
+        digest(identity), prompt, model, drawn.temperature, drawn.top_p, drawn.seed, drawn.max_tokens,
+        config.max_pixels, sample, rotate, parent.id if parent else None, parent.depth + 1 if parent else 0,
+    )  # fmt: skip
+
+
+def _field(parent: Cell, prompt: Prompt) -> Cell:
+    """The cell of one field of a structured answer: another prompt's answer, without a question of its own."""
+    identity = digest([parent.id, prompt.id, prompt.perspective, prompt.granularity, prompt.level])
+    return replace(
+        parent, id=identity, prompt=prompt, parent=parent.id, depth=parent.depth + 1, container=parent.prompt
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ a run of the fake engine must never pass for one of a real model.
 from __future__ import annotations
 
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,22 +17,29 @@ DEMO_VLM = "demo_vlm"  # stands for the model that lies in captioning/demo_vlm/w
 
 
 class PromptSelection(Section):
-    """A prompt set, by the name of a built-in one (`paper`, `holism`) or by path, and which of its prompts."""
+    """A prompt set, by the name of a built-in one (`paper`, `holism`) or by path, and which of its prompts.
+
+    Without `only` these are all but the structured ones. `sample` asks every image only so many of them: drawn by
+    `seed` and the image's id, as many different perspectives as possible, all of them equally often.
+    """
 
     set: str = "paper"
     only: tuple[str, ...] | None = None
+    sample: int | None = Field(None, ge=1)
+    seed: int = 0
 
 
 class ModelReference(Section):
     """A vision-language model: `demo_vlm`, a folder, or a hub id with its revision.
 
     `name` is what the captions table calls it (the folder's name or the hub id if empty). A folder's revision is
-    found from its content.
+    found from its content. `weight` is its share of the images where models split them.
     """
 
     model: str
     name: str | None = None
     revision: str | None = None
+    weight: float = Field(1.0, gt=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -55,18 +63,40 @@ class FakeEngineConfig(Section):
     die_on: tuple[str, ...] = operational(())  # images on which the process dies by SIGKILL
     die_at_call: int | None = operational(None, ge=1)  # the process dies when asked for the n-th time
     delay_seconds: float = operational(0.0, ge=0)  # per call
+    ledger: str | None = operational(None)  # a file to which every call adds process, questions and output tokens
+
+
+class ServerConfig(Section):
+    """An OpenAI-compatible server. Its key is read from the environment and written nowhere."""
+
+    base_url: str = operational("http://127.0.0.1:8000/v1")
+    api_key_env: str = operational("OPENAI_API_KEY")  # name of the variable; unset: no key
+    concurrency: int = operational(64, ge=1)  # requests under way from each actor
+    timeout_seconds: float = operational(120.0, gt=0)  # of one try
+    retries: int = operational(5, ge=0)  # after timeouts, lost connections, 429 and 5xx; with growing, random waits
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_url(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("expected a URL such as http://127.0.0.1:8000/v1")
+        if parts.password:
+            raise ValueError("the URL holds a password; put the key into the variable that api_key_env names")
+        return url.rstrip("/")
 
 
 class EngineConfig(Section):
     """What serves the models. `auto` is vLLM where it is installed, else transformers."""
 
-    kind: Literal["auto", "vllm", "transformers", "fake"] = "auto"
+    kind: Literal["auto", "vllm", "openai", "transformers", "fake"] = "auto"
     tensor_parallel_size: int = operational(1, ge=1)
     max_model_len: int | None = operational(None, gt=0)
     max_num_seqs: int = operational(256, ge=1)  # requests that vLLM decodes together
     gpu_memory_utilization: float = operational(0.9, gt=0, le=1)
     batch_size: int = operational(16, ge=1)  # of the transformers engine
     options: dict[str, Any] = operational(default_factory=dict)  # more of vllm.LLM; transformers: trust_remote_code
+    server: ServerConfig = operational(default_factory=ServerConfig)  # for kind openai
     fake: FakeEngineConfig = operational(default_factory=FakeEngineConfig)
 
 
@@ -80,6 +110,7 @@ class ActorsConfig(Section):
     max: int | None = operational(None, ge=1)
     cpus: float = operational(1.0, gt=0)  # also the threads of an engine on a CPU
     gpus: float | None = operational(None, ge=0)  # empty: the tensor parallel size where there are GPUs
+    resources: dict[str, float] = operational(default_factory=dict)  # the cluster's own, such as {big_memory: 1}
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -95,14 +126,18 @@ class RayConfig(Section):
     address: str | None = operational(None)
     num_cpus: int | None = operational(None, ge=1)  # logical CPUs of a Ray that is started here
     actors: ActorsConfig = operational(default_factory=ActorsConfig)
-    schedule_seconds: float = operational(30.0, gt=0)  # how long the cluster may take to find room
+    schedule_seconds: float = operational(20.0, gt=0)  # how long the cluster may take to find room
 
 
 class CaptionConfig(Section):
-    """The caption stage: images × prompts × models."""
+    """The caption stage: images × prompts × models.
+
+    `mix` says which model sees which image: `cross` all of them, `split` each image one, by the models' weights.
+    """
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
     models: tuple[ModelReference, ...] = Field((ModelReference(model=DEMO_VLM),), min_length=1)
+    mix: Literal["cross", "split"] = "cross"
     prompts: PromptSelection = Field(default_factory=PromptSelection)
     sampling: SamplingConfig = SamplingConfig()
     max_pixels: int = Field(1_048_576, ge=1024)  # larger images are scaled down before the engine
@@ -120,7 +155,7 @@ class CaptionConfig(Section):
         return models
 
     @model_validator(mode="after")
-    def _samples_differ(self) -> Self:
-        if self.samples_per_prompt > 1 and self.sampling.temperature == 0:
-            raise ValueError("samples_per_prompt is above 1, which needs sampling.temperature above 0")
+    def _weights_count(self) -> Self:
+        if self.mix == "cross" and any(reference.weight != 1 for reference in self.models):
+            raise ValueError("a model has a weight, which needs mix: split")
         return self

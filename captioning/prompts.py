@@ -1,7 +1,8 @@
 """Prompt sets: questions as data, so that a new perspective is a few lines of YAML and no code.
 
 A prompt says what is asked (in several wordings), what its answer is (perspective, granularity, level), how long
-it may be and how it must end. A prompt with `after` goes on from another prompt's answer (a chain).
+it may be and how it must end. A prompt with `after` goes on from another prompt's answer (a chain). A structured
+prompt asks once for one JSON object with the answers to several other prompts.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,6 +32,9 @@ class Prompt(Section):
     ends: Literal["sentence", "phrase", "list", "json"]
     paraphrases: tuple[str, ...] = Field(min_length=1)  # the first is the canonical wording
     after: str | None = None
+    answers: tuple[str, ...] = ()  # a structured prompt: the ids of the prompts that its JSON object answers
+    temperature: float | None = Field(None, ge=0)  # instead of the configuration's sampling
+    top_p: float | None = Field(None, gt=0, le=1)
 
     @field_validator("paraphrases")
     @classmethod
@@ -52,6 +56,24 @@ class Prompt(Section):
                 raise ValueError(f"a paraphrase does not use {{{self.after}}}, the answer that it comes after")
         return self
 
+    @model_validator(mode="after")
+    def _structured(self) -> Self:
+        if (self.ends == "json") != bool(self.answers):
+            raise ValueError("'ends: json' and 'answers' (the prompts whose answers the JSON holds) belong together")
+        if self.answers and self.after:
+            raise ValueError("a prompt with 'answers' cannot come 'after' another one")
+        return self
+
+    @property
+    def json_schema(self) -> dict[str, Any] | None:
+        """What a structured answer must be: an object with one text for each prompt it answers, in their order."""
+        if not self.answers:
+            return None
+        fields = {name: {"type": "string"} for name in self.answers}
+        return {
+            "type": "object", "properties": fields, "required": list(self.answers), "additionalProperties": False,
+        }  # fmt: skip
+
     def render(self, paraphrase: int, parent: str | None) -> str:
         """The question in one of its wordings; `parent` is the answer that it goes on from."""
         text = self.paraphrases[paraphrase]
@@ -67,9 +89,9 @@ class PromptSet(Section):
     prompts: tuple[Prompt, ...] = Field(min_length=1)
 
     def select(self, only: Sequence[str] | None) -> tuple[Prompt, ...]:
-        """The prompts with these ids, in the set's order; all if `only` is None."""
+        """The prompts with these ids, in the set's order; all but the structured ones if `only` is None."""
         if only is None:
-            return self.prompts
+            return tuple(prompt for prompt in self.prompts if not prompt.answers) or self.prompts
         known = {prompt.id for prompt in self.prompts}
         if unknown := [name for name in only if name not in known]:
             raise ConfigError(
@@ -84,6 +106,10 @@ class PromptSet(Section):
                     f"the prompt {prompt.id!r} goes on from {prompt.after!r}; add that to caption.prompts.only as well"
                 )
         return tuple(prompt for prompt in self.prompts if prompt.id in only)
+
+    def get(self, name: str) -> Prompt:
+        """The prompt with this id."""
+        return next(prompt for prompt in self.prompts if prompt.id == name)
 
 
 def load(name: str) -> PromptSet:
@@ -119,5 +145,9 @@ def _check_references(path: Path, prompts: Sequence[Prompt]) -> None:
         if prompt.after and prompt.after not in seen:
             raise ConfigError(
                 f"{path}: prompt {prompt.id!r}: 'after' is {prompt.after!r}, expected the id of a prompt above it"
+            )
+        if unknown := [name for name in prompt.answers if name not in seen]:
+            raise ConfigError(
+                f"{path}: prompt {prompt.id!r}: 'answers' names {unknown[0]!r}, expected ids of prompts above it"
             )
         seen.add(prompt.id)

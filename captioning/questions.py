@@ -1,13 +1,16 @@
 """From images and cells to requests, and from answers to caption rows.
 
-All questions about an image stay together. Chains go in rounds: the second round's questions are written with the
-first round's answers. Whatever goes wrong with an image or a request becomes an error row, never an exception.
+All questions about an image stay together, and every image goes its own way: a chain's next question leaves as soon
+as its image's answers are in. Whatever goes wrong with an image or a request becomes an error row, never an exception.
 """
 
 from __future__ import annotations
 
+import asyncio
 import io
+import json
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +24,9 @@ from pipeline.shards import ShardReader
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+AHEAD = 64  # images that are decoded and with the engine at a time
+NOT_KNOWN = "there is no answer to {prompt!r} to go on from"
 
 
 @dataclass(frozen=True)
@@ -44,91 +50,114 @@ class Question:
     cell: Cell
     paraphrase: int
     text: str
-    parent_id: str | None = None
+    parent: Mapping[str, Any] | None = None
+
+    @property
+    def caption_id(self) -> str:
+        """Identity of its answer."""
+        named = f"{self.text}\n{self.cell.prompt.id}" if self.cell.container else self.text
+        return self.cell.caption_id(str(self.want.image["image_id"]), named)
 
 
 class Questions:
-    """Asks one engine about images of one shard. `known` are rows that chains may go on from."""
+    """Asks one engine about images of one shard.
+
+    `known` are rows that are in the store already: those chains may go on from, by (key, cell), and those that answer
+    the same question for another configuration, by caption id. `decode_seconds` and `preprocess_seconds` add up.
+    """
 
     def __init__(
-        self, engine: Engine, reader: ShardReader, known: Mapping[tuple[str, str], Mapping[str, Any]]
+        self,
+        engine: Engine,
+        reader: ShardReader,
+        known: Mapping[tuple[str, str], Mapping[str, Any]],
+        same: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self.engine, self.reader = engine, reader
-        self.known: dict[tuple[str, str], Mapping[str, Any]] = dict(known)
+        self.known, self.same = known, same or {}
+        self.decode_seconds = self.preprocess_seconds = 0.0
 
     def ask(self, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
         """One row for every (image, cell), image by image. Raises `EngineDiedError` if the engine does."""
-        images: dict[str, Image | str] = {want.key: self._load(want) for want in wanted}
-        rows: dict[tuple[str, str], dict[str, Any]] = {}
-        for depth in sorted({cell.depth for want in wanted for cell in want.cells}):
-            questions = [self._question(want, cell) for want in wanted for cell in want.cells if cell.depth == depth]
-            answers = self._answer(questions, images)
-            for question, answer in zip(questions, answers, strict=True):
-                row = self._row(question, answer)
-                rows[question.want.key, question.cell.id] = row
-                if row["status"] == "ok":
-                    self.known[question.want.key, question.cell.id] = row
-        return [rows[want.key, cell.id] for want in wanted for cell in want.cells]
+        return asyncio.run(self._ask(wanted))
+
+    async def _ask(self, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
+        room = asyncio.Semaphore(AHEAD)
+        images = await asyncio.gather(*(self._image(want, room) for want in wanted))
+        return [row for rows in images for row in rows]
 
     def give_up(self, want: Wanted, reason: str) -> list[dict[str, Any]]:
         """Error rows for an image that is not asked about at all."""
-        return [self._row(self._question(want, cell), Answer(None, error=reason)) for cell in want.cells]
+        return [self._row(self._question(want, cell, {}), Answer(None, error=reason)) for cell in want.cells]
+
+    async def _image(self, want: Wanted, room: asyncio.Semaphore) -> list[dict[str, Any]]:
+        """The rows of one image: round by round, as far as answers depend on answers."""
+        rows: dict[str, dict[str, Any]] = {}
+        async with room:
+            image: Image | str | None = None
+            for depth in sorted({cell.depth for cell in want.cells}):
+                questions = [self._question(want, cell, rows) for cell in want.cells if cell.depth == depth]
+                unasked = {question.cell.id: self._without_asking(question) for question in questions}
+                rows |= {cell: row for cell, row in unasked.items() if row is not None}
+                left = [question for question in questions if question.cell.id not in rows]
+                if left and image is None:
+                    image = self._load(want)
+                for question, answer in zip(left, await self._answers(left, image), strict=True):
+                    rows[question.cell.id] = self._row(question, answer)
+        return [rows[cell.id] for cell in want.cells]
 
     def _load(self, want: Wanted) -> Image | str:
         """The decoded image, scaled to the cap, or why there is none."""
-        image = want.image
+        started, image = time.perf_counter(), want.image
         data = self.reader.read(image["shard"], image["offset"], image["size"])
         try:
             return decode(data, want.cells[0].max_pixels)
         except Exception as error:  # decoders raise anything on broken bytes
             return f"the image cannot be decoded ({type(error).__name__}: {error})"
+        finally:
+            self.decode_seconds += time.perf_counter() - started
 
-    def _question(self, want: Wanted, cell: Cell) -> Question:
+    def _question(self, want: Wanted, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> Question:
         paraphrase = cell.paraphrase(want.image["image_id"])
-        parent = self.known.get((want.key, cell.parent)) if cell.parent else None
-        text = cell.prompt.render(paraphrase, parent["text"] if parent else None)
-        return Question(want, cell, paraphrase, text, parent["caption_id"] if parent else None)
+        parent = rows.get(cell.parent) or self.known.get((want.key, cell.parent)) if cell.parent else None
+        if parent is not None and parent["status"] != "ok":
+            parent = None
+        text = cell.asks.render(paraphrase, parent["text"] if parent else None)
+        return Question(want, cell, paraphrase, text, parent)
 
-    def _answer(self, questions: Sequence[Question], images: Mapping[str, Image | str]) -> list[Answer]:
-        """Answers in order; what cannot be asked gets its error without the engine."""
-        answers: list[Answer | None] = [None] * len(questions)
-        requests: dict[int, Request] = {}
-        for index, question in enumerate(questions):
-            image = images[question.want.key]
-            if isinstance(image, str):
-                answers[index] = Answer(None, error=image)
-            elif question.cell.parent and question.parent_id is None:
-                answers[index] = Answer(
-                    None, error=f"there is no answer to {question.cell.prompt.after!r} to go on from"
-                )
-            else:
-                requests[index] = _request(question, image)
-        for index, answer in zip(requests, self._generate(list(requests.values())), strict=True):
-            answers[index] = answer
-        return [answer for answer in answers if answer is not None]
+    def _without_asking(self, question: Question) -> dict[str, Any] | None:
+        """The row of a question that needs no engine: its answer is there already, or it cannot be asked."""
+        cell = question.cell
+        if cell.parent and question.parent is None:
+            asked = cell.asks.after or cell.asks.id
+            return self._row(question, Answer(None, error=NOT_KNOWN.format(prompt=asked)))
+        if (row := self.same.get(question.caption_id)) is not None:
+            return {**row, "cell": cell.id}
+        if cell.container is not None and question.parent is not None:
+            return self._row(question, _field(question.parent, cell.prompt.id))
+        return None
 
-    def _generate(self, requests: list[Request]) -> list[Answer]:
-        """Ask for all at once; if that raises, image by image, so that one bad request costs only its own image."""
-        if not requests:
+    async def _answers(self, questions: Sequence[Question], image: Image | str | None) -> list[Answer]:
+        """Answers in order; a request's own error is an answer, the engine's death is not."""
+        if isinstance(image, str):
+            return [Answer(None, error=image)] * len(questions)
+        if not questions or image is None:
             return []
-        try:
-            return self.engine.generate(requests)
-        except (EngineDiedError, HolismError):
-            raise
-        except Exception as error:
-            by_image: dict[str, list[Request]] = {}
-            for request in requests:
-                by_image.setdefault(request.image_id, []).append(request)
-            if len(by_image) == 1:
-                return [Answer(None, error=f"{type(error).__name__}: {error}")] * len(requests)
-            found = {name: iter(self._generate(group)) for name, group in by_image.items()}
-            return [next(found[request.image_id]) for request in requests]
+        futures = self.engine.submit([_request(question, image) for question in questions])
+        found = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures), return_exceptions=True)
+        answers = []
+        for answer in found:
+            if isinstance(answer, (EngineDiedError, HolismError)) or not isinstance(answer, (Answer, Exception)):
+                raise answer
+            answers.append(answer if isinstance(answer, Answer) else Answer(None, error=_words(answer)))
+        self.preprocess_seconds += sum(answer.preprocess_seconds for answer in answers)
+        return answers
 
     def _row(self, question: Question, answer: Answer) -> dict[str, Any]:
         cell, image = question.cell, question.want.image
         failed = answer.error is not None
         return {
-            "caption_id": cell.caption_id(image["image_id"], question.text),
+            "caption_id": question.caption_id,
             "shard": image["shard"],
             "key": image["key"],
             "image_id": image["image_id"],
@@ -139,7 +168,7 @@ class Questions:
             "prompt_id": cell.prompt.id,
             "paraphrase": question.paraphrase,
             "prompt_hash": digest(question.text.encode()),
-            "parent_id": question.parent_id,
+            "parent_id": question.parent["caption_id"] if question.parent else None,
             "model": cell.model.name,
             "revision": cell.model.revision,
             "engine": self.engine.name,
@@ -161,8 +190,28 @@ class Questions:
 def _request(question: Question, image: Image) -> Request:
     cell, image_id = question.cell, str(question.want.image["image_id"])
     return Request(
-        image, image_id, question.text, cell.max_tokens, cell.temperature, cell.top_p, cell.request_seed(image_id)
-    )
+        image, image_id, question.text, cell.max_tokens, cell.temperature, cell.top_p, cell.request_seed(image_id),
+        cell.asks.json_schema,
+    )  # fmt: skip
+
+
+def _field(container: Mapping[str, Any], name: str) -> Answer:
+    """One field of a structured answer. Its tokens are on the account of the whole."""
+    try:
+        said = json.loads(container["text"])
+        text = said[name]
+    except ValueError:
+        cut = " (it was cut off at the token budget)" if container["finish_reason"] == "length" else ""
+        return Answer(None, error=f"the structured answer is not JSON{cut}")
+    except (KeyError, TypeError):
+        return Answer(None, error=f"the structured answer has no field {name!r}")
+    if not isinstance(text, str):
+        return Answer(None, error=f"the field {name!r} of the structured answer is not a text")
+    return Answer(text, finish_reason="stop")
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def decode(data: bytes, max_pixels: int) -> Image:

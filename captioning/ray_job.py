@@ -10,20 +10,22 @@ import importlib.util
 import os
 import pickle
 import socket
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from captioning import attempts
 from captioning.config import CaptionConfig, RayConfig
 from captioning.store import WorkItem
-from captioning.worker import CaptionWorker, WorkerSpec
+from captioning.worker import AT_ONCE, CaptionWorker, WorkerSpec
 from pipeline.commits import Part
 from pipeline.errors import HolismError, ScheduleError
 
 PACKAGES = ("pipeline", "captioning", "training", "evaluation", "flows")
-IN_FLIGHT = 2  # items per actor: one in hand, one waiting
 MAX_BLOCKS = 4096  # Ray Data plans every block for itself
 CPU_ENGINES = 2
 QUIET = {
@@ -36,15 +38,31 @@ START_ATTEMPTS = 3
 
 def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
     """Yield the committed parts as their items are finished, in any order."""
-    if config.ray.enabled and importlib.util.find_spec("ray"):
-        yield from _on_ray(spec, items, config)
-        return
-    worker = CaptionWorker(replace(spec, threads=_threads(config.ray)))
+    before = attempts.counts(spec.store)
     try:
-        for item in items:
-            yield from worker.work(item)
-    finally:
-        worker.stop()
+        if config.ray.enabled and importlib.util.find_spec("ray"):
+            yield from _on_ray(spec, items, config)
+        else:
+            yield from _here(replace(spec, threads=_threads(config.ray)), items)
+    except (KeyboardInterrupt, GeneratorExit, HolismError):
+        attempts.take_back(spec.store, before)
+        raise
+
+
+def _here(spec: WorkerSpec, items: Sequence[WorkItem]) -> Iterator[Part]:
+    """One worker in this process, as many items at once as an actor has."""
+    worker, waiting = CaptionWorker(spec), deque(items)
+    under_way: set[Future[list[Part]]] = set()
+    with ThreadPoolExecutor(AT_ONCE, "caption") as threads:
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < AT_ONCE:
+                    under_way.add(threads.submit(worker.work, waiting.popleft()))
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield from future.result()
+        finally:
+            worker.stop()
 
 
 class RayWorker:
@@ -74,6 +92,12 @@ class Pool:
     max: int
     cpus: float
     gpus: float
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What one actor takes."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {}) | dict(self.resources)
 
     @classmethod
     def of(cls, config: CaptionConfig, items: int, cluster: dict[str, float]) -> Pool:
@@ -81,10 +105,11 @@ class Pool:
         actors, there = config.ray.actors, cluster.get("GPU", 0)
         gpus = actors.gpus
         if gpus is None:
-            gpus = float(config.engine.tensor_parallel_size) if there and config.engine.kind != "fake" else 0.0
+            serves = there and config.engine.kind not in ("fake", "openai")
+            gpus = float(config.engine.tensor_parallel_size) if serves else 0.0
         fitting = int(there // gpus) if gpus else min(CPU_ENGINES, int(cluster.get("CPU", 0) // actors.cpus))
         most = min(actors.max or max(fitting, actors.min or 1), items)
-        return cls(min(actors.min or most, most), most, actors.cpus, gpus)
+        return cls(min(actors.min or most, most), most, actors.cpus, gpus, actors.resources)
 
 
 def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
@@ -99,9 +124,16 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
             RayWorker,
             fn_constructor_args=(replace(spec, threads=max(1, int(pool.cpus))),),
             batch_size=1,
-            compute=ActorPoolStrategy(min_size=pool.min, max_size=pool.max, max_tasks_in_flight_per_actor=IN_FLIGHT),
+            compute=ActorPoolStrategy(
+                min_size=pool.min,
+                max_size=pool.max,
+                max_tasks_in_flight_per_actor=AT_ONCE,
+                max_concurrent_calls_per_actor=AT_ONCE,
+                enable_true_multi_threading=True,
+            ),
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
+            resources=dict(pool.resources) or None,
         )
         for row in results.iter_rows():
             result = pickle.loads(row["result"])
@@ -177,7 +209,7 @@ def _find_room(pool: Pool, needed: int, seconds: float) -> None:
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    bundle = {"CPU": pool.cpus} | ({"GPU": pool.gpus} if pool.gpus else {})
+    bundle = pool.bundle
     there = ray.cluster_resources()
     group = placement_group([bundle] * needed)
     try:

@@ -7,106 +7,72 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from captioning import cells as planning
 from captioning import prompts, ray_job, store
-from captioning.cells import Cell
 from captioning.config import CaptionConfig
-from captioning.models import resolve
-from captioning.store import Shard, WorkItem
+from captioning.estimate import preview
+from captioning.missing import Demand
+from captioning.models import Model, resolve
 from captioning.worker import WorkerSpec
-from pipeline.commits import CommitLog, Part
+from pipeline.commits import Part
 from pipeline.errors import EngineError
 from pipeline.identity import digest
 from pipeline.progress import Progress
 from pipeline.stage import Outcome, Stage, StageRun
+
+SECONDS = ("decode_seconds", "preprocess_seconds", "encode_seconds")
 
 
 def run(stage_run: StageRun) -> Outcome:
     """Write the captions that are missing (or failed, if asked to) and select those of this configuration."""
     started = time.monotonic()
     config: CaptionConfig = stage_run.config
-    chosen = prompts.load(config.prompts.set).select(config.prompts.only)
-    models = [resolve(reference, config.engine) for reference in config.models]
-    cells = planning.plan(config, chosen, models)
     folder = stage_run.workspace.folder("caption")
-    shards = store.shards(stage_run.inputs["ingest"])
-    parts = _selected(CommitLog(folder).parts(), shards, cells)
+    demand = Demand.of(config, stage_run.inputs["ingest"], folder)
 
-    made = 0
+    made: list[Part] = []
+    new, rates = 0, dict[str, float]()
     progress: Progress | None = None
-    for reference, model in zip(config.models, models, strict=True):
-        own = [cell for cell in cells if cell.model == model]
-        items = _work(shards, parts, own, config.chunk_images, stage_run.retry_failed)
+    for reference, model in zip(config.models, demand.models, strict=True):
+        own = demand.of_model(model)
+        items = demand.work(own, config.chunk_images, retry_failed=stage_run.retry_failed)
         if not items:
             continue
-        progress = progress or _progress(shards, parts, cells, stage_run.retry_failed)
+        progress = progress or _progress(demand, stage_run.retry_failed)
         print(f"caption: {len(items):,} chunks for {model.name}; an engine takes 10 to 90 s to start", file=sys.stderr)
-        for part in ray_job.run(WorkerSpec(folder, tuple(own), reference, config.engine), items, config):
-            before = _rows(parts.get(part.name), own) - _errors(parts.get(part.name), own)
-            parts[part.name] = part
-            made += (fresh := _rows(part, own) - before)
+        began, before_all = time.monotonic(), new
+        for part in ray_job.run(WorkerSpec(folder, demand.shares, reference, config.engine), items, config):
+            before = demand.captions(demand.parts.get(part.name), own)
+            demand.parts[part.name] = part
+            made.append(part)
+            fresh = demand.captions(part, own) + demand.errors(part, own) - before
+            new += fresh
             progress.update(fresh)
+        rates[model.name] = round((new - before_all) / (time.monotonic() - began), 2)
     if progress is not None:
         progress.close()
-    return _outcome(str(folder), parts, cells, made, time.monotonic() - started)
+    spent = {
+        "new_captions": new,
+        "seconds": round(time.monotonic() - started, 1),
+        "captions_per_second": round(new / (time.monotonic() - started), 1) if new else 0.0,
+        "rate_by_model": rates,
+        "work_seconds": {name: round(sum(part.detail[name] for part in made), 1) for name in SECONDS},
+    }
+    return _outcome(str(folder), config, demand, spent)
 
 
-def _selected(parts: Mapping[str, Part], shards: Sequence[Shard], cells: Sequence[Cell]) -> dict[str, Part]:
-    """The committed parts that hold something of these shards and cells."""
-    ids = {cell.id for cell in cells}
-    folders = {shard.folder for shard in shards}
-    return {name: part for name, part in parts.items() if name.rsplit("/", 1)[0] in folders and ids & set(part.cells)}
+def _progress(demand: Demand, retry_failed: bool) -> Progress:
+    parts = demand.selected()
+    done = sum(demand.captions(part) + (0 if retry_failed else demand.errors(part)) for part in parts)
+    return Progress("caption", demand.expected(), "captions", done=done)
 
 
-def _work(
-    shards: Sequence[Shard], parts: Mapping[str, Part], cells: Sequence[Cell], chunk_images: int, retry_failed: bool
-) -> list[WorkItem]:
-    items: list[WorkItem] = []
-    by_folder: dict[str, list[Part]] = {}
-    for part in sorted(parts.values(), key=lambda part: part.name):
-        by_folder.setdefault(part.name.rsplit("/", 1)[0], []).append(part)
-    for shard in shards:
-        committed = by_folder.get(shard.folder, [])
-        items += store.missing(shard, committed, cells, chunk_images)
-        if retry_failed:
-            items += store.failed(shard, committed, cells)
-    return items
-
-
-def _progress(
-    shards: Sequence[Shard], parts: Mapping[str, Part], cells: Sequence[Cell], retry_failed: bool
-) -> Progress:
-    total = sum(shard.rows - shard.errors for shard in shards) * len(cells)
-    done = sum(_rows(part, cells) - (_errors(part, cells) if retry_failed else 0) for part in parts.values())
-    return Progress("caption", total, "captions", done=done)
-
-
-def _rows(part: Part | None, cells: Iterable[Cell]) -> int:
-    counts = store.figures_of(part, [cell.id for cell in cells]).values() if part else ()
-    return sum(count["captions"] + count["errors"] for count in counts)
-
-
-def _errors(part: Part | None, cells: Iterable[Cell]) -> int:
-    counts = store.figures_of(part, [cell.id for cell in cells]).values() if part else ()
-    return sum(count["errors"] for count in counts)
-
-
-def _outcome(folder: str, parts: Mapping[str, Part], cells: Sequence[Cell], made: int, seconds: float) -> Outcome:
-    ids = [cell.id for cell in cells]
-    totals = dict.fromkeys(store.COUNTED, 0)
-    perspectives: dict[str, dict[str, int]] = {}
-    for part in parts.values():
-        for cell, count in store.figures_of(part, ids).items():
-            prompt = next(known.prompt for known in cells if known.id == cell)
-            own = perspectives.setdefault(prompt.perspective, {"captions": 0, "errors": 0})
-            for name, value in count.items():
-                totals[name] += value
-                if name in own:
-                    own[name] += value
-    reason = next((part.detail["first_error"] for part in parts.values() if _errors(part, cells)), None)
+def _outcome(folder: str, config: CaptionConfig, demand: Demand, spent: Mapping[str, Any]) -> Outcome:
+    parts = demand.selected()
+    totals, perspectives = _totals(demand, parts)
+    reason = next((part.detail["first_error"] for part in parts if demand.errors(part)), None)
     if totals["errors"] and not totals["captions"]:
         raise EngineError(
             f"all {totals['errors']:,} captions failed, the first with: {reason}; put that right and run again with "
@@ -114,26 +80,66 @@ def _outcome(folder: str, parts: Mapping[str, Part], cells: Sequence[Cell], made
         )
     counts: dict[str, Any] = {
         **totals,
-        "new_captions": made,
-        "seconds": round(seconds, 1),
-        "captions_per_second": round(made / seconds, 1) if made else 0.0,
+        **spent,
         "cached_share": round(totals["cached_tokens"] / max(1, totals["prompt_tokens"]), 3),
         "perspectives": perspectives,
     }
-    asked = totals["captions"] + totals["errors"]
-    warning = f"{totals['errors']:,} of {asked:,} captions failed, the first: {reason}; run again with --retry-failed"
-    warnings = [warning] if totals["errors"] else []
-    detail = {"cells": {cell.id: cell.describe() for cell in cells}}
-    return Outcome(folder, [parts[name] for name in sorted(parts)], counts, detail, warnings)
+    detail = {"cells": {cell.id: cell.describe() for cell in demand.cells}}
+    return Outcome(folder, parts, counts, detail, _warnings(config, demand.models, totals, reason))
+
+
+def _totals(demand: Demand, parts: Sequence[Part]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+    """Sums over all parts, and captions and errors by perspective."""
+    perspective_of = {cell.id: cell.prompt.perspective for cell in demand.cells}
+    totals = dict.fromkeys(store.COUNTED, 0)
+    perspectives: dict[str, dict[str, int]] = {}
+    for part in parts:
+        for cell, count in store.figures_of(part, perspective_of).items():
+            own = perspectives.setdefault(perspective_of[cell], {"captions": 0, "errors": 0})
+            for name, value in count.items():
+                totals[name] += value
+                if name in own:
+                    own[name] += value
+    return totals, perspectives
+
+
+def _warnings(
+    config: CaptionConfig, models: Sequence[Model], totals: Mapping[str, int], reason: str | None
+) -> list[str]:
+    warnings = []
+    if totals["errors"]:
+        asked = totals["captions"] + totals["errors"]
+        warnings.append(
+            f"{totals['errors']:,} of {asked:,} captions failed, the first: {reason}; run again with --retry-failed"
+        )
+    if totals["quarantined"]:
+        warnings.append(
+            f"{totals['quarantined']:,} of them are of images that killed the engine each time; look at these images "
+            "(status error in the captions table) before you try them again"
+        )
+    for reference, model in zip(config.models, models, strict=True):
+        if config.engine.kind not in ("fake", "openai") and not model.is_folder and reference.revision is None:
+            warnings.append(
+                f"the model {model.name} is used at whatever its hub calls main; pin it: "
+                f"models: [{{model: {model.name}, revision: COMMIT}}]"
+            )
+    return warnings
 
 
 def external(config: CaptionConfig) -> dict[str, str]:
     """Digests of the prompts and models that the configuration only names."""
-    chosen = prompts.load(config.prompts.set).select(config.prompts.only)
-    digests = {"prompts": digest([prompt.model_dump() for prompt in chosen])}
+    known = prompts.load(config.prompts.set)
+    chosen = known.select(config.prompts.only)
+    named = [known.get(name) for prompt in chosen for name in prompt.answers]
+    digests = {"prompts": digest([_identity(prompt) for prompt in [*chosen, *named]])}
     return digests | {
         f"model:{reference.model}": resolve(reference, config.engine).revision for reference in config.models
     }
 
 
-STAGE = Stage("caption", 1, ("ingest",), CaptionConfig, run, external)
+def _identity(prompt: prompts.Prompt) -> dict[str, Any]:
+    """What a prompt says; what it leaves open stays out, so that new settings change no fingerprint."""
+    return prompt.model_dump(exclude_defaults=True)
+
+
+STAGE = Stage("caption", 1, ("ingest",), CaptionConfig, run, external, preview)

@@ -14,13 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioning.cells import Cell, short_hash
+from captioning.cells import Cell, question_of, short_hash
 from pipeline import schemas
 from pipeline.commits import Part
 from pipeline.manifest import Manifest
 from pipeline.storage import Location
 
-COUNTED = ("captions", "errors", "prompt_tokens", "cached_tokens", "output_tokens")
+TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
+COUNTED = ("captions", "errors", "quarantined", *TOKENS)
+QUARANTINED = "quarantined"  # how the error of an image begins that engines keep dying on
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Shard:
 class WorkItem:
     """Rows [start, stop) of a shard, and the cells that are missing there. References only, never pixels.
 
-    `sources` are parts that hold parents' answers of chains. With `retry` the part exists, and only its failed
-    rows are asked for again.
+    `sources` are parts that hold parents' answers of chains, or answers to the same questions that another
+    configuration asked. With `retry` the part exists, and only its failed rows are asked for again.
     """
 
     shard: Shard
@@ -124,7 +126,13 @@ def _item(
 ) -> WorkItem:
     ordered = tuple(cell.id for cell in cells if cell.id in wanted)
     parents = {cell.parent for cell in cells if cell.id in wanted and cell.parent} - wanted
-    sources = [part.name for part in committed if _overlaps(part, start, stop) and parents & set(part.cells)]
+    questions = {question_of(cell) for cell in wanted}
+    sources = [
+        part.name
+        for part in committed
+        if _overlaps(part, start, stop)
+        and any(cell in parents or (question_of(cell) in questions and cell not in wanted) for cell in part.cells)
+    ]
     return WorkItem(shard, start, stop, ordered, part_name(shard, start, ordered), tuple(sources))
 
 
@@ -143,7 +151,8 @@ def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     for row in rows:
         count = counts.setdefault(row["cell"], dict.fromkeys(COUNTED, 0))
         count["captions" if row["status"] == "ok" else "errors"] += 1
-        for name in COUNTED[2:]:
+        count["quarantined"] += (row["error"] or "").startswith(QUARANTINED)
+        for name in TOKENS:
             count[name] += row[name] or 0
     return counts
 

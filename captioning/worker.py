@@ -1,11 +1,15 @@
-"""The actor: holds one engine and turns work items into committed parts, one at a time.
+"""The actor: holds one engine and turns work items into committed parts, two items at a time.
 
-It reads the shard itself, by reference; nothing but a short report goes back. It is plain Python: Ray runs it in
-actors, and without Ray it runs in this process.
+While one item's last answers are written out, the next one's questions keep the engine full. The worker reads shards
+itself, by reference; nothing but a short report goes back. It is plain Python: Ray runs it in actors, and without Ray
+it runs in this process.
 """
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +17,12 @@ from typing import Any
 
 from captioning import store
 from captioning.attempts import HOPELESS, TRIES, Attempt
-from captioning.cells import Cell
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
 from captioning.models import resolve
 from captioning.questions import Questions, Wanted
+from captioning.room import Room
+from captioning.shares import Shares
 from captioning.store import WorkItem
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
@@ -25,29 +30,33 @@ from pipeline.errors import EngineError, HolismError
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 
+AT_ONCE = 2  # items that a worker has in hand
+
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """All that an actor has to know: where the store is, what to ask, and what to ask it with."""
+    """All that an actor has to know: where the store is, what to ask whom, and what to ask it with."""
 
     store: Location
-    cells: tuple[Cell, ...]
+    shares: Shares
     reference: ModelReference  # every machine finds the model for itself
     engine: EngineConfig
     threads: int = 1
 
 
 class CaptionWorker:
-    """Answers work items. The engine starts with the first question."""
+    """Answers work items, from several threads at once. The engine starts with the first question."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        self.cells = {cell.id: cell for cell in spec.cells}
+        self.cells = {cell.id: cell for cell in spec.shares.cells}
         self.log = CommitLog(spec.store)
+        self._room = Room()
+        self._lock = threading.Lock()  # of all that follows
         self._engine: base.Engine | None = None
-        self._started = False
+        self._started = self._stopped = False
         self._deaths = 0
-        self._images: tuple[str, list[dict[str, Any]]] = ("", [])
+        self._images: dict[str, list[dict[str, Any]]] = {}
 
     def work(self, item: WorkItem) -> list[Part]:
         """Answer one item and commit its part, or its images' parts if somebody died on it before.
@@ -58,45 +67,64 @@ class CaptionWorker:
             return [done]
         while True:
             attempt = Attempt.at(self.spec.store, item.note)
-            attempt.begin()
-            try:
+            with self._room.alone() if attempt.count else self._room.together():
                 parts = self._attempt(item, attempt)
-            except base.EngineDiedError as error:
-                self._bury(error)
-            except (KeyboardInterrupt, SystemExit, HolismError):
-                attempt.withdraw()
-                raise
-            else:
-                attempt.clear()
+            if parts is not None:
                 return parts
 
-    def _bury(self, error: Exception) -> None:
-        self.stop()
-        self._deaths += 1
-        if self._deaths >= HOPELESS:
-            raise EngineError(f"the engine died {self._deaths} times without one answer in between: {error}")
+    def _attempt(self, item: WorkItem, attempt: Attempt) -> list[Part] | None:
+        """Its parts, or None if the engine died on it. A suspect's images are tried here too, one by one."""
+        engine = self._make()
+        attempt.begin()
+        try:
+            if attempt.count > 1 and not item.is_single:
+                parts = self._one_by_one(item, attempt)
+            else:
+                parts = [self._answer(item, attempt, engine)]
+        except base.EngineDiedError as error:
+            self._bury(engine, error)
+            return None
+        except (KeyboardInterrupt, SystemExit, HolismError):
+            attempt.withdraw()
+            raise
+        attempt.clear()
+        return parts
+
+    def _bury(self, engine: base.Engine, error: Exception) -> None:
+        """Take the dead engine away, once, whoever finds it first."""
+        with self._lock:
+            if self._stopped:
+                raise EngineError("the run was stopped")
+            if self._engine is engine:
+                engine.stop()
+                self._engine, self._started = None, False
+                self._deaths += 1
+            if self._deaths >= HOPELESS:
+                raise EngineError(f"the engine died {self._deaths} times without one answer in between: {error}")
 
     def stop(self) -> None:
-        """Release the engine."""
-        engine, self._engine, self._started = self._engine, None, False
+        """Release the engine; work that is under way raises `EngineError`."""
+        with self._lock:
+            self._stopped = True
+            engine, self._engine, self._started = self._engine, None, False
         if engine is not None:
             engine.stop()
 
-    def _attempt(self, item: WorkItem, attempt: Attempt) -> list[Part]:
+    def _answer(self, item: WorkItem, attempt: Attempt, engine: base.Engine) -> Part:
         started = time.monotonic()
-        if attempt.count > 1 and not item.is_single:
-            return self._one_by_one(item, attempt)
-        questions = Questions(self._make(), ShardReader({item.shard.name: item.shard.tar}), self._answers(item))
         before = store.read_part(self.spec.store, item.part) if item.retry else []
         wanted = self._wanted(item, before)
+        known, same = self._sources(item)
+        questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same)
         if item.is_single and attempt.count > TRIES:
-            reason = f"the engine died {attempt.count - 1} times on this image"
+            reason = f"{store.QUARANTINED}: the engine died {attempt.count - 1} times on this image"
             rows = [row for want in wanted for row in questions.give_up(want, reason)]
         else:
-            self._start()
+            self._start(engine)
             rows = questions.ask(wanted)
             self._deaths = 0
-        return [self._commit(item, _merge(before, rows), time.monotonic() - started)]
+        asked = time.monotonic()
+        return self._commit(item, _merge(before, rows), questions, started, asked)
 
     def _one_by_one(self, item: WorkItem, attempt: Attempt) -> list[Part]:
         """Every image is committed alone, so that whoever dies costs no other image a second attempt."""
@@ -109,11 +137,19 @@ class CaptionWorker:
             )
         parts: dict[str, Part] = {}
         for row in range(item.start, item.stop):
-            made = self.work(item.narrow(row))
-            parts |= {part.name: part for part in made}
-            if any(part.rows > part.errors for part in made):
+            made = self._alone(item.narrow(row))
+            parts[made.name] = made
+            if made.rows > made.errors:
                 attempt.progress()
         return list(parts.values())
+
+    def _alone(self, item: WorkItem) -> Part:
+        """The part of one image, tried until it is there or given up."""
+        if (done := self._done(item)) is not None:
+            return done
+        while (parts := self._attempt(item, Attempt.at(self.spec.store, item.note))) is None:
+            pass
+        return parts[0]
 
     def _done(self, item: WorkItem) -> Part | None:
         """The part, if it was committed since the item was planned: by whoever died with it in hand."""
@@ -121,60 +157,76 @@ class CaptionWorker:
         return part if part is not None and part.detail["stop"] == item.stop else None
 
     def _make(self) -> base.Engine:
-        if self._engine is None:
-            model = resolve(self.spec.reference, self.spec.engine)
-            self._engine = choose.make(self.spec.engine, model, self.spec.threads)
-        return self._engine
+        with self._lock:
+            if self._stopped:
+                raise EngineError("the run was stopped")
+            if self._engine is None:
+                model = resolve(self.spec.reference, self.spec.engine)
+                self._engine = choose.make(self.spec.engine, model, self.spec.threads)
+            return self._engine
 
-    def _start(self) -> None:
-        if not self._started:
-            self._make().start()
-            self._started = True
+    def _start(self, engine: base.Engine) -> None:
+        with self._lock:
+            if self._engine is not engine:
+                raise base.EngineDiedError("the engine died under another piece of work")
+            if not self._started:
+                engine.start()
+                self._started = True
 
     def _wanted(self, item: WorkItem, before: Sequence[Mapping[str, Any]]) -> list[Wanted]:
         """Which images of the range are asked which cells."""
-        cells = tuple(self.cells[cell] for cell in item.cells)
-        images = [row for row in self._image_rows(item.shard.images)[item.start : item.stop] if row["status"] == "ok"]
-        if not item.retry:
-            return [Wanted(image, cells) for image in images]
         failed = {(row["key"], row["cell"]) for row in before if row["status"] != "ok"}
-        chosen = [
-            Wanted(image, tuple(cell for cell in cells if (image["key"], cell.id) in failed)) for image in images
-        ]
-        return [want for want in chosen if want.cells]
+        found = []
+        for image in self._image_rows(item.shard.images)[item.start : item.stop]:
+            if image["status"] != "ok":
+                continue
+            cells = [cell for cell in self.spec.shares.asked(image["image_id"]) if cell.id in item.cells]
+            if item.retry:
+                cells = [cell for cell in cells if (image["key"], cell.id) in failed]
+            if cells:
+                found.append(Wanted(image, tuple(cells)))
+        return found
 
-    def _answers(self, item: WorkItem) -> dict[tuple[str, str], dict[str, Any]]:
-        """Answers that chains of this item go on from and that are in the store already."""
-        return {
-            (row["key"], row["cell"]): row
-            for name in item.sources
-            for row in store.read_part(self.spec.store, name)
-            if row["status"] == "ok"
-        }
+    def _sources(self, item: WorkItem) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, dict[str, Any]]]:
+        """Answers of the store that this item's chains go on from, and those that it need not ask for again."""
+        rows = [row for name in item.sources for row in store.read_part(self.spec.store, name)]
+        good = [row for row in rows if row["status"] == "ok"]
+        return {(row["key"], row["cell"]): row for row in good}, {row["caption_id"]: row for row in good}
 
     def _image_rows(self, uri: str) -> list[dict[str, Any]]:
-        if self._images[0] != uri:
-            columns = ["shard", "key", "image_id", "offset", "size", "status"]
-            self._images = (uri, schemas.read(Location.of(uri), schemas.IMAGES, columns).to_pylist())
-        return self._images[1]
+        with self._lock:
+            if uri not in self._images:
+                columns = ["shard", "key", "image_id", "offset", "size", "status"]
+                rows = schemas.read(Location.of(uri), schemas.IMAGES, columns).to_pylist()
+                while len(self._images) >= AT_ONCE:
+                    del self._images[next(iter(self._images))]
+                self._images[uri] = rows
+            return self._images[uri]
 
-    def _commit(self, item: WorkItem, rows: list[dict[str, Any]], seconds: float) -> Part:
+    def _commit(
+        self, item: WorkItem, rows: list[dict[str, Any]], questions: Questions, started: float, asked: float
+    ) -> Part:
         """Commit the rows; a part that is replaced keeps its cells and its range, of which a retry sees a piece."""
         old = self.log.get(item.part) if item.retry else None
         errors = [row["error"] for row in rows if row["status"] != "ok"]
+        data = schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS)
         return self.log.commit(
             item.part,
-            schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS),
+            data,
             rows=len(rows),
             errors=len(errors),
             cells=old.cells if old else item.cells,
-            seconds=seconds,
+            seconds=time.monotonic() - started,
             detail={
                 "shard": item.shard.name,
                 "start": old.detail["start"] if old else item.start,
                 "stop": old.detail["stop"] if old else item.stop,
                 "figures": store.figures(rows),
                 "first_error": errors[0] if errors else None,
+                "worker": f"{socket.gethostname()}:{os.getpid()}",
+                "decode_seconds": round(questions.decode_seconds, 3),
+                "preprocess_seconds": round(questions.preprocess_seconds, 3),
+                "encode_seconds": round(time.monotonic() - asked, 3),
             },
         )
 

@@ -34,6 +34,11 @@ def plan(session: Session) -> str:
             lines.append(f"  {name:9} nothing to do")
         else:
             lines.append(f"  {name:9} would run: {_why(session, resolution)}")
+            if not resolution.missing and resolution.problem is None:
+                lines += [
+                    f"  {'':9} {line}"
+                    for line in resolution.stage.preview(resolution.config, resolution.inputs, session.workspace)
+                ]
     return "\n".join(lines)
 
 

@@ -51,13 +51,17 @@ def _nothing(_: Any) -> dict[str, str]:
     return {}
 
 
+def _no_preview(*_: Any) -> list[str]:
+    return []
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage of the pipeline.
 
     `version` is raised by hand when the code's results change. `external` gives digests of what the stage
     reads from outside the workspace (source images, benchmark data), so that a change there is noticed.
-    `run` imports heavy libraries inside.
+    `run` imports heavy libraries inside. `preview` says in lines what a run would cost, without starting anything.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Stage:
     config: type[Section]
     run: Callable[[StageRun], Outcome]
     external: Callable[[Any], Mapping[str, str]] = _nothing
+    preview: Callable[[Any, Mapping[str, Manifest], Workspace], list[str]] = _no_preview
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,11 @@ PROMPT_SETS = ("paper", "holism")
 EXCHANGES = 10  # about each image
 _GROUP_LENGTHS = (32, 48, 100, 1024)
 _JSON_SHARE = 0.08  # of images that practise the long JSON answer
-# Longer and harder answers are asked for more often; all others have weight 1.
-_WEIGHTS = {"nouns": 2.0, "other_objects": 2.0, "detail": 2.0, "relations": 1.5, "layout": 1.5, "main_object": 1.5}
+# Longer and harder answers are asked for more often, the easy ones less; all others have weight 1.
+_WEIGHTS = {
+    "nouns": 4.0, "other_objects": 2.5, "detail": 2.0, "relations": 2.0, "layout": 2.0, "text": 2.0,
+    "main_object": 1.5, "attributes": 0.5, "action": 0.5, "background": 0.5, "style": 0.5, "mood": 0.5, "purpose": 0.5,
+}  # fmt: skip
 _DISTORTED = 0.3  # share of follow-up questions that quote the main object wrongly: the answer stays with the image
 Truth = dict[str, Any]
 

@@ -1,14 +1,15 @@
-"""What every engine is: start once, then answer lists of (image, question) requests.
+"""What every engine is: start once, then answer requests as they come in, those of several callers together.
 
-The caller hands in all questions about an image next to each other, image first: an engine that caches needs to
-look at each image once.
+The caller hands in all questions about an image in one piece, image first: an engine that caches needs to look at
+each image once. Answers come as futures, so work that is waiting keeps the engine full while other work is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from captioning.models import Model
 from pipeline.errors import EngineError
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One question about one image (RGB). `image_id` names its content, for caches; `seed` is None if greedy."""
+    """One question about one image (RGB). `image_id` names its content, for caches; `seed` is None if greedy.
+
+    `json_schema` asks for an answer that is JSON of this form; an engine that can hold its model to it does.
+    """
 
     image: Image
     image_id: str
@@ -28,11 +32,15 @@ class Request:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    json_schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Text exactly as the model gave it, or the error that there was instead; token counts include the image's."""
+    """Text exactly as the model gave it, or the error that there was instead; token counts include the image's.
+
+    `preprocess_seconds` went into making the model's input of the question and the image.
+    """
 
     text: str | None
     prompt_tokens: int = 0
@@ -40,10 +48,11 @@ class Answer:
     output_tokens: int = 0
     finish_reason: str | None = None  # stop | length
     error: str | None = None
+    preprocess_seconds: float = 0.0
 
 
 class EngineDiedError(Exception):
-    """The engine is beyond use: it has to be started again. Raised by `generate`; any other error is a request's."""
+    """The engine is beyond use: it has to be started again. Any other exception of a future is its request's own."""
 
 
 class Engine(Protocol):
@@ -55,11 +64,25 @@ class Engine(Protocol):
     def start(self) -> None:
         """Load the model. Raises `EngineError` with one sentence if that fails."""
 
-    def generate(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer all requests, in their order."""
+    def submit(self, requests: Sequence[Request]) -> list[Future[Answer]]:
+        """Take in questions about one image; answers come in any order. Threads may call it at the same time.
+
+        A future raises `EngineDiedError` if the engine died on it, and a `HolismError` if going on makes no sense.
+        """
 
     def stop(self) -> None:
-        """Release everything. May be called at any time, and twice."""
+        """Release everything; what is not answered raises `EngineDiedError`. May be called at any time, and twice."""
+
+
+def answers(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
+    """Submit image by image and wait for all: the whole of an engine in one call."""
+    futures: list[Future[Answer]] = []
+    start = 0
+    for stop in range(1, len(requests) + 1):
+        if stop == len(requests) or requests[stop].image_id != requests[start].image_id:
+            futures += engine.submit(requests[start:stop])
+            start = stop
+    return [future.result() for future in futures]
 
 
 def load_error(model: Model, error: Exception) -> EngineError:

@@ -5,10 +5,13 @@ It shows that the machinery around engines loses nothing and doubles nothing, wh
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import signal
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 from captioning.config import FakeEngineConfig
 from captioning.engines.base import Answer, Request
@@ -23,14 +26,15 @@ IMAGE_TOKENS = 64
 
 
 class FakeEngine:
-    """Deterministic in (image id, prompt, sampling); independent of what else is in the batch."""
+    """Deterministic in (image id, prompt, sampling); independent of what else is asked at the time."""
 
     name = "fake"
     version = "1"
 
     def __init__(self, config: FakeEngineConfig) -> None:
         self.config = config
-        self._calls = 0
+        self._calls = itertools.count(1)
+        self._ledger = open(config.ledger, "a", encoding="utf8") if config.ledger else None  # noqa: SIM115
 
     def start(self) -> None:
         """Nothing to load."""
@@ -38,21 +42,35 @@ class FakeEngine:
     def stop(self) -> None:
         """Nothing to release."""
 
-    def generate(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer, unless a fault was asked for."""
-        self._calls += 1
+    def submit(self, requests: Sequence[Request]) -> list[Future[Answer]]:
+        """Answer at once, unless a fault or a delay was asked for."""
         time.sleep(self.config.delay_seconds)
         images = {request.image_id for request in requests}
-        if self._calls == self.config.die_at_call or images & set(self.config.die_on):
+        if next(self._calls) == self.config.die_at_call or images & set(self.config.die_on):
             os.kill(os.getpid(), signal.SIGKILL)
+        futures = [Future[Answer]() for _ in requests]
         if bad := sorted(images & set(self.config.raise_on)):
-            raise ValueError(f"the fake engine cannot look at image {bad[0]}")
+            for future in futures:
+                future.set_exception(ValueError(f"the fake engine cannot look at image {bad[0]}"))
+            return futures
         seen: set[str] = set()
-        return [self._answer(request, seen) for request in requests]
+        for request, future in zip(requests, futures, strict=True):
+            future.set_result(self._answer(request, seen))
+        self._pay(futures)
+        return futures
+
+    def _pay(self, futures: Sequence[Future[Answer]]) -> None:
+        """Note what a real engine would have been paid for, whoever dies afterwards."""
+        if self._ledger is not None:
+            tokens = sum(future.result().output_tokens for future in futures)
+            self._ledger.write(f"{os.getpid()} {len(futures)} {tokens}\n")
+            self._ledger.flush()
 
     def _answer(self, request: Request, seen: set[str]) -> Answer:
         sampling = [request.max_tokens, request.temperature, request.top_p, request.seed]
         number = int(digest([request.image_id, request.prompt, sampling]), 16)
+        if request.json_schema:
+            return self._json_answer(request, number)
         wanted = 4 + number % 12
         words = []
         for _ in range(min(wanted, request.max_tokens)):
@@ -68,3 +86,15 @@ class FakeEngine:
             output_tokens=len(words),
             finish_reason="stop" if complete else "length",
         )
+
+    def _json_answer(self, request: Request, number: int) -> Answer:
+        """Different words in every field that the schema asks for."""
+        fields = list(request.json_schema["properties"]) if request.json_schema else []
+        said = {
+            field: f"{WORDS[(number + index) % len(WORDS)]} {WORDS[(number // 7 + index) % len(WORDS)]}."
+            for index, field in enumerate(fields)
+        }
+        text, tokens = json.dumps(said), 4 * len(fields)
+        if tokens > request.max_tokens:
+            return Answer(text[: 4 * request.max_tokens], IMAGE_TOKENS, 0, request.max_tokens, "length")
+        return Answer(text, IMAGE_TOKENS + len(request.prompt.split()), 0, tokens, "stop")

@@ -1,34 +1,39 @@
 """Plain transformers: slower than vLLM, but runs wherever PyTorch does (macOS, ARM, any GPU).
 
 Questions of one kind of sampling are answered in padded batches. There is no cache between questions, so every
-one pays for its image again.
+one pays for its image again, and nothing holds the model to JSON: an answer that is none becomes an error row.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from captioning.config import EngineConfig
 from captioning.engines.base import Answer, Request, load_error
+from captioning.engines.service import EngineThread
 from captioning.models import Model
 from pipeline.errors import EngineError
 
+WINDOW = 8  # batches that are looked at to put questions of similar length together
 
-class TransformersEngine:
+
+class TransformersEngine(EngineThread):
     """`AutoModelForImageTextToText` with its processor; greedy and sampled text."""
 
     name = "transformers"
 
     def __init__(self, config: EngineConfig, model: Model, threads: int = 1) -> None:
+        super().__init__()
         self.config, self.model, self.threads = config, model, threads
         self.version = importlib.metadata.version("transformers")
         self._model: Any = None
         self._processor: Any = None
 
-    def start(self) -> None:
+    def _load(self) -> None:
         """Load model and processor, onto a GPU if there is one."""
         if self.model.is_folder:
             os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -60,22 +65,34 @@ class TransformersEngine:
             self._processor.tokenizer.pad_token = self._processor.tokenizer.eos_token
         self._model = self._model.to(device).eval()
 
-    def generate(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer in batches of the same sampling; a batch holds questions of similar length."""
-        answers: dict[int, Answer] = {}
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        for index, request in enumerate(requests):
-            groups.setdefault((request.max_tokens, request.temperature, request.top_p), []).append(index)
-        for members in groups.values():
-            members.sort(key=lambda index: len(requests[index].prompt))
-            for start in range(0, len(members), self.config.batch_size):
-                batch = members[start : start + self.config.batch_size]
-                answers |= zip(batch, self._answer([requests[index] for index in batch]), strict=True)
-        return [answers[index] for index in range(len(requests))]
+    def _busy(self) -> bool:
+        return False
+
+    def _step(self) -> None:
+        """Answer one batch: of all that wait, those sampled like the first, the ones of similar length."""
+        asked = self.take(WINDOW * self.config.batch_size)
+        like_first = [one for one in asked if _kind(one[0]) == _kind(asked[0][0])]
+        like_first.sort(key=lambda one: len(one[0].prompt))
+        batch = like_first[: self.config.batch_size]
+        chosen = {id(future) for _, future in batch}
+        self.put_back([one for one in asked if id(one[1]) not in chosen])
+        try:
+            answers: list[Answer | Exception] = list(self._answer([request for request, _ in batch]))
+        except Exception:
+            answers = [self._answer_alone(request) for request, _ in batch]  # one bad request costs only itself
+        for (_, future), answer in zip(batch, answers, strict=True):
+            self.answer(future, answer)
+
+    def _answer_alone(self, request: Request) -> Answer | Exception:
+        try:
+            return self._answer([request])[0]
+        except Exception as error:
+            return error
 
     def _answer(self, requests: Sequence[Request]) -> list[Answer]:
         import torch
 
+        started = time.perf_counter()
         inputs = self._processor(
             text=[self._question(request.prompt) for request in requests],
             images=[request.image for request in requests],
@@ -83,6 +100,7 @@ class TransformersEngine:
             add_special_tokens=False,  # the chat template has written them
             return_tensors="pt",
         ).to(self._model.device, self._model.dtype)
+        prepared = (time.perf_counter() - started) / len(requests)
         first = requests[0]
         arguments: dict[str, Any] = {"do_sample": False}
         if first.temperature > 0:  # one stream of random numbers a batch: the seed of its first request
@@ -97,9 +115,9 @@ class TransformersEngine:
             )
         lengths_B = inputs["attention_mask"].sum(1).tolist()
         new_BT = tokens_BT[:, inputs["input_ids"].shape[1] :].tolist()
-        return [self._read(tokens, length) for tokens, length in zip(new_BT, lengths_B, strict=True)]
+        return [self._read(tokens, length, prepared) for tokens, length in zip(new_BT, lengths_B, strict=True)]
 
-    def _read(self, tokens: list[int], prompt_tokens: int) -> Answer:
+    def _read(self, tokens: list[int], prompt_tokens: int, prepared: float) -> Answer:
         ends = self._model.generation_config.eos_token_id
         stops = {ends} if isinstance(ends, int) else set(ends or ())
         stop = next((index for index, token in enumerate(tokens) if token in stops), None)
@@ -109,6 +127,7 @@ class TransformersEngine:
             prompt_tokens=int(prompt_tokens),
             output_tokens=len(tokens) if stop is None else stop + 1,
             finish_reason="length" if stop is None else "stop",
+            preprocess_seconds=prepared,
         )
 
     def _question(self, prompt: str) -> str:
@@ -118,6 +137,9 @@ class TransformersEngine:
         )
         return text
 
-    def stop(self) -> None:
-        """Drop the model."""
+    def _unload(self) -> None:
         self._model = None
+
+
+def _kind(request: Request) -> tuple[Any, ...]:
+    return request.max_tokens, request.temperature, request.top_p

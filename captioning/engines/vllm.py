@@ -1,18 +1,22 @@
 """vLLM in this process, on a GPU or a CPU.
 
 All questions about an image go in together, image first: the vision encoder runs once per image and the prefix
-cache serves the rest. Images are named by their content's id (`uuid`), so nothing is hashed twice.
+cache serves the rest. Images are named by their content's id (`uuid`), so nothing is hashed twice. Requests join the
+running batch between two steps of the scheduler, so the engine does not drain from one chunk of work to the next.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Sequence
+import time
+from concurrent.futures import Future
+from itertools import count
 from typing import Any
 
 from captioning.config import EngineConfig
-from captioning.engines.base import Answer, EngineDiedError, Request, load_error
+from captioning.engines.base import Answer, Request, load_error
+from captioning.engines.service import EngineThread
 from captioning.models import Model
 
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_NO_USAGE_STATS": "1"}
@@ -22,20 +26,29 @@ ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no second process that imports everything again: starts in seconds
 }
 CPU_BLOCK_TOKENS = 32  # the default of 128 would cache nothing of a small model's image
+QUEUED = 2  # requests in the engine, as a multiple of those that it decodes together: its queue never runs dry
 
 
-class VllmEngine:
+class VllmEngine(EngineThread):
     """One `vllm.LLM`. A CPU engine decodes with `threads` threads: more of them wait for each other when shared."""
 
     name = "vllm"
 
     def __init__(self, config: EngineConfig, model: Model, threads: int = 1) -> None:
+        super().__init__()
         self.config, self.model, self.threads = config, model, threads
         self.version = _version()
         self._llm: Any = None
+        self._ids = count()
+        self._running: dict[str, tuple[Future[Answer], float]] = {}
 
-    def start(self) -> None:
-        """Load the model; 10 to 90 s, nearly all of it imports and compilation."""
+    @property
+    def llm(self) -> Any:
+        """The `vllm.LLM`, for its counters; None unless started."""
+        return self._llm
+
+    def _load(self) -> None:
+        """10 to 90 s, nearly all of it imports and compilation."""
         for key, value in QUIET.items():
             os.environ.setdefault(key, value)
         if self.model.is_folder:
@@ -51,6 +64,7 @@ class VllmEngine:
             self._llm = vllm.LLM(**self._arguments(on_cpu))
         except Exception as error:
             raise load_error(self.model, error) from error
+        self._render = _Renderer(self._llm)
         if on_cpu:
             _use_threads(self.threads)
 
@@ -67,7 +81,7 @@ class VllmEngine:
             "disable_log_stats": True,
         }
         if not self.model.is_folder:
-            arguments["revision"] = self.model.revision
+            arguments |= {"revision": self.model.revision, "tokenizer_revision": self.model.revision}
         if config.tensor_parallel_size > 1:
             arguments["distributed_executor_backend"] = "mp"  # the actor holds all the GPUs; Ray need not be asked
         if on_cpu:
@@ -77,38 +91,81 @@ class VllmEngine:
             arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
         return arguments | config.options
 
-    def generate(self, requests: Sequence[Request]) -> list[Answer]:
-        """Answer all requests in one batch of the engine's own scheduler."""
-        from vllm import SamplingParams
+    def _busy(self) -> bool:
+        return bool(self._running)
+
+    def _step(self) -> None:
+        """Fill the engine's queue, run its scheduler once, hand out what is finished."""
+        for request, future in self.take(QUEUED * self.config.max_num_seqs - len(self._running)):
+            self._add(request, future)
+        if not self._running:
+            return
+        for output in self._llm.llm_engine.step():
+            if output.finished:
+                future, seconds = self._running.pop(output.request_id)
+                self.answer(future, _answer(output, seconds))
+
+    def _add(self, request: Request, future: Future[Answer]) -> None:
+        """Render the question and queue it; what cannot be asked is an error of its own."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        conversations = [_conversation(request) for request in requests]
-        parameters = [
-            SamplingParams(
-                temperature=request.temperature, top_p=request.top_p, seed=request.seed, max_tokens=request.max_tokens
-            )
-            for request in requests
-        ]
+        started, name = time.perf_counter(), str(next(self._ids))
         try:
-            outputs = self._llm.chat(conversations, parameters, use_tqdm=False)
-        except EngineDeadError as error:
-            raise EngineDiedError(str(error)) from error
-        return [_answer(output) for output in outputs]
+            rendered = self._render(request)
+            self._llm.llm_engine.add_request(name, rendered, _parameters(request))
+        except EngineDeadError:
+            raise
+        except Exception as error:  # templates and processors of models raise anything
+            self.answer(future, error)
+        else:
+            self._running[name] = (future, time.perf_counter() - started)
 
-    def stop(self) -> None:
+    def _unload(self) -> None:
         """Shut the engine's processes down."""
         llm, self._llm = self._llm, None
+        self._running.clear()
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
 
 
-def _conversation(request: Request) -> list[dict[str, Any]]:
-    """One turn, image first, which vLLM writes with the model's own chat template."""
-    image = {"type": "image_pil", "image_pil": request.image, "uuid": request.image_id}
-    return [{"role": "user", "content": [image, {"type": "text", "text": request.prompt}]}]
+class _Renderer:
+    """Writes one turn, image first, with the model's own chat template, and preprocesses the image."""
+
+    def __init__(self, llm: Any) -> None:
+        from vllm.renderers import ChatParams
+
+        self._renderer = llm.renderer
+        self._chat = ChatParams(
+            chat_template=None,
+            chat_template_content_format="auto",
+            chat_template_kwargs={"add_generation_prompt": True, "continue_final_message": False, "tools": None},
+        )
+        # The chat template writes begin and end tokens itself.
+        self._tokens = llm.renderer.default_chat_tok_params.with_kwargs(add_special_tokens=False)
+
+    def __call__(self, request: Request) -> Any:
+        image = {"type": "image_pil", "image_pil": request.image, "uuid": request.image_id}
+        turn = {"role": "user", "content": [image, {"type": "text", "text": request.prompt}]}
+        _, (rendered,) = self._renderer.render_chat([[turn]], self._chat, self._tokens)
+        return rendered
 
 
-def _answer(output: Any) -> Answer:
+def _parameters(request: Request) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    schema = request.json_schema
+    return SamplingParams(
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        max_tokens=request.max_tokens,
+        structured_outputs=StructuredOutputsParams(json=dict(schema)) if schema else None,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _answer(output: Any, preprocess_seconds: float) -> Answer:
     completion = output.outputs[0]
     return Answer(
         text=completion.text,
@@ -116,6 +173,7 @@ def _answer(output: Any) -> Answer:
         cached_tokens=output.num_cached_tokens or 0,
         output_tokens=len(completion.token_ids),
         finish_reason=completion.finish_reason,
+        preprocess_seconds=preprocess_seconds,
     )
 
 

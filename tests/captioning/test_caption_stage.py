@@ -11,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -40,13 +41,13 @@ world.caption(Workspace(sys.argv[1]), world.config(**json.loads(sys.argv[2])))
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """Counts the requests that reach the engine, by (image, prompt)."""
     counter: Counter[tuple[str, str]] = Counter()
-    generate = FakeEngine.generate
+    submit = FakeEngine.submit
 
-    def counted(self: FakeEngine, requests: Sequence[Request]) -> list[Answer]:
+    def counted(self: FakeEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
         counter.update((request.image_id, request.prompt) for request in requests)
-        return generate(self, requests)
+        return submit(self, requests)
 
-    monkeypatch.setattr(FakeEngine, "generate", counted)
+    monkeypatch.setattr(FakeEngine, "submit", counted)
     return counter
 
 
@@ -173,14 +174,17 @@ def test_an_image_that_kills_becomes_error_rows_and_the_rest_is_done(tmp_path: P
 def test_an_engine_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = world.workspace(tmp_path)
     poison = world.image_ids(made)[7]
-    generate, starts = FakeEngine.generate, []
+    submit, starts = FakeEngine.submit, []
 
-    def dying(self: FakeEngine, requests: Sequence[Request]) -> list[Answer]:
+    def dying(self: FakeEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
+        futures = submit(self, requests)
         if poison in {request.image_id for request in requests}:
-            raise EngineDiedError("out of memory")
-        return generate(self, requests)
+            futures = [Future[Answer]() for _ in requests]
+            for future in futures:
+                future.set_exception(EngineDiedError("out of memory"))
+        return futures
 
-    monkeypatch.setattr(FakeEngine, "generate", dying)
+    monkeypatch.setattr(FakeEngine, "submit", dying)
     monkeypatch.setattr(FakeEngine, "start", lambda _: starts.append(1))
     rows = world.rows(world.caption(made, world.config()), made)
     assert {row["image_id"] for row in rows if row["status"] == "error"} == {poison}
@@ -188,10 +192,10 @@ def test_an_engine_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytes
 
 
 def test_an_engine_that_always_dies_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dead(self: FakeEngine, requests: Sequence[Request]) -> list[Answer]:
+    def dead(self: FakeEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
         raise EngineDiedError("no driver")
 
-    monkeypatch.setattr(FakeEngine, "generate", dead)
+    monkeypatch.setattr(FakeEngine, "submit", dead)
     with pytest.raises(EngineError, match=r"died 8 times without one answer.*no driver"):
         world.caption(world.workspace(tmp_path), world.config())
 

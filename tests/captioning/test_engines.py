@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from PIL import Image
 
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import choose
-from captioning.engines.base import Engine, Request
+from captioning.engines.base import Engine, EngineDiedError, Request, answers
 from captioning.models import Model, resolve
 from pipeline.config import build
 from tests.captioning import tiny_vlm
@@ -67,35 +69,35 @@ def requests(max_tokens: int = 12, **sampling: Any) -> list[Request]:
 
 def test_every_request_is_answered_in_its_place(engine: Engine) -> None:
     asked = requests()
-    answers = engine.generate(asked)
-    assert len(answers) == len(asked)
-    assert all(answer.error is None and answer.text is not None for answer in answers)
-    assert all(0 < answer.output_tokens <= 12 for answer in answers)
-    assert all(answer.prompt_tokens > answer.output_tokens for answer in answers)
-    assert all(0 <= answer.cached_tokens < answer.prompt_tokens for answer in answers)
-    assert {answer.finish_reason for answer in answers} <= {"stop", "length"}
+    found = answers(engine, asked)
+    assert len(found) == len(asked)
+    assert all(answer.error is None and answer.text is not None for answer in found)
+    assert all(0 < answer.output_tokens <= 12 for answer in found)
+    assert all(answer.prompt_tokens > answer.output_tokens for answer in found)
+    assert all(0 <= answer.cached_tokens < answer.prompt_tokens for answer in found)
+    assert {answer.finish_reason for answer in found} <= {"stop", "length"}
     assert engine.name in {"fake", "transformers", "vllm"}
     assert engine.version not in {"", "unknown"}
     for index in (0, 4, 8):  # alone, in any company, each request gets its own answer
-        alone = engine.generate([asked[index]])[0]
-        assert alone.text == answers[index].text
-        assert alone.prompt_tokens == answers[index].prompt_tokens
+        alone = answers(engine, [asked[index]])[0]
+        assert alone.text == found[index].text
+        assert alone.prompt_tokens == found[index].prompt_tokens
 
 
 def test_greedy_answers_repeat(engine: Engine) -> None:
-    first, second = ([answer.text for answer in engine.generate(requests())] for _ in range(2))
+    first, second = ([answer.text for answer in answers(engine, requests())] for _ in range(2))
     assert first == second
 
 
 def test_budgets_cut_and_say_so(engine: Engine) -> None:
-    answers = engine.generate(requests(max_tokens=2))
-    assert all(answer.output_tokens <= 2 for answer in answers)
-    assert all(answer.finish_reason == "length" for answer in answers if answer.output_tokens == 2)
+    found = answers(engine, requests(max_tokens=2))
+    assert all(answer.output_tokens <= 2 for answer in found)
+    assert all(answer.finish_reason == "length" for answer in found if answer.output_tokens == 2)
 
 
 def test_sampled_answers_follow_their_seed(engine: Engine) -> None:
     def texts(seed: int) -> list[str | None]:
-        return [answer.text for answer in engine.generate(requests(temperature=1.0, seed=seed))]
+        return [answer.text for answer in answers(engine, requests(temperature=1.0, seed=seed))]
 
     assert texts(1) == texts(1)
     assert texts(1) != texts(2)
@@ -103,28 +105,64 @@ def test_sampled_answers_follow_their_seed(engine: Engine) -> None:
 
 def test_an_image_is_looked_at_once_where_there_is_a_cache(engine: Engine) -> None:
     asked = [request for request in requests() if request.image_id == "image1"]
-    cached = [answer.cached_tokens for answer in engine.generate(asked)]
+    cached = [answer.cached_tokens for answer in answers(engine, asked)]
     if engine.name == "transformers":
         assert cached == [0] * len(asked)
     else:
         assert all(tokens >= tiny_vlm.IMAGE_TOKENS for tokens in cached[1:])
 
 
-def test_a_request_that_cannot_be_asked_leaves_no_trace(engine: Engine) -> None:
-    if engine.name != "vllm":
-        pytest.skip("only vLLM has a limit on the length of a prompt here")
+def test_a_request_that_cannot_be_asked_costs_only_itself(engine: Engine) -> None:
+    if engine.name == "fake":
+        pytest.skip("the fake engine refuses images, not requests")
     good = requests()
-    before = engine.generate(good)
+    before = answers(engine, good)
     bad = dataclasses.replace(good[0], prompt="what " * 2000)
-    with pytest.raises(Exception, match="maximum context length"):
-        engine.generate([*good[:4], bad, *good[4:]])
-    assert [answer.text for answer in engine.generate(good)] == [answer.text for answer in before]
+    *others, refused = engine.submit([*good[:3], bad])
+    with pytest.raises(Exception, match=r"\w"):
+        refused.result(timeout=60)
+    assert [future.result(timeout=60).text for future in others] == [answer.text for answer in before[:3]]
+    assert [answer.text for answer in answers(engine, good)] == [answer.text for answer in before]
+
+
+def test_callers_at_the_same_time_get_their_own_answers(engine: Engine) -> None:
+    asked = requests()
+    expected = [answer.text for answer in answers(engine, asked)]
+    with ThreadPoolExecutor(IMAGES) as threads:
+        groups = list(threads.map(engine.submit, [asked[i : i + 3] for i in range(0, len(asked), 3)]))
+    assert [future.result(timeout=120).text for futures in groups for future in futures] == expected
+
+
+def test_a_schema_is_kept_where_the_engine_can(engine: Engine) -> None:
+    schema = {
+        "type": "object", "required": ["nouns", "mood"], "additionalProperties": False,
+        "properties": {"nouns": {"enum": ["dog", "cat"]}, "mood": {"enum": ["calm"]}},
+    }  # fmt: skip
+    asked = [dataclasses.replace(request, json_schema=schema, max_tokens=64) for request in requests()[:2]]
+    found = answers(engine, asked)
+    if engine.name == "transformers":
+        assert all(answer.text is not None for answer in found)
+        return
+    for answer in found:
+        assert set(json.loads(answer.text or "")) == {"nouns", "mood"}
+
+
+def test_a_stopped_engine_says_so_and_starts_again(engine: Engine) -> None:
+    if engine.name != "fake" and engine.name != "transformers":
+        pytest.skip("every start of vLLM costs half a minute")
+    before = [answer.text for answer in answers(engine, requests()[:1])]
+    engine.stop()
+    if engine.name != "fake":
+        with pytest.raises(EngineDiedError):
+            answers(engine, requests()[:1])
+    engine.start()
+    assert [answer.text for answer in answers(engine, requests()[:1])] == before
 
 
 def test_the_fake_engine_dies_on_demand() -> None:
     program = (
         "from captioning.config import FakeEngineConfig as C; from captioning.engines.fake import FakeEngine as F;"
-        "from captioning.engines.base import Request as R; F(C(die_on=('a',))).generate([R(None, 'a', 'what?', 5)])"
+        "from captioning.engines.base import Request as R; F(C(die_on=('a',))).submit([R(None, 'a', 'what?', 5)])"
     )
     root = Path(__file__).parent.parent.parent
     assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == -signal.SIGKILL

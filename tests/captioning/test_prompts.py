@@ -79,7 +79,9 @@ def test_selecting_names_what_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"samples_per_prompt": 2}, ["temperature"]),
+        ({"models": [{"model": "a/b", "weight": 2}]}, ["weight", "mix: split"]),
+        ({"engine": {"server": {"base_url": "localhost"}}}, ["base_url", "http"]),
+        ({"engine": {"server": {"base_url": "http://me:secret@host/v1"}}}, ["api_key_env"]),
         ({"models": ["a/b", "a/b"]}, ["same name"]),
         ({"ray": {"actors": {"min": 3, "max": 2}}}, ["ray.actors", "max is 2"]),
         ({"engine": {"kind": "llama"}}, ["engine.kind", "llama", "vllm"]),

@@ -21,8 +21,7 @@ SHARD = Shard("s", "images.parquet", "0123456789", "s.tar", ROWS, 0)
 
 def plan(**settings: Any) -> list[Cell]:
     configuration = world.config(**settings)
-    chosen = prompts.load(configuration.prompts.set).select(configuration.prompts.only)
-    return planning.plan(configuration, chosen, [Model("m", "1", "m", False)])
+    return planning.plan(configuration, prompts.load(configuration.prompts.set), [Model("m", "1", "m", False)])
 
 
 CELLS = plan()

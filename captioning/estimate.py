@@ -1,0 +1,79 @@
+"""What the caption stage would compute: how many captions, tokens and hours, before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from captioning import store
+from captioning.cells import Cell
+from captioning.config import CaptionConfig
+from captioning.missing import Demand
+from pipeline.commits import Part
+from pipeline.manifest import Manifest
+from pipeline.workspace import Workspace
+
+HOUR = 3600
+
+
+def preview(config: CaptionConfig, inputs: Mapping[str, Manifest], workspace: Workspace) -> list[str]:
+    """Lines for `holism plan`: by model the captions that are missing, their output tokens, and the time they take.
+
+    Tokens are the mean of each prompt's answers in the store, or its budget where there are none yet. Time goes by
+    the rate that the workspace's newest run of this model reached.
+    """
+    demand = Demand.of(config, inputs["ingest"], workspace.folder("caption"))
+    lines = []
+    for model in demand.models:
+        own = demand.of_model(model)
+        missing = _missing(demand, own, config.chunk_images)
+        captions = sum(missing.values())
+        if not captions:
+            lines.append(f"{model.name}: nothing is missing")
+            continue
+        tokens, measured = _tokens(missing, own, demand.selected())
+        rate = _rate(workspace, model.name)
+        lines.append(
+            f"{model.name}: {captions:,} captions by {sum(1 for cell in own if missing.get(cell.id))} prompts, "
+            f"{'about' if measured else 'at most'} {tokens:,} output tokens; {_time(captions, rate)}"
+        )
+    return lines
+
+
+def _missing(demand: Demand, cells: Sequence[Cell], chunk_images: int) -> dict[str, int]:
+    """Captions that are missing, by cell."""
+    readable = {shard.name: (shard.rows - shard.errors) / max(1, shard.rows) for shard in demand.shards}
+    portions = demand.shares.portions()
+    found: dict[str, float] = {}
+    for item in demand.work(cells, chunk_images, retry_failed=False):
+        images = (item.stop - item.start) * readable[item.shard.name]
+        for cell in item.cells:
+            found[cell] = found.get(cell, 0.0) + images * portions[cell]
+    return {cell: round(count) for cell, count in found.items()}
+
+
+def _tokens(missing: Mapping[str, int], cells: Sequence[Cell], parts: Sequence[Part]) -> tuple[int, bool]:
+    """Output tokens of what is missing, and whether all of that goes by answers that are there."""
+    total, measured = 0.0, True
+    for cell in cells:
+        if cell.container is not None:
+            continue  # paid for with the structured answer
+        counts = [count for part in parts for count in store.figures_of(part, [cell.id]).values()]
+        answers = sum(count["captions"] for count in counts)
+        mean = sum(count["output_tokens"] for count in counts) / answers if answers else cell.max_tokens
+        measured = measured and bool(answers)
+        total += mean * missing.get(cell.id, 0)
+    return round(total), measured
+
+
+def _rate(workspace: Workspace, model: str) -> float | None:
+    """Captions per second of the newest run that made some with this model."""
+    for manifest in workspace.manifests("caption"):
+        if rate := manifest.counts.get("rate_by_model", {}).get(model):
+            return float(rate)
+    return None
+
+
+def _time(captions: int, rate: float | None) -> str:
+    if rate is None:
+        return "no run of it has been measured in this workspace yet"
+    return f"{captions / rate / HOUR:,.2g} hours at the {rate:,.4g} captions/s of its last run"
