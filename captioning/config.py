@@ -61,7 +61,8 @@ class FakeEngineConfig(Section):
 
     raise_on: tuple[str, ...] = operational(())  # images on which a request raises
     die_on: tuple[str, ...] = operational(())  # images on which the process dies by SIGKILL
-    die_at_call: int | None = operational(None, ge=1)  # the process dies when asked for the n-th time
+    die_at_call: int | None = operational(None, ge=1)  # the process dies when asked for the n-th time; with a ledger
+    # the calls of all processes count, so that only one of them dies
     delay_seconds: float = operational(0.0, ge=0)  # per call
     ledger: str | None = operational(None)  # a file to which every call adds process, questions and output tokens
 

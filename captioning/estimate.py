@@ -32,8 +32,9 @@ def preview(config: CaptionConfig, inputs: Mapping[str, Manifest], workspace: Wo
             continue
         tokens, measured = _tokens(missing, own, demand.selected())
         rate = _rate(workspace, model.name)
+        prompts = len({cell.prompt.id for cell in own if missing.get(cell.id)})
         lines.append(
-            f"{model.name}: {captions:,} captions by {sum(1 for cell in own if missing.get(cell.id))} prompts, "
+            f"{model.name}: {captions:,} captions by {prompts} prompt{'s' * (prompts != 1)}, "
             f"{'about' if measured else 'at most'} {tokens:,} output tokens; {_time(captions, rate)}"
         )
     return lines

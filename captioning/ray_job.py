@@ -145,11 +145,9 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
 @contextmanager
 def cluster(config: RayConfig) -> Iterator[None]:
     """Connect to the cluster that is named, or start a Ray of this machine; a Ray that is there is used as it is."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+    quieten()
     import ray
 
-    _quiet()
     if ray.is_initialized():
         yield
         return
@@ -231,8 +229,10 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()).split(". ")[0][:200]
 
 
-def _quiet() -> None:
+def quieten() -> None:
     """Ray Data reports every few seconds where there is no terminal; our own progress line says it all."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     import logging
 
     from ray.data import DataContext

@@ -157,19 +157,24 @@ def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def shard_captions(manifest: Manifest, shard: str, columns: Sequence[str] | None = None) -> pa.Table:
+def shard_captions(
+    manifest: Manifest, shard: str, columns: Sequence[str] | None = None, *, structured: bool = True
+) -> pa.Table:
     """The captions of a shard that a manifest selects: an append-only store holds other cells' rows beside them.
 
-    Error rows are included. Rows come in the order of their parts; those of one image need not be adjacent.
+    Error rows are included, and structured answers as a whole unless `structured` is false: their fields are captions
+    of their own. Rows come in the order of their parts; those of one image need not be adjacent.
     """
     names = list(columns) if columns else schemas.CAPTIONS.names
-    cells = pa.array(sorted(manifest.detail["cells"]), pa.string())
+    known = manifest.detail["cells"]
+    wanted = {cell for cell, about in known.items() if structured or about["ends"] != "json"}
+    cells = pa.array(sorted(wanted), pa.string())
     tables = []
     for part in sorted(manifest.parts, key=lambda part: part.name):
         if part.detail["shard"] != shard:
             continue
         table = schemas.read(manifest.location(part), schemas.CAPTIONS, list(dict.fromkeys([*names, "cell"])))
-        if not set(part.cells) <= set(manifest.detail["cells"]):
+        if not set(part.cells) <= wanted:
             table = table.filter(pc.is_in(table["cell"].cast(pa.string()), value_set=cells))
         tables.append(table.select(names))
     if not tables:

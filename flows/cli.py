@@ -19,11 +19,14 @@ STAGE_HELP = {
     "train": "train the multi-branch CLIP",
     "evaluate": "measure it and write the report",
 }
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, GIVEN_UP, INTERRUPTED = 2, 3, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status (0 well, 2 a user error, 130 interrupted)."""
+    """Run the command line; returns the exit status.
+
+    0 is well, 2 a user error, 3 a run that went to its end but had to give images up, 130 interrupted.
+    """
     options = _parser().parse_args(arguments)
     try:
         return int(options.handler(options) or 0)
@@ -92,12 +95,14 @@ def _run(options: argparse.Namespace) -> int:
 
     with session.hold(wait=options.wait):
         session.check(names)
+        given_up = 0
         for stage in select(names):
             manifest, fresh = session.run(stage.name, retry_failed=options.retry_failed)
             print(f"{stage.name}: {'done' if fresh else 'up to date'}: {figures(manifest)}", flush=True)
             for warning in manifest.warnings:
                 print(f"{stage.name}: warning: {warning}", file=sys.stderr, flush=True)
-    return 0
+            given_up += manifest.counts.get("quarantined", 0) if fresh else 0
+    return GIVEN_UP if given_up else 0
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -9,10 +9,18 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_instance() -> Iterator[None]:
-    """A quiet Ray of this machine with two logical CPUs; what runs meanwhile uses it as it is."""
+    """A quiet Ray cluster of two nodes on this machine, one logical CPU each; what runs meanwhile uses it as it is."""
     pytest.importorskip("ray")
     from captioning.config import RayConfig
-    from captioning.ray_job import cluster
+    from captioning.ray_job import cluster, quieten
 
-    with cluster(RayConfig(num_cpus=2)):
-        yield
+    quieten()
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    nodes.add_node(num_cpus=1)
+    try:
+        with cluster(RayConfig(address=nodes.address)):
+            yield
+    finally:
+        nodes.shutdown()

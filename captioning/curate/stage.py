@@ -53,7 +53,7 @@ def _curate(stage_run: StageRun, log: CommitLog, shard: str) -> list[Part]:
     from pipeline.ingest import shard_images
 
     started = time.monotonic()
-    captions = shard_captions(stage_run.inputs["caption"], shard)
+    captions = shard_captions(stage_run.inputs["caption"], shard, structured=False)
     images = shard_images(stage_run.inputs["ingest"], shard)
     result = curate_shard(captions, images, stage_run.config, stage_run.fingerprint[:12], clip_token_counter())
     verdicts, bundles = _part_names(shard)

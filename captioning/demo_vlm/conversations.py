@@ -19,9 +19,10 @@ _GROUP_LENGTHS = (32, 48, 100, 1024)
 _JSON_SHARE = 0.08  # of images that practise the long JSON answer
 # Longer and harder answers are asked for more often, the easy ones less; all others have weight 1.
 _WEIGHTS = {
-    "nouns": 4.0, "other_objects": 2.5, "detail": 2.0, "relations": 2.0, "layout": 2.0, "text": 2.0,
+    "nouns": 4.0, "other_objects": 2.5, "detail": 2.0, "relations": 2.0, "layout": 2.0, "text": 1.0,
     "main_object": 1.5, "attributes": 0.5, "action": 0.5, "background": 0.5, "style": 0.5, "mood": 0.5, "purpose": 0.5,
 }  # fmt: skip
+_SIGNED = 8.0
 _DISTORTED = 0.3  # share of follow-up questions that quote the main object wrongly: the answer stays with the image
 Truth = dict[str, Any]
 
@@ -66,12 +67,16 @@ class Exchange:
     learn: np.ndarray
 
 
-def pick_prompts(rng: np.random.Generator) -> list[str]:
-    """What is asked about one image: EXCHANGES different prompts, or now and then the long JSON answer alone."""
+def pick_prompts(t: Truth, rng: np.random.Generator) -> list[str]:
+    """What is asked about one image: EXCHANGES different prompts, or now and then the long JSON answer alone.
+
+    Where there is a sign it is asked about far more often: otherwise "there is no text" stays the better guess.
+    """
     if rng.random() < _JSON_SHARE:
         return ["everything"]
     plain = [prompt for prompt in PROMPT_IDS if prompt != "everything"]
     weights = np.array([_WEIGHTS.get(prompt, 1.0) for prompt in plain])
+    weights[plain.index("text")] *= _SIGNED if t["sign"] else 1.0
     return [str(prompt) for prompt in rng.choice(plain, EXCHANGES, replace=False, p=weights / weights.sum())]
 
 

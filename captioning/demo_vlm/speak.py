@@ -182,4 +182,4 @@ def train_speaker(
 def _talks(index: np.ndarray, book: PromptBook, tokenizer: Any, seed: int) -> list[list[Exchange]]:
     rng = np.random.default_rng((seed, 31337))
     truths = [truth(sample(FIRST_SEED + int(row))) for row in index]
-    return [converse(t, book, tokenizer, pick_prompts(rng), rng) for t in truths]
+    return [converse(t, book, tokenizer, pick_prompts(t, rng), rng) for t in truths]

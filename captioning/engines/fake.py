@@ -46,7 +46,7 @@ class FakeEngine:
         """Answer at once, unless a fault or a delay was asked for."""
         time.sleep(self.config.delay_seconds)
         images = {request.image_id for request in requests}
-        if next(self._calls) == self.config.die_at_call or images & set(self.config.die_on):
+        if self._call() == self.config.die_at_call or images & set(self.config.die_on):
             os.kill(os.getpid(), signal.SIGKILL)
         futures = [Future[Answer]() for _ in requests]
         if bad := sorted(images & set(self.config.raise_on)):
@@ -58,6 +58,15 @@ class FakeEngine:
             future.set_result(self._answer(request, seen))
         self._pay(futures)
         return futures
+
+    def _call(self) -> int:
+        """The number of this call: of all processes together where they share a ledger."""
+        if self._ledger is None or self.config.die_at_call is None:
+            return next(self._calls)
+        self._ledger.write(f"{os.getpid()} call\n")
+        self._ledger.flush()
+        with open(self._ledger.name, encoding="utf8") as lines:
+            return sum(line.endswith("call\n") for line in lines)
 
     def _pay(self, futures: Sequence[Future[Answer]]) -> None:
         """Note what a real engine would have been paid for, whoever dies afterwards."""

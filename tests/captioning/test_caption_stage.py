@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,14 +16,18 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 from captioning import attempts
 from captioning.engines.base import Answer, EngineDiedError, Request
 from captioning.engines.fake import FakeEngine
+from captioning.estimate import preview
+from captioning.store import shard_captions
 from pipeline import schemas
 from pipeline.errors import ConfigError, EngineError
-from pipeline.identity import digest
+from pipeline.identity import canonical, digest
+from pipeline.ingest import shard_names
 from pipeline.workspace import Workspace
 from tests.captioning import world
 
@@ -125,6 +130,102 @@ def test_a_chain_goes_on_from_the_answer_even_of_an_earlier_run(tmp_path: Path) 
     assert all(parents[row["parent_id"]]["key"] == row["key"] for row in children)
     fresh = world.workspace(tmp_path / "other", images=5)
     assert world.content(world.caption(fresh, world.config(prompts=chain)), fresh) == later
+
+
+def test_a_sample_of_the_prompts_pays_nothing_twice(tmp_path: Path, asked: Counter[tuple[str, str]]) -> None:
+    made = world.workspace(tmp_path)
+    sampled = world.config(prompts={**world.PROMPTS, "sample": 2})
+    manifest = world.caption(made, sampled)
+    assert asked.total() == 2 * IMAGES
+    assert Counter(row["key"] for row in world.rows(manifest, made)) == dict.fromkeys(
+        [row["key"] for row in world.rows(manifest, made)], 2
+    )
+    asked.clear()
+    whole = world.caption(made, world.config())  # the answers that are there are taken over
+    assert asked.total() == IMAGES * CELLS - 2 * IMAGES
+    fresh = world.workspace(tmp_path / "fresh")
+    assert world.content(whole, made) == world.content(world.caption(fresh, world.config()), fresh)
+    asked.clear()
+    again = world.caption(made, world.config(prompts={**world.PROMPTS, "sample": 1}))
+    assert asked.total() == 0
+    assert len(world.rows(again, made)) == IMAGES
+
+
+def test_models_that_split_the_images_and_one_more_model(tmp_path: Path, asked: Counter[tuple[str, str]]) -> None:
+    made = world.workspace(tmp_path)
+    split = world.caption(made, world.config(models=["a", "b"], mix="split"))
+    assert asked.total() == IMAGES * CELLS
+    assert {row["model"] for row in world.rows(split, made)} == {"fake:a", "fake:b"}
+    asked.clear()
+    both = world.caption(made, world.config(models=["a", "b"]))
+    assert asked.total() == IMAGES * CELLS  # of 2 x IMAGES x CELLS, half is there
+    assert len(world.rows(both, made)) == 2 * IMAGES * CELLS
+    asked.clear()
+    world.caption(made, world.config(models=["a", "b", "c"]))
+    assert asked.total() == IMAGES * CELLS
+
+
+STRUCTURED = {"set": "holism", "only": ["everything"]}
+
+
+def test_a_structured_answer_becomes_a_caption_for_every_field(
+    tmp_path: Path, asked: Counter[tuple[str, str]]
+) -> None:
+    made = world.workspace(tmp_path, images=5)
+    manifest = world.caption(made, world.config(prompts=STRUCTURED))
+    assert asked.total() == 5
+    rows = world.rows(manifest, made)
+    assert len(rows) == len({row["caption_id"] for row in rows}) == 5 * 16
+    wholes = {row["caption_id"]: row for row in rows if row["prompt_id"] == "everything"}
+    fields = [row for row in rows if row["prompt_id"] != "everything"]
+    assert all(json.loads(wholes[row["parent_id"]]["text"])[row["prompt_id"]] == row["text"] for row in fields)
+    assert {row["granularity"] for row in fields if row["prompt_id"] == "nouns"} == {"word"}
+    assert sum(row["output_tokens"] for row in fields) == 0 < sum(row["output_tokens"] for row in wholes.values())
+    source = made.manifests("ingest")[0]
+    names = {
+        row["prompt_id"]
+        for shard in shard_names(source)
+        for row in shard_captions(manifest, shard, structured=False).to_pylist()
+    }
+    assert names == {row["prompt_id"] for row in fields}
+
+
+def test_a_structured_answer_that_is_cut_off_is_an_error_of_every_field(tmp_path: Path) -> None:
+    made = world.workspace(tmp_path, images=3)
+    manifest = world.caption(made, world.config(prompts=STRUCTURED, sampling={"max_tokens": 20}))
+    bad = [row for row in world.rows(manifest, made) if row["status"] == "error"]
+    assert len(bad) == 3 * 15
+    assert {row["error"] for row in bad} == {"the structured answer is not JSON (it was cut off at the token budget)"}
+    assert "45 of 48 captions failed" in manifest.warnings[0]
+
+
+def test_a_prompt_may_be_drawn_with_a_temperature_of_its_own(tmp_path: Path) -> None:
+    entries = yaml.safe_load((ROOT / "captioning" / "prompts" / "paper.yaml").read_text())["prompts"][:2]
+    entries[1] |= {"temperature": 0.9, "top_p": 0.8}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"name": "mine", "prompts": entries}))
+    made = world.workspace(tmp_path, images=3)
+    manifest = world.caption(made, world.config(prompts={"set": str(path)}, samples_per_prompt=3))
+    drawn = {(row["prompt_id"], row["sampling"], row["sample_index"]) for row in world.rows(manifest, made)}
+    warm = canonical({"max_tokens": entries[1]["max_tokens"], "seed": 0, "temperature": 0.9, "top_p": 0.8})
+    assert {sample for prompt, _, sample in drawn if prompt == entries[0]["id"]} == {0}
+    assert {(s, n) for prompt, s, n in drawn if prompt == entries[1]["id"]} == {(warm, 0), (warm, 1), (warm, 2)}
+    with pytest.raises(ConfigError, match=r"samples_per_prompt is 2.*temperature"):
+        world.caption(made, world.config(samples_per_prompt=2))
+
+
+def test_a_plan_says_what_is_missing_and_how_long_it_takes(tmp_path: Path) -> None:
+    made = world.workspace(tmp_path)
+    source = {"ingest": made.manifests("ingest")[0]}
+    (line,) = preview(world.config(), source, made)
+    assert line.startswith(
+        "fake:demo_vlm: 60 captions by 3 prompts, at most 2,240 output tokens; no run of it has been"
+    )
+    world.caption(made, world.config())
+    assert preview(world.config(), source, made) == ["fake:demo_vlm: nothing is missing"]
+    (line,) = preview(world.config(prompts={"set": "paper", "only": ["phrase", "detail"]}), source, made)
+    assert line.startswith("fake:demo_vlm: 20 captions by 1 prompt, at most 1,540 output tokens; ")
+    assert re.search(r"hours at the [\d,.]+ captions/s of its last run$", line)
 
 
 def test_any_file_system_will_do(tmp_path: Path) -> None:

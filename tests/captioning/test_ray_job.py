@@ -22,9 +22,20 @@ IMAGES, CELLS = 20, 3
 def test_actors_write_what_one_process_writes(tmp_path: Path, ray_instance: None) -> None:
     alone, spread = world.workspace(tmp_path / "alone"), world.workspace(tmp_path / "spread")
     expected = world.content(world.caption(alone, world.config()), alone)
-    manifest = world.caption(spread, world.config(**ON_RAY))
+    slow = {"kind": "fake", "fake": {"delay_seconds": 0.1}}  # so that one actor cannot do it all
+    manifest = world.caption(spread, world.config(engine=slow, **ON_RAY))
     assert world.content(manifest, spread) == expected
     assert manifest.counts["new_captions"] == IMAGES * CELLS
+
+
+def test_both_nodes_of_a_cluster_work(tmp_path: Path, ray_instance: None) -> None:
+    import ray
+
+    assert [node["Resources"]["CPU"] for node in ray.nodes()] == [1.0, 1.0]  # room for one actor on each
+    made = world.workspace(tmp_path, images=40)
+    slow = {"kind": "fake", "fake": {"delay_seconds": 0.1}}
+    manifest = world.caption(made, world.config(engine=slow, **ON_RAY))
+    assert len({part.detail["worker"] for part in manifest.parts}) == 2
 
 
 def test_poison_kills_actors_and_still_the_run_completes(tmp_path: Path, ray_instance: None) -> None:
@@ -40,8 +51,9 @@ def test_poison_kills_actors_and_still_the_run_completes(tmp_path: Path, ray_ins
 def test_an_actor_that_dies_once_leaves_no_trace(tmp_path: Path, ray_instance: None) -> None:
     quiet, made = world.workspace(tmp_path / "quiet"), world.workspace(tmp_path / "killed")
     expected = world.content(world.caption(quiet, world.config()), quiet)
-    engine = {"kind": "fake", "fake": {"die_at_call": 3}}
+    engine = {"kind": "fake", "fake": {"die_at_call": 3, "ledger": str(tmp_path / "ledger")}}
     manifest = world.caption(made, world.config(engine=engine, **ON_RAY))
+    assert len({part.detail["worker"] for part in manifest.parts}) > 1
     assert world.content(manifest, made) == expected
 
 
