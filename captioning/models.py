@@ -36,6 +36,8 @@ def resolve(reference: ModelReference, engine: EngineConfig) -> Model:
     """Find a model. Raises `EngineError` if it is a folder that cannot be a model."""
     if engine.kind == "fake":  # never to be taken for the model whose name it bears
         return Model(f"fake:{reference.name or reference.model}", reference.revision or "0", reference.model, False)
+    if engine.kind == "openai":  # a name of the server's, which says nothing of revisions
+        return Model(reference.name or reference.model, reference.revision or "served", reference.model, False)
     folder = _folder(reference.model)
     if folder is None:
         return Model(reference.name or reference.model, reference.revision or "main", reference.model, False)

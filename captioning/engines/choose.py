@@ -33,6 +33,15 @@ def make(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
         from captioning.engines.vllm import VllmEngine
 
         return VllmEngine(config, model, threads)
+    if kind == "openai":
+        if importlib.util.find_spec("openai") is None:
+            raise EngineError(
+                "the openai package, which talks to servers, is not installed in this environment; install it "
+                "(pip install openai) or choose another caption.engine.kind"
+            )
+        from captioning.engines.openai import OpenAIEngine
+
+        return OpenAIEngine(config.server, model)
     from captioning.engines.transformers import TransformersEngine
 
     return TransformersEngine(config, model, threads)
