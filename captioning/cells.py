@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from captioning.config import CaptionConfig, SamplingConfig
@@ -54,10 +55,15 @@ class Cell:
         """The id without the share: what is asked, whoever it is asked about."""
         return question_of(self.id)
 
-    @property
+    @cached_property
     def sampling(self) -> dict[str, Any]:
         """What enters a caption's id; greedy text depends on neither top_p nor seed."""
         return _sampling(self.temperature, self.top_p, self.seed, self.max_tokens)
+
+    @cached_property
+    def sampling_text(self) -> str:
+        """The same as the captions table has it."""
+        return canonical(self.sampling)
 
     def paraphrase(self, image: str) -> int:
         """Which wording this image is asked in; further samples go through the others in turn."""
@@ -90,7 +96,7 @@ class Cell:
             "ends": prompt.ends,
             "model": self.model.name,
             "revision": self.model.revision,
-            "sampling": canonical(self.sampling),
+            "sampling": self.sampling_text,
             "sample_index": self.sample_index,
         }
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from captioning.cells import Cell
 from captioning.engines.base import Answer, Engine, EngineDiedError, Request
 from pipeline.errors import HolismError
-from pipeline.identity import canonical, digest
+from pipeline.identity import digest
 from pipeline.shards import ShardReader
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ class Question:
     text: str
     parent: Mapping[str, Any] | None = None
 
-    @property
+    @cached_property
     def caption_id(self) -> str:
         """Identity of its answer."""
         named = f"{self.text}\n{self.cell.prompt.id}" if self.cell.container else self.text
@@ -131,7 +134,7 @@ class Questions:
         if cell.parent and question.parent is None:
             asked = cell.asks.after or cell.asks.id
             return self._row(question, Answer(None, error=NOT_KNOWN.format(prompt=asked)))
-        if (row := self.same.get(question.caption_id)) is not None:
+        if self.same and (row := self.same.get(question.caption_id)) is not None:
             return {**row, "cell": cell.id}
         if cell.container is not None and question.parent is not None:
             return self._row(question, _field(question.parent, cell.prompt.id))
@@ -144,12 +147,8 @@ class Questions:
         if not questions or image is None:
             return []
         futures = self.engine.submit([_request(question, image) for question in questions])
-        found = await asyncio.gather(*(asyncio.wrap_future(future) for future in futures), return_exceptions=True)
-        answers = []
-        for answer in found:
-            if isinstance(answer, (EngineDiedError, HolismError)) or not isinstance(answer, (Answer, Exception)):
-                raise answer
-            answers.append(answer if isinstance(answer, Answer) else Answer(None, error=_words(answer)))
+        await _finished(futures)
+        answers = [_answer(future) for future in futures]
         self.preprocess_seconds += sum(answer.preprocess_seconds for answer in answers)
         return answers
 
@@ -173,7 +172,7 @@ class Questions:
             "revision": cell.model.revision,
             "engine": self.engine.name,
             "engine_version": self.engine.version,
-            "sampling": canonical(cell.sampling),
+            "sampling": cell.sampling_text,
             "sample_index": cell.sample_index,
             "seed": cell.request_seed(image["image_id"]),
             "text": None if failed else answer.text,
@@ -210,8 +209,33 @@ def _field(container: Mapping[str, Any], name: str) -> Answer:
     return Answer(text, finish_reason="stop")
 
 
-def _words(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+async def _finished(futures: Sequence[Future[Answer]]) -> None:
+    """Wait until all are there, with one wake-up for all of them. Whoever stops waiting takes the questions back."""
+    loop, woken, arrived = asyncio.get_running_loop(), asyncio.Event(), itertools.count(1)
+
+    def count(_: Future[Answer]) -> None:
+        if next(arrived) == len(futures) and not loop.is_closed():
+            loop.call_soon_threadsafe(woken.set)
+
+    waiting = not all(future.done() for future in futures)
+    try:
+        if waiting:
+            for future in futures:
+                future.add_done_callback(count)
+            await woken.wait()
+    finally:
+        for future in futures:
+            future.cancel()  # changes nothing about those that are done
+
+
+def _answer(future: Future[Answer]) -> Answer:
+    """The answer; a request's own error is one too. The engine's death is raised, and what makes no sense to go on."""
+    try:
+        return future.result()
+    except (EngineDiedError, HolismError):
+        raise
+    except Exception as error:
+        return Answer(None, error=f"{type(error).__name__}: {error}")
 
 
 def decode(data: bytes, max_pixels: int) -> Image:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 ID_LENGTH = 32  # hexadecimal digits; 128 bits make an accidental collision among billions of captions negligible
 
 
@@ -21,7 +22,7 @@ def digest(value: Any) -> str:
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no white space: one text for one value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _JSON.encode(value)
 
 
 def image_id(data: bytes) -> str:
