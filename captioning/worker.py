@@ -121,6 +121,7 @@ class CaptionWorker:
             rows = [row for want in wanted for row in questions.give_up(want, reason)]
         else:
             self._start(engine)
+            started = time.monotonic()
             rows = questions.ask(wanted)
             self._deaths = 0
         asked = time.monotonic()
@@ -224,6 +225,7 @@ class CaptionWorker:
                 "figures": store.figures(rows),
                 "first_error": errors[0] if errors else None,
                 "worker": f"{socket.gethostname()}:{os.getpid()}",
+                "began": round(time.time() - (time.monotonic() - started), 3),
                 "decode_seconds": round(questions.decode_seconds, 3),
                 "preprocess_seconds": round(questions.preprocess_seconds, 3),
                 "encode_seconds": round(time.monotonic() - asked, 3),

@@ -154,6 +154,29 @@ def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path) -> No
     assert main(["run", str(config), "--stages", "ingest,caption"]) == 0  # the dead holder's lock is taken over
 
 
+def test_a_run_that_gave_images_up_says_so_in_its_exit_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from captioning.engines.base import EngineDiedError
+    from captioning.engines.fake import FakeEngine
+
+    config = write_project(tmp_path, train=6, heldout=2)
+    submit, first = FakeEngine.submit, list[str]()
+
+    def dying(self: FakeEngine, requests: list) -> list:
+        first.append(requests[0].image_id)
+        if requests[0].image_id == first[0]:
+            raise EngineDiedError("out of memory")
+        return submit(self, requests)
+
+    monkeypatch.setattr(FakeEngine, "submit", dying)
+    assert main(["run", str(config), "--stages", "ingest,caption"]) == 3
+    assert "killed the engine each time" in capsys.readouterr().err
+    assert main(["run", str(config), "--stages", "ingest,caption"]) == 0  # nothing to do
+    monkeypatch.setattr(FakeEngine, "submit", submit)
+    assert main(["caption", str(config), "--retry-failed"]) == 0
+
+
 @pytest.mark.slow
 def test_training_under_torchrun_equals_one_process(tmp_path: Path) -> None:
     config = write_project(tmp_path, train=16, heldout=4)
