@@ -38,7 +38,7 @@ _CONTROL_SEED = HELDOUT_OFFSET + (1 << 39)  # neither training nor the demo's he
 class SpeakSettings:
     """Length and pace of phase B. The tower learns at `tower_rate` times the pace of the rest."""
 
-    steps: int = 1000
+    steps: int = 3800
     batch: int = 16
     peak_rate: float = 1.5e-3
     tower_rate: float = 0.12

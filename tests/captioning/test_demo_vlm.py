@@ -92,7 +92,7 @@ def test_every_prompt_of_both_sets_is_practised() -> None:
     assert set(PromptBook().paraphrases) == set(PROMPT_IDS)
     assert all(len(wordings) >= 5 for wordings in PromptBook().paraphrases.values())
     rng = np.random.default_rng(0)
-    assert set(itertools.chain(*(pick_prompts(rng) for _ in range(60)))) == set(PROMPT_IDS)
+    assert set(itertools.chain(*(pick_prompts(truth(sample(seed)), rng) for seed in range(60)))) == set(PROMPT_IDS)
 
 
 def test_sharing_one_look_equals_asking_one_by_one() -> None:
@@ -196,6 +196,6 @@ def test_the_shipped_weights_see() -> None:
     assert scores["main colour"] >= 90, scores
     assert scores["background"] >= 93, scores
     assert scores["style"] >= 90, scores
-    assert scores["nouns exact"] >= 45, scores  # the card says 56; 75 is the aim, and not reached yet
+    assert scores["nouns exact"] >= 70, scores
     control = headline(truths[1:] + truths[:1], said)
     assert max(control.values()) < 30, control
