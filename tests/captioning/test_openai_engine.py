@@ -389,7 +389,10 @@ def test_a_question_that_nobody_waits_for_is_not_asked(server: Server) -> None:
     assert [said(body).strip() for body in server.asked] == ["What is number 0?", "What is number 2?"]
 
 
-def test_a_run_goes_on_after_the_server_came_back_and_never_shows_the_key(server: Server, tmp_path: Path) -> None:
+def test_a_run_goes_on_after_the_server_came_back_and_never_shows_the_key(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("DEBUG")
     made = world.workspace(tmp_path, images=8)
     config = world.config(engine=settings(server, retries=0, concurrency=1), models=[MODEL], chunk_images=2)
     server.always = lambda _: CLOSE if len(server.asked) > 15 else None
@@ -408,7 +411,8 @@ def test_a_run_goes_on_after_the_server_came_back_and_never_shows_the_key(server
     assert {(row["engine"], row["engine_version"], row["model"], row["revision"]) for row in rows} == {
         ("openai", "vllm 1.2.3", MODEL, "served")
     }
-    assert KEY not in f"{rows} {caught.value}"
+    assert "chat/completions" in caplog.text  # the client's own log is on
+    assert KEY not in f"{rows} {caught.value} {caplog.text} {capfd.readouterr()}"
     files = [path for path in (tmp_path / "ws").rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
