@@ -41,9 +41,7 @@ def run(stage_run: StageRun) -> Outcome:
         if not items:
             continue
         progress = progress or _progress(demand, stage_run.retry_failed)
-        print(
-            f"caption: {len(items):,} chunks for {model.name}; an engine may take a minute to start", file=sys.stderr
-        )
+        print(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start", file=sys.stderr)
         began, before_all = time.monotonic(), new
         for part in ray_job.run(WorkerSpec(folder, demand.shares, reference, config.engine), items, config):
             before = demand.captions(demand.parts.get(part.name), own)

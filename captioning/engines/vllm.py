@@ -29,7 +29,7 @@ ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no second process that imports everything again: starts in seconds
 }
 CPU_BLOCK_TOKENS = 32  # the default of 128 would cache nothing of a small model's image
-_TEXT = r'"([^"\\\x00-\x1f]|\\["\\/bfnrt])'
+_CHARACTER = r'([^"\\\x00-\x1f]|\\["\\/bfnrt])'
 QUEUED = 2  # requests in the engine, as a multiple of those that it decodes together: its queue never runs dry
 
 
@@ -175,12 +175,10 @@ def json_pattern(schema: Mapping[str, Any]) -> str:
     Held to the schema alone, weak models lose themselves in the white space that JSON allows. vLLM's own switch
     against that allows none at all, which models are not used to: the demo VLM then leaves every field empty.
     """
-    fields = (
-        f"{re.escape(json.dumps(name))}: {_TEXT}"
-        + (f"{{0,{about['maxLength']}}}" if "maxLength" in about else "*")
-        + '"'
-        for name, about in schema["properties"].items()
-    )
+    fields = []
+    for name, about in schema["properties"].items():
+        times = f"{{0,{about['maxLength']}}}" if "maxLength" in about else "*"
+        fields.append(f'{re.escape(json.dumps(name))}: "{_CHARACTER}{times}"')
     return rf"\{{{', '.join(fields)}\}}"
 
 
