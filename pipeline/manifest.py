@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.commits import Part
@@ -49,8 +49,11 @@ class Manifest:
         return tuple(sorted((p for p in self.parts if p.name.startswith(prefix)), key=lambda p: p.name))
 
     def to_bytes(self) -> bytes:
-        """JSON text of the manifest."""
-        return json.dumps({**asdict(self), "digest": self.digest}, indent=1, ensure_ascii=False).encode()
+        """JSON text of the manifest, with a line for each part: there may be very many."""
+        head = {name: value for name, value in vars(self).items() if name != "parts"} | {"digest": self.digest}
+        parts = ",\n".join(json.dumps(part.to_json(), ensure_ascii=False) for part in self.parts)
+        text = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
+        return f'{text},\n "parts": [\n{parts}\n ]\n}}'.encode()
 
     @classmethod
     def load(cls, location: Location) -> Manifest:

@@ -61,7 +61,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Every engine, started once for the whole suite."""
     if request.param in ("vllm", "openai"):
         pytest.importorskip("vllm")
-    options: dict[str, Any] = {"kind": request.param, "max_model_len": 256, "max_num_seqs": 16}
+    options: dict[str, Any] = {"kind": request.param, "max_model_len": 256, "max_num_seqs": 64}
     if request.param == "openai":
         options["server"] = {"base_url": request.getfixturevalue("served_model"), "api_key_env": "HOLISM_TEST_NO_KEY"}
     config = build(EngineConfig, options)
@@ -118,6 +118,16 @@ def test_sampled_answers_follow_their_seed(engine: Engine) -> None:
 
     assert texts(1) == texts(1)
     assert texts(1) != texts(2)
+
+
+def test_seeds_survive_more_prompts_than_one_step_takes_in(engine: Engine) -> None:
+    rng = np.random.default_rng(1)
+    pictures = [Image.fromarray(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)) for _ in range(64)]
+    asked = [
+        Request(picture, f"picture {number}", QUESTIONS[0], 2, 1.0, seed=number)
+        for number, picture in enumerate(pictures)
+    ]
+    assert all(answer.text is not None for answer in answers(engine, asked))
 
 
 def test_an_image_is_looked_at_once_where_there_is_a_cache(engine: Engine) -> None:
