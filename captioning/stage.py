@@ -58,9 +58,11 @@ def run(stage_run: StageRun) -> Outcome:
         "seconds": round(time.monotonic() - started, 1),
         "captions_per_second": round(new / (time.monotonic() - started), 1) if new else 0.0,
         "rate_by_model": rates,
+        "engine_deaths": sum(part.detail["engine_died"] is not None for part in made),
         "work_seconds": {name: round(sum(part.detail[name] for part in made), 1) for name in SECONDS},
     }
-    return _outcome(str(folder), config, demand, spent)
+    died = next((part.detail["engine_died"] for part in reversed(made) if part.detail["engine_died"]), None)
+    return _outcome(str(folder), config, demand, spent, died)
 
 
 def _progress(demand: Demand, retry_failed: bool) -> Progress:
@@ -69,7 +71,9 @@ def _progress(demand: Demand, retry_failed: bool) -> Progress:
     return Progress("caption", demand.expected(), "captions", done=done)
 
 
-def _outcome(folder: str, config: CaptionConfig, demand: Demand, spent: Mapping[str, Any]) -> Outcome:
+def _outcome(
+    folder: str, config: CaptionConfig, demand: Demand, spent: Mapping[str, Any], died: str | None
+) -> Outcome:
     parts = demand.selected()
     totals, perspectives = _totals(demand, parts)
     reason = next((part.detail["first_error"] for part in parts if demand.errors(part)), None)
@@ -85,7 +89,10 @@ def _outcome(folder: str, config: CaptionConfig, demand: Demand, spent: Mapping[
         "perspectives": perspectives,
     }
     detail = {"cells": {cell.id: cell.describe() for cell in demand.cells}}
-    return Outcome(folder, parts, counts, detail, _warnings(config, demand.models, totals, reason))
+    warnings = _warnings(config, demand.models, totals, reason)
+    if died is not None:
+        warnings.append(f"an engine died and was started again, the last time with: {died}")
+    return Outcome(folder, parts, counts, detail, warnings)
 
 
 def _totals(demand: Demand, parts: Sequence[Part]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:

@@ -56,6 +56,7 @@ class CaptionWorker:
         self._engine: base.Engine | None = None
         self._started = self._stopped = False
         self._deaths = 0
+        self._last_death: str | None = None  # since the last commit
         self._images: dict[str, list[dict[str, Any]]] = {}
 
     def work(self, item: WorkItem) -> list[Part]:
@@ -99,6 +100,7 @@ class CaptionWorker:
                 engine.stop()
                 self._engine, self._started = None, False
                 self._deaths += 1
+                self._last_death = str(error)
             if self._deaths >= HOPELESS:
                 raise EngineError(f"the engine died {self._deaths} times without one answer in between: {error}")
 
@@ -209,6 +211,7 @@ class CaptionWorker:
     ) -> Part:
         """Commit the rows; a part that is replaced keeps its cells and its range, of which a retry sees a piece."""
         old = self.log.get(item.part) if item.retry else None
+        death, self._last_death = self._last_death, None
         errors = [row["error"] for row in rows if row["status"] != "ok"]
         data = schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS)
         return self.log.commit(
@@ -224,6 +227,7 @@ class CaptionWorker:
                 "stop": old.detail["stop"] if old else item.stop,
                 "figures": store.figures(rows),
                 "first_error": errors[0] if errors else None,
+                "engine_died": death,
                 "worker": f"{socket.gethostname()}:{os.getpid()}",
                 "began": round(time.time() - (time.monotonic() - started), 3),
                 "decode_seconds": round(questions.decode_seconds, 3),

@@ -90,9 +90,7 @@ class VllmEngine(EngineThread):
             arguments["distributed_executor_backend"] = "mp"  # the actor holds all the GPUs; Ray need not be asked
         if on_cpu:
             arguments |= {"dtype": "bfloat16", "enforce_eager": True, "block_size": CPU_BLOCK_TOKENS}
-            arguments["enable_chunked_prefill"] = (
-                False  # vLLM 0.32 dies on a seeded request whose prompt it cuts in two
-            )
+            arguments["enable_chunked_prefill"] = False  # vLLM 0.32 dies on a seeded request that it cuts in two
             arguments["mm_processor_cache_gb"] = 1  # an image's questions are neighbours: no need to keep it for long
         else:
             arguments["gpu_memory_utilization"] = config.gpu_memory_utilization

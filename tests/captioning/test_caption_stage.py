@@ -287,8 +287,10 @@ def test_an_engine_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(FakeEngine, "submit", dying)
     monkeypatch.setattr(FakeEngine, "start", lambda _: starts.append(1))
-    rows = world.rows(world.caption(made, world.config()), made)
+    manifest = world.caption(made, world.config())
+    rows = world.rows(manifest, made)
     assert {row["image_id"] for row in rows if row["status"] == "error"} == {poison}
+    assert "an engine died and was started again, the last time with: out of memory" in manifest.warnings
     assert len(starts) == 1 + 1 + attempts.TRIES
 
 
