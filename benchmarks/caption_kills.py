@@ -35,7 +35,6 @@ from pipeline.ingest import shard_names
 from pipeline.workspace import Workspace
 
 CHUNK_IMAGES = 64
-DELAY_SECONDS = 0.02  # of every call, so that work is in hand whenever the kill comes
 TAR_IMAGES = 1000
 POLL_SECONDS = 0.05
 LIMIT_SECONDS = 600
@@ -64,12 +63,12 @@ class Trial:
         return self.folder / "ledger"
 
     @classmethod
-    def make(cls, folder: Path, tars: Path) -> Trial:
-        """Write the configuration and ingest the tars."""
+    def make(cls, folder: Path, tars: Path, delay: float) -> Trial:
+        """Write the configuration and ingest the tars. Every call takes `delay` seconds."""
         trial = cls(folder)
         folder.mkdir()
         (folder / "tars").symlink_to(tars)
-        fake = {"delay_seconds": DELAY_SECONDS, "ledger": str(trial.ledger)}
+        fake = {"delay_seconds": delay, "ledger": str(trial.ledger)}
         write_config(folder, {"engine": {"kind": "fake", "fake": fake}, "chunk_images": CHUNK_IMAGES})
         if cli.main(["ingest", trial.config]):
             raise SystemExit("ingest failed")
@@ -190,6 +189,7 @@ def main() -> None:
     """Run undisturbed, then once for every way to be killed; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--delay", type=float, default=0.02, help="seconds of a call; actors outlive a driver by 4 s")
     parser.add_argument("--folder", type=Path, help="where to work, and to keep what was made (default: temporary)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="holism-kills-", dir=options.folder))
@@ -198,7 +198,7 @@ def main() -> None:
     for disturb in (None, restart_actor, end_actor, kill_worker, kill_driver):
         name = disturb.__name__.replace("_", " ") if disturb else "none"
         print(name, file=sys.stderr)
-        trial = Trial.make(folder / name.replace(" ", "-"), folder / "tars")
+        trial = Trial.make(folder / name.replace(" ", "-"), folder / "tars", options.delay)
         runs, seconds, outlived = run(trial, disturb, half_way(options.images))
         rows, tokens = trial.rows(), trial.tokens()
         if disturb is None:
