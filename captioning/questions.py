@@ -65,8 +65,8 @@ class Question:
 class Questions:
     """Asks one engine about images of one shard.
 
-    `known` are rows that are in the store already: those chains may go on from, by (key, cell), and those that answer
-    the same question for another configuration, by caption id. `decode_seconds` and `preprocess_seconds` add up.
+    `known` are rows that are in the store already: those chains may go on from, by (key, cell), and `same` those that
+    answer the same for another configuration, by (key, question). `decode_seconds` and `preprocess_seconds` add up.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Questions:
         engine: Engine,
         reader: ShardReader,
         known: Mapping[tuple[str, str], Mapping[str, Any]],
-        same: Mapping[str, Mapping[str, Any]] | None = None,
+        same: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
     ) -> None:
         self.engine, self.reader = engine, reader
         self.known, self.same = known, same or {}
@@ -134,7 +134,8 @@ class Questions:
         if cell.parent and question.parent is None:
             asked = cell.asks.after or cell.asks.id
             return self._row(question, Answer(None, error=NOT_KNOWN.format(prompt=asked)))
-        if self.same and (row := self.same.get(question.caption_id)) is not None:
+        row = self.same.get((question.want.key, cell.question))
+        if row is not None and row["caption_id"] == question.caption_id:
             return {**row, "cell": cell.id}
         if cell.container is not None and question.parent is not None:
             return self._row(question, _field(question.parent, cell.prompt.id))

@@ -135,11 +135,17 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
             num_gpus=pool.gpus,
             resources=dict(pool.resources) or None,
         )
-        for row in results.iter_rows():
-            result = pickle.loads(row["result"])
-            if isinstance(result, HolismError):
-                raise result
-            yield from result
+        try:
+            for row in results.iter_rows():
+                result = pickle.loads(row["result"])
+                if isinstance(result, HolismError):
+                    raise result
+                yield from result
+        except ray.exceptions.RayError as error:
+            raise ScheduleError(
+                f"Ray gave the caption actors up ({_reason(error)}); see that nobody ends them and that all nodes can "
+                "import what the engine needs, and run the same command again: it goes on from here"
+            ) from error
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 
 from captioning import store
 from captioning.attempts import HOPELESS, TRIES, Attempt
+from captioning.cells import question_of
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
 from captioning.models import resolve
@@ -190,11 +191,13 @@ class CaptionWorker:
                 found.append(Wanted(image, tuple(cells)))
         return found
 
-    def _sources(self, item: WorkItem) -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, dict[str, Any]]]:
-        """Answers of the store that this item's chains go on from, and those that it need not ask for again."""
+    def _sources(self, item: WorkItem) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]]:
+        """Rows of the store that this item's chains go on from, by (key, cell), and those that it need not ask for
+        again, by (key, question)."""
         rows = [row for name in item.sources for row in store.read_part(self.spec.store, name)]
         good = [row for row in rows if row["status"] == "ok"]
-        return {(row["key"], row["cell"]): row for row in good}, {row["caption_id"]: row for row in good}
+        same = {(row["key"], question_of(row["cell"])): row for row in good}
+        return {(row["key"], row["cell"]): row for row in good}, same
 
     def _image_rows(self, uri: str) -> list[dict[str, Any]]:
         with self._lock:

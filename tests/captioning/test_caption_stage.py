@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,6 +152,15 @@ def test_a_sample_of_the_prompts_pays_nothing_twice(tmp_path: Path, asked: Count
     assert len(world.rows(again, made)) == IMAGES
 
 
+def test_a_picture_that_occurs_twice_has_its_own_rows_taken_over(tmp_path: Path) -> None:
+    made = world.workspace(tmp_path, images=3)
+    shutil.copy(tmp_path / "pictures" / "000.png", tmp_path / "pictures" / "000_again.png")
+    world.ingest(made, tmp_path / "pictures", 12)
+    world.caption(made, world.config(prompts={**world.PROMPTS, "sample": 2}))
+    rows = world.rows(world.caption(made, world.config()), made)
+    assert len({(row["key"], row["prompt_id"]) for row in rows}) == len(rows) == 4 * CELLS
+
+
 def test_models_that_split_the_images_and_one_more_model(tmp_path: Path, asked: Counter[tuple[str, str]]) -> None:
     made = world.workspace(tmp_path)
     split = world.caption(made, world.config(models=["a", "b"], mix="split"))
@@ -236,17 +246,18 @@ def test_any_file_system_will_do(tmp_path: Path) -> None:
 
 
 def test_killing_the_run_anywhere_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    chain = {"prompts": {"set": "holism", "only": ["main_object", "attributes", "nouns"]}}
     quiet = world.workspace(tmp_path / "quiet", images=40)
-    expected = world.content(world.caption(quiet, world.config()), quiet)
+    expected = world.content(world.caption(quiet, world.config(**chain)), quiet)
     made = world.workspace(tmp_path / "killed", images=40)
-    slow = json.dumps({"engine": {"kind": "fake", "fake": {"delay_seconds": 0.1}}})
+    slow = json.dumps({"engine": {"kind": "fake", "fake": {"delay_seconds": 0.1}}, **chain})
     assert killed_run(str(made.root), slow, after=0.25) == -signal.SIGKILL
-    at_call = json.dumps({"engine": {"kind": "fake", "fake": {"die_at_call": 3}}})
+    at_call = json.dumps({"engine": {"kind": "fake", "fake": {"die_at_call": 3}}, **chain})
     assert killed_run(str(made.root), at_call) == -signal.SIGKILL
     parts = len(list(Path(str(made.root), "caption").rglob("0*.parquet")))
     assert 0 < parts < 10
     assert made.manifests("caption") == []
-    assert world.content(world.caption(made, world.config()), made) == expected
+    assert world.content(world.caption(made, world.config(**chain)), made) == expected
 
 
 @pytest.mark.slow
