@@ -30,6 +30,7 @@ ON_CPU = {
 }
 CPU_BLOCK_TOKENS = 32  # the default of 128 would cache nothing of a small model's image
 _CHARACTER = r'([^"\\\x00-\x1f]|\\["\\/bfnrt])'
+WARM_UP = 8  # questions
 QUEUED = 2  # requests in the engine, as a multiple of those that it decodes together: its queue never runs dry
 
 
@@ -68,9 +69,24 @@ class VllmEngine(EngineThread):
             self._llm = vllm.LLM(**self._arguments(on_cpu))
         except Exception as error:
             raise load_error(self.model, error) from error
-        self._render = _Renderer(self._llm)
         if on_cpu:
             _use_threads(self.threads)
+        self._render = _Renderer(self._llm)
+        try:
+            self._warm_up()
+        except Exception as error:
+            raise load_error(self.model, error) from error
+
+    def _warm_up(self) -> None:
+        """Ask about a grey picture: what is set up at first use belongs to the start, and a model that cannot be asked
+        about pictures is found here."""
+        from PIL import Image
+
+        request = Request(Image.new("RGB", (64, 64), "grey"), "grey", "Describe the image.", 2)
+        for number in range(WARM_UP):
+            self._llm.llm_engine.add_request(f"warm-up {number}", self._render(request), _parameters(request))
+        while self._llm.llm_engine.has_unfinished_requests():
+            self._llm.llm_engine.step()
 
     def _arguments(self, on_cpu: bool) -> dict[str, Any]:
         config = self.config
