@@ -173,7 +173,7 @@ def caption(workspace: Workspace, shards: Iterable[str] | None = None) -> Manife
         parts=tuple(parts),
         detail={
             "cells": {
-                f"{prompt}-demo": {"prompt_id": prompt, "perspective": perspective, "model": "demo"}
+                f"{prompt}-demo": {"prompt": prompt, "perspective": perspective, "ends": "sentence", "model": "demo"}
                 for prompt, (perspective, _, _) in PROMPTS.items()
             }
         },
