@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,123 +23,13 @@ from captioning.models import Model, resolve
 from pipeline.config import build
 from pipeline.errors import EngineError, HolismError
 from tests.captioning import world
+from tests.captioning.faulty_server import CLOSE, HANG, LIMIT, MODEL, Reply, Server, completion, said
 
 pytest.importorskip("openai")
 
 KEY = "sk-nobody-may-ever-see-this"
 VARIABLE = "HOLISM_TEST_KEY"
-MODEL = "some/model"
-LIMIT = 10.0
-HANG, CLOSE = "hang", "close"  # what a server may do instead of answering with a status
-Reply = str | tuple[int, dict[str, str]]
 RGB = Image.effect_mandelbrot((24, 16), (-2, -1, 1, 1), 50).convert("RGB")
-
-
-class Server(ThreadingHTTPServer):
-    """Answers with what it was asked, unless a reply is waiting in `replies` or `always` says otherwise."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.replies: deque[Reply] = deque()
-        self.always: Callable[[dict[str, Any]], Reply | None] = lambda _: None
-        self.models: Any = {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "vllm"}]}
-        self.version: str | None = "1.2.3"
-        self.delay = 0.0
-        self.released = threading.Event()
-        self.lock = threading.Lock()
-        self.asked: list[dict[str, Any]] = []
-        self.times: list[float] = []
-        self.keys: set[str | None] = set()
-        self.now = self.most = 0
-
-    @property
-    def url(self) -> str:
-        """Its base URL."""
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that went away are part of the tests."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    server: Server
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """Quiet."""
-
-    def do_GET(self) -> None:
-        """The list of models, and the version."""
-        self.server.keys.add(self.headers["Authorization"])
-        if self.path == "/version" and self.server.version:
-            self.send(200, {"version": self.server.version})
-        elif self.path == "/v1/models" and isinstance(self.server.models, int):
-            self.refuse(self.server.models, {})
-        elif self.path == "/v1/models":
-            self.send(200, self.server.models)
-        else:
-            self.refuse(404, {})
-
-    def do_POST(self) -> None:
-        """A question."""
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.asked.append(body)
-            server.times.append(time.monotonic())
-            server.keys.add(self.headers["Authorization"])
-            server.now += 1
-            server.most = max(server.most, server.now)
-            reply = server.replies.popleft() if server.replies else server.always(body)
-        try:
-            time.sleep(server.delay)
-        finally:
-            with server.lock:
-                server.now -= 1
-        if reply == HANG:
-            server.released.wait(LIMIT)
-        if isinstance(reply, str):
-            self.connection.shutdown(socket.SHUT_RDWR)
-            self.close_connection = True
-        elif reply is not None:
-            self.refuse(*reply)
-        else:
-            self.send(200, completion(said(body)))
-
-    def refuse(self, status: int, headers: dict[str, str]) -> None:
-        """An error that gives the key away, as thoughtless servers do."""
-        self.send(status, {"error": {"message": f"not with {self.headers['Authorization']}"}}, headers)
-
-    def send(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
-        """A whole response; text goes out as HTML."""
-        data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
-        self.send_response(status)
-        kind = "text/html" if isinstance(content, str) else "application/json"
-        for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-
-def said(body: dict[str, Any]) -> str:
-    """What the server says to a question: the question, with white space that must survive."""
-    return f"  {body['messages'][0]['content'][1]['text']}\n"
-
-
-def completion(text: str | None) -> dict[str, Any]:
-    """The JSON around an answer."""
-    return {
-        "id": "1", "object": "chat.completion", "created": 0, "model": MODEL,
-        "choices": [{"index": 0, "finish_reason": "length", "message": {"role": "assistant", "content": text}}],
-        "usage": {
-            "prompt_tokens": 70, "completion_tokens": 7, "total_tokens": 77,
-            "prompt_tokens_details": {"cached_tokens": 64},
-        },
-    }  # fmt: skip
 
 
 @pytest.fixture
@@ -284,10 +171,8 @@ def test_a_server_that_is_gone_ends_the_run(server: Server, engine: Engine, repl
 @pytest.mark.parametrize(
     "content", [{"error": {"message": "busy"}}, completion(None), "<html>hello</html>", {"choices": []}], ids=str
 )
-def test_what_is_no_completion_is_an_error_of_its_own(
-    server: Server, engine: Engine, content: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(globals(), "completion", lambda _: content)
+def test_what_is_no_completion_is_an_error_of_its_own(server: Server, engine: Engine, content: Any) -> None:
+    server.complete = lambda _: content
     assert isinstance(failure(engine.submit(questions())[0]), NoAnswerError)
 
 
