@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config import CaptionConfig
-from captioning.curate.similarity import distinct, mean_pairwise, similarity_matrix
+from captioning.curate.selection.lexical import distinct, mean_pairwise, similarity_matrix
 from captioning.demo_vlm.scoring import is_true
 from captioning.stage import STAGE
 from captioning.store import shard_captions

@@ -127,7 +127,7 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
             compute=ActorPoolStrategy(
                 min_size=pool.min,
                 max_size=pool.max,
-                max_tasks_in_flight_per_actor=AT_ONCE,
+                max_tasks_in_flight_per_actor=AT_ONCE + 1,  # the next reference is there when an item ends
                 max_concurrent_calls_per_actor=AT_ONCE,
                 enable_true_multi_threading=True,
             ),

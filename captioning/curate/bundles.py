@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from captioning.curate.draft import Draft
-from captioning.curate.similarity import distinct, mean_pairwise
+from captioning.curate.selection.lexical import distinct, mean_pairwise
 from pipeline import schemas
 
 TOKENIZER = "open_clip:SimpleTokenizer"  # CLIP's byte-pair encoding, 49,408 tokens

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from captioning.curate.reasons import Reason
-from captioning.curate.similarity import similarity_matrix
+from captioning.curate.selection.lexical import similarity_matrix
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
 

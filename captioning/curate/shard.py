@@ -10,15 +10,15 @@ from typing import Any
 import pyarrow as pa
 
 from captioning.curate.bundles import make_bundles
-from captioning.curate.clean import Clean
 from captioning.curate.config import CurateConfig
 from captioning.curate.draft import IDENTITY, Draft, Gadget, GadgetReport, run_gadgets
-from captioning.curate.duplicates import Duplicates
-from captioning.curate.ending import Ending
-from captioning.curate.length import Length
+from captioning.curate.gadgets.clean import Clean
+from captioning.curate.gadgets.duplicates import Duplicates
+from captioning.curate.gadgets.ending import Ending
+from captioning.curate.gadgets.length import Length
+from captioning.curate.gadgets.reject import Reject
+from captioning.curate.gadgets.select import Select
 from captioning.curate.phrases import load_phrases
-from captioning.curate.reject import Reject
-from captioning.curate.select import Select
 from pipeline import schemas
 from pipeline.errors import StoreError
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from small_workspace import DROPPED, PROMPTS, REPAIRED, caption, curate, curate_run, ingest, number_of
 
 from captioning.curate.bundles import TOKENIZER, clip_token_counter
-from captioning.curate.clean import Clean
 from captioning.curate.config import CleanConfig, CurateConfig, EndingConfig, LengthConfig, RejectConfig
 from captioning.curate.draft import Draft, run_gadgets
-from captioning.curate.ending import Ending
+from captioning.curate.gadgets.clean import Clean
+from captioning.curate.gadgets.ending import Ending
+from captioning.curate.gadgets.reject import Reject
 from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import MEANING, Reason
-from captioning.curate.reject import Reject
 from captioning.curate.shard import make_gadgets
 from captioning.curate.stage import STAGE
 from pipeline import schemas

@@ -13,11 +13,11 @@ from numpy.testing import assert_allclose
 
 from captioning.curate.config import CurateConfig, DuplicatesConfig
 from captioning.curate.draft import Draft, run_gadgets
-from captioning.curate.duplicates import Duplicates
+from captioning.curate.gadgets.duplicates import Duplicates
+from captioning.curate.gadgets.select import select
 from captioning.curate.reasons import Reason
-from captioning.curate.select import select
+from captioning.curate.selection.lexical import distinct, jaccard, mean_pairwise, ngrams, similarity_matrix
 from captioning.curate.shard import make_gadgets
-from captioning.curate.similarity import distinct, jaccard, mean_pairwise, ngrams, similarity_matrix
 
 WORD = st.sampled_from(["a", "red", "blue", "boat", "house", "on", "the", "sea", "sky", "with"])
 TEXT = st.lists(WORD, min_size=1, max_size=7).map(" ".join)

@@ -1,0 +1,1 @@
+"""What is known about the captions of all images together, learnt shard by shard."""

@@ -1,0 +1,1 @@
+"""Figures, plots and reports of how diverse captions are."""

@@ -1,0 +1,1 @@
+"""Which captions of an image to keep: how alike they are, and how a diverse set is chosen."""
