@@ -1,6 +1,6 @@
 """What is written of a model, and how it comes back.
 
-A finished run's `model/` folder holds `config.json` (towers, slots, branches, isolation, preprocessing, recipe) and
+A finished run's `model/` folder holds `config.json` (towers, slots, branches, preprocessing, recipe) and
 `model.safetensors`. A checkpoint is one file, `checkpoints/step-N.pt`, with the same description, weights, optimizer,
 random state and position. Both say everything needed to load them: a wrong H cannot be given, because none is asked.
 """
@@ -8,6 +8,7 @@ random state and position. Both say everything needed to load them: a wrong H ca
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import open_clip
@@ -18,7 +19,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from pipeline.config import semantic
 from pipeline.errors import InputError, StoreError
 from pipeline.storage import Location
-from training.config import RunConfig
+from training.config import BranchOptions, RunConfig
 from training.model import HolisticCLIP, make_tokenizer, resolve_architecture
 
 FORMAT = 1
@@ -28,7 +29,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 def new_model(config: RunConfig) -> HolisticCLIP:
     """The untrained model of a recipe."""
     architecture = resolve_architecture(config.model, config.context_length)
-    return HolisticCLIP(architecture, config.branch_names, config.isolation, config.projection)
+    return HolisticCLIP(architecture, config.branch_names, config.branch_options)
 
 
 def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any]:
@@ -38,8 +39,7 @@ def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any
         "architecture": model.architecture,
         "branches": list(model.slots),
         "slots": [slot.model_dump() for slot in config.slots],
-        "isolation": model.isolation,
-        "projection": model.projection,
+        "branch_options": asdict(model.options),
         "preprocess": {
             "size": model.visual.image_size[0],
             "mean": list(config.image_mean),
@@ -72,7 +72,7 @@ def load(path: str | Location, device: str = "cpu") -> tuple[HolisticCLIP, Any, 
     else:
         description, weights = _read_model_folder(location)
     architecture = description["architecture"]
-    model = HolisticCLIP(architecture, description["branches"], description["isolation"], description["projection"])
+    model = HolisticCLIP(architecture, description["branches"], _options(description))
     model.load_state_dict(weights)
     settings = description["preprocess"]
     preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
@@ -91,6 +91,13 @@ def _read_model_folder(folder: Location) -> tuple[dict[str, Any], Mapping[str, t
     except (ValueError, safetensors.SafetensorError) as error:
         raise StoreError(f"the model in {folder} is damaged ({error}); copy it again or train it again") from error
     return _of_this_format(folder, description), weights
+
+
+def _options(description: Mapping[str, Any]) -> BranchOptions:
+    """Models written before there were kinds have class tokens, and say two things of them."""
+    if "branch_options" in description:
+        return BranchOptions(**description["branch_options"])
+    return BranchOptions(isolation=description["isolation"], projection=description["projection"])
 
 
 def write_checkpoint(folder: Location, state: Mapping[str, Any], step: int, keep: int) -> None:

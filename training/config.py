@@ -5,6 +5,7 @@ own commit. Light on purpose: reading a configuration must not import torch.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -12,9 +13,20 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pipeline.config import Section, build, merge, operational
 from pipeline.errors import ConfigError
 
+BranchKind = Literal["cls", "mlp", "query"]
 Isolation = Literal["none", "tokens", "full", "paper"]
 Projection = Literal["shared", "branch"]
 Term = Literal["o2o", "o2m", "m2m", "free_matching", "served"]
+
+
+@dataclass(frozen=True)
+class BranchOptions:
+    """How the image side branches (`training.branches`)."""
+
+    kind: BranchKind = "cls"
+    isolation: Isolation = "tokens"
+    projection: Projection = "shared"
+    blocks: int = 3
 
 
 class Slot(Section):
@@ -47,10 +59,12 @@ class RunConfig(Section):
 
     model: str | dict[str, Any] = Field("ViT-B-32", description="open_clip model name, or its towers spelled out")
     warm_start: str | None = Field(None, description="weights to start from: open_clip, or a transformers CLIP tower")
-    context_length: int | None = Field(None, ge=4, description="text tokens; None: the model's own (77)")
+    context_length: int | None = Field(None, ge=4, le=248, description="text tokens; None: the model's own (77)")
     slots: tuple[SlotField, ...] = Field(tuple(_named_slot(name) for name in DEFAULT_SLOTS), validate_default=True)
     branches: int | None = Field(None, ge=1, description="None: one per slot, bearing its name")
-    isolation: Isolation = "tokens"
+    branch_kind: BranchKind = Field("cls", description="what a branch is: a class token, MLP layers, or a query")
+    branch_blocks: int = Field(3, ge=1, description="the last blocks that branch, of kinds mlp and query")
+    isolation: Isolation = Field("tokens", description="what class tokens see, of kind cls")
     projection: Projection = Field("shared", description="into the joint space: one for all branches, or one each")
     losses: dict[Term, float] = Field({"m2m": 1.0, "served": 1.0}, description="weight of each loss term")
     captions_per_image: int | None = Field(None, ge=1, description="captions drawn per image and step; None: all")
@@ -108,6 +122,10 @@ class RunConfig(Section):
         if "m2m" in self.losses and count != len(self.slots):
             raise ValueError(f"m2m needs a branch per slot, found {count} for {len(self.slots)}; use free_matching")
         return self
+
+    @property
+    def branch_options(self) -> BranchOptions:
+        return BranchOptions(self.branch_kind, self.isolation, self.projection, self.branch_blocks)
 
     @property
     def branch_names(self) -> tuple[str, ...]:

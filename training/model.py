@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
-from training.branches import BranchedViT
-from training.config import Isolation, Projection
+from training.branches import branched
+from training.config import BranchOptions
 
 TOWER_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
 
@@ -31,16 +31,14 @@ class HolisticCLIP(open_clip.CLIP):
         self,
         architecture: Mapping[str, Any],
         slots: Sequence[str],
-        isolation: Isolation = "tokens",
-        projection: Projection = "shared",
+        options: BranchOptions | None = None,
     ) -> None:
         super().__init__(**{key: architecture[key] for key in TOWER_KEYS if key in architecture})
         plain_vit: nn.Module = self._modules["visual"]
         self.architecture = dict(architecture)
         self.slots = tuple(slots)
-        self.isolation: Isolation = isolation
-        self.projection: Projection = projection
-        self.visual = BranchedViT(plain_vit, len(self.slots), isolation, projection)
+        self.options = options or BranchOptions()
+        self.visual = branched(plain_vit, len(self.slots), self.options)
 
     def encode_branches(self, image_BCSS: Tensor, normalize: bool = True) -> Tensor:
         """All branches of each image, (B, H, D)."""

@@ -8,8 +8,9 @@ from torch import nn
 from training.config import RunConfig
 
 # Embeddings of position and class are offsets, not weights: pulling them to zero only fights what they encode. The
-# branches' class embedding is two-dimensional, so a rule by dimension alone would decay it (PAPER 4).
-NEVER_DECAYED = ("class_embedding", "positional_embedding", "logit_scale")
+# branches' class embeddings, queries and biases are two-dimensional, so a rule by dimension alone would decay them
+# (PAPER 4).
+NEVER_DECAYED = ("class_embedding", "branch_queries", "positional_embedding", "logit_scale", "bias")
 
 
 def make_optimizer(model: nn.Module, config: RunConfig) -> torch.optim.AdamW:

@@ -1,94 +1,176 @@
-"""Starting from weights that exist: a whole open_clip checkpoint, or the image tower of a transformers CLIP.
+"""Starting from weights that exist: an open_clip checkpoint, a Holism model, or a transformers CLIP's image tower.
 
-The second kind is found in CLIP vision models and in most vision-language models, under some prefix. Only the image
-tower starts from it; the text tower and the projections are new.
+Which branch starts from which: a branch takes the checkpoint's branch of its own name; the others take the
+checkpoint's branches that are left, in order, and when none is left all of them again from the first. Whoever takes a
+branch first has it as it is, the next ones with a little noise, or they would never part. A plain CLIP is a checkpoint
+of one branch without a name, so its class token (or MLP layer) starts all.
 """
 
-import re
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from open_clip.factory import load_state_dict
-from open_clip.model import resize_pos_embed, resize_text_pos_embed
+from open_clip.model import resize_pos_embed
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from training.branches import copy_class_token
 from training.model import HolisticCLIP
-from training.weights import weights_file
+from training.positions import fit_text_positions
+from training.transformers_tower import has_transformers_tower, tower_of_transformers
+from training.weights import pretrained_tag, weights_file
 
-_TOWER_MARK = "embeddings.class_embedding"  # where a transformers CLIP vision tower shows
-_RENAMED = (
-    (r"^embeddings\.class_embedding$", "visual.class_embedding"),
-    (r"^embeddings\.patch_embedding\.weight$", "visual.conv1.weight"),
-    (r"^embeddings\.position_embedding\.weight$", "visual.positional_embedding"),
-    (r"^pre_layrnorm\.", "visual.ln_pre."),  # transformers' own spelling
-    (r"^post_layernorm\.", "visual.ln_post."),
-    (r"^encoder\.layers\.", "visual.transformer.resblocks."),
-    (r"\.layer_norm([12])\.", r".ln_\1."),
-    (r"\.self_attn\.out_proj\.", ".attn.out_proj."),
-    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
-    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
-)
+# Noise of a copied branch, relative to the spread of what it copies. A class token meets it once, at the first block.
+COPY_NOISE = 0.1
 
 
-def warm_start(model: HolisticCLIP, path: str | Path) -> None:
-    """Loads a checkpoint file, or the weights in a folder; its class token starts every branch.
+@dataclass(frozen=True)
+class _Source:
+    """Weights under our names, and what is known of their branches."""
 
-    Position tables are resampled to this model's image size and context length. Raises ConfigError where there is no
-    checkpoint, or its parameters are not this architecture's.
+    state: dict[str, Tensor]
+    branches: tuple[str | None, ...] = (None,)
+    kind: str | None = None  # None: a plain CLIP
+    tower_only: bool = False
+
+
+def warm_start(model: HolisticCLIP, source: str | Path, name: str | None = None) -> None:
+    """Loads weights into the model: a checkpoint file, a folder that holds one, or `open_clip:TAG`.
+
+    `name` is the model's name in open_clip's registry, which a tag needs. Position tables are fitted to this model's
+    image size and context length. Raises ConfigError where there is no checkpoint, or its parameters are not this
+    architecture's.
     """
-    state = dict(load_state_dict(str(weights_file(path))))
-    tower_only = any(name.endswith(_TOWER_MARK) for name in state)
-    if tower_only:
-        state = tower_of_transformers(state)
+    tag = pretrained_tag(source)
+    file = weights_file(source) if tag is None else _download(tag, name, bool(model.architecture.get("quick_gelu")))
+    found = _read(file)
+    if found.kind and len(found.branches) > 1 and found.kind != model.options.kind:
+        raise _misfit(source, f"its branches are of kind {found.kind}, train.branch_kind is {model.options.kind}")
+    state = {key: value.float() for key, value in found.state.items()}
+    _branch(state, model, found.branches)
+    _fit_shapes(state, model)
+    new = {key for key in model.state_dict() if found.tower_only and _is_new_beside_a_tower(key)}
+    new |= {f"visual.{key}" for key in model.visual.branch_parameters if len(found.branches) == 1}
+    new |= {key for key in model.state_dict() if key.startswith("text_pooling.")}
+    try:
+        result = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise _misfit(source, str(error).splitlines()[1].strip()) from error
+    odd = [*result.unexpected_keys, *(key for key in result.missing_keys if key not in new)]
+    if odd:
+        raise _misfit(source, f"{odd[0]} is not in both")
+
+
+def branch_sources(targets: Sequence[str], sources: Sequence[str | None]) -> list[int]:
+    """The checkpoint's branch that each branch starts from: by name first, then in order (see the module)."""
+    taken = [sources.index(name) if name in sources else None for name in targets]
+    left = [index for index in range(len(sources)) if index not in taken]
+    in_order = iter(left + list(range(len(sources))) * len(targets))
+    return [next(in_order) if index is None else index for index in taken]
+
+
+def _branch(state: dict[str, Tensor], model: HolisticCLIP, names: Sequence[str | None]) -> None:
+    """Gives each parameter that has a row per branch its rows."""
+    tower = model.visual
+    rows = branch_sources(model.slots, names)
+    copies = [index in rows[:place] for place, index in enumerate(rows)]
+    shapes = {f"visual.{name}": parameter for name, parameter in tower.named_parameters()}
     token = state.get("visual.class_embedding")
     if token is not None and token.ndim == 1:
-        state["visual.class_embedding"] = copy_class_token(token.float(), model.visual.branches)
-    projection = state.get("visual.proj")
-    if projection is not None and model.visual.proj.ndim == 3:
-        state["visual.proj"] = projection.expand_as(model.visual.proj)
+        state["visual.class_embedding"] = token[None]
+    for name in tower.branch_parameters:
+        key = f"visual.{name}"
+        if key not in state:
+            continue
+        value = state[key] if state[key].ndim == shapes[key].ndim else state[key][None]
+        value = value[rows] if len(value) == len(names) else value.expand(len(rows), *value.shape[1:]).clone()
+        if name in tower.noised_parameters:
+            value[copies] += COPY_NOISE * value.std() * torch.randn_like(value[copies])
+        state[key] = value
+
+
+def _fit_shapes(state: dict[str, Tensor], model: HolisticCLIP) -> None:
     if "logit_scale" in state:
         state["logit_scale"] = state["logit_scale"].reshape(model.logit_scale.shape)
-    state = {name: value.float() for name, value in state.items()}
     resize_pos_embed(state, model)
-    resize_text_pos_embed(state, model)
-    new = {name for name in model.state_dict() if name == "visual.proj" or not name.startswith("visual.")}
+    if "positional_embedding" in state:
+        state["positional_embedding"] = fit_text_positions(state["positional_embedding"], model.context_length)
+
+
+def _is_new_beside_a_tower(key: str) -> bool:
+    return key == "visual.proj" or not key.startswith("visual.")
+
+
+def _read(file: Path) -> _Source:
+    """A checkpoint's weights, and the names of its branches where it is one of ours."""
+    if file.suffix == ".pt" and (ours := _training_checkpoint(file)):
+        return ours
     try:
-        found = model.load_state_dict(state, strict=not tower_only)
-    except RuntimeError as error:
-        raise _misfit(path, str(error).splitlines()[1].strip()) from error
-    odd = [*found.unexpected_keys, *(name for name in found.missing_keys if name not in new)]
-    if odd:
-        raise _misfit(path, f"{odd[0]} is not in both")
+        state = dict(load_state_dict(str(file)))
+    except Exception as error:  # torch raises whatever its unpickler stumbles over
+        raise ConfigError(
+            f"train.warm_start: {file} cannot be read as weights ({str(error).splitlines()[0]}); expected safetensors "
+            "or a state dict saved by torch.save"
+        ) from error
+    if has_transformers_tower(state):
+        return _Source(tower_of_transformers(state), tower_only=True)
+    description = _description_beside(file)
+    return _ours(state, description) if description else _Source(state)
 
 
-def tower_of_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The image tower of a transformers CLIP (alone or inside a larger model) under open_clip's names."""
-    mark = next(name for name in state if name.endswith(_TOWER_MARK))
-    prefix = mark.removesuffix(_TOWER_MARK)
-    tower: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if name.startswith(prefix) and not name.endswith("position_ids"):
-            renamed = name.removeprefix(prefix)
-            for pattern, replacement in _RENAMED:
-                renamed = re.sub(pattern, replacement, renamed)
-            if renamed.startswith("visual."):
-                tower[renamed] = value
-    return _with_joint_projections(tower)
+def _ours(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> _Source:
+    kind = description.get("branch_options", {}).get("kind", "cls")
+    return _Source(dict(state), tuple(description["branches"]), kind)
 
 
-def _with_joint_projections(tower: dict[str, Tensor]) -> dict[str, Tensor]:
-    """transformers keeps queries, keys and values apart; open_clip has them in one matrix."""
-    for name in [name for name in tower if ".self_attn.q_proj." in name]:
-        parts = [tower.pop(name.replace("q_proj", f"{letter}_proj")) for letter in "qkv"]
-        kind = name.rpartition(".")[2]
-        tower[f"{name.partition('.self_attn.')[0]}.attn.in_proj_{kind}"] = torch.cat(parts)
-    return tower
+def _training_checkpoint(file: Path) -> _Source | None:
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # open_clip's reader, which comes next, says what is wrong with it
+        return None
+    return _ours(content["model"], content["description"]) if {"model", "description"} <= content.keys() else None
 
 
-def _misfit(path: str | Path, reason: str) -> ConfigError:
+def _description_beside(file: Path) -> dict[str, Any] | None:
+    """What a model folder of ours says of its weights; None where the folder is not ours."""
+    config = file.with_name("config.json")
+    if not config.is_file():
+        return None
+    description: dict[str, Any] = json.loads(config.read_text(encoding="utf8"))
+    return description if "branches" in description else None
+
+
+def _download(tag: str, name: str | None, quick_gelu: bool) -> Path:
+    """Weights that open_clip knows by a tag, from its cache or where it has them from."""
+    import open_clip
+
+    known = open_clip.list_pretrained_tags_by_model(name) if name else []
+    config = open_clip.get_pretrained_cfg(name, tag) if name else None
+    if not config:
+        raise ConfigError(
+            f"train.warm_start: open_clip has no weights {tag!r} for train.model {name or 'spelled out'}; "
+            f"it has {', '.join(known) or 'none: name the model as open_clip does, or give a file'}"
+        )
+    if bool(config.get("quick_gelu")) != quick_gelu:
+        other = f"{name}-quickgelu" if config.get("quick_gelu") else str(name).removesuffix("-quickgelu")
+        raise ConfigError(
+            f"train.warm_start: the weights {tag!r} were trained with another GELU than train.model {name} has; "
+            f"set train.model to {other}"
+        )
+    try:
+        return Path(open_clip.download_pretrained(config))
+    except Exception as error:  # of whichever client fetches it
+        raise ConfigError(
+            f"train.warm_start: the weights {tag!r} could not be fetched ({str(error).splitlines()[0]}); download "
+            "them where there is a network and name the file"
+        ) from error
+
+
+def _misfit(source: str | Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"train.warm_start: {path} does not fit train.model ({reason}); spell out the architecture it was trained with"
+        f"train.warm_start: {source} does not fit train.model ({reason}); spell out the architecture it was trained "
+        "with"
     )

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
-from training.branches import class_mask
-from training.config import Isolation
+from training.branches.class_tokens import class_mask
+from training.config import BranchOptions, Isolation
 from training.model import HolisticCLIP, resolve_architecture
 from training.warm_start import warm_start
 
@@ -26,7 +26,7 @@ def image_BCSS() -> Tensor:
 
 def make(architecture: dict[str, Any], slots: tuple[str, ...], isolation: Isolation) -> HolisticCLIP:
     torch.manual_seed(1)
-    return HolisticCLIP(architecture, slots, isolation).eval()
+    return HolisticCLIP(architecture, slots, BranchOptions(isolation=isolation)).eval()
 
 
 @pytest.mark.parametrize("isolation", ISOLATIONS)
@@ -62,7 +62,8 @@ def test_split_attention_equals_one_masked_attention(
         mask_LL[:H] = class_mask_HL
     if isolation == "full":
         mask_LL[H:, :H] = float("-inf")
-    expected = vit.ln_post(vit.transformer(vit._embed(image_BCSS), attn_mask=mask_LL))[:, :H] @ vit.proj
+    last_BLW = vit.transformer(vit.embed(image_BCSS, vit.class_embedding), attn_mask=mask_LL)
+    expected = vit.ln_post(last_BLW)[:, :H] @ vit.proj
     torch.testing.assert_close(model.encode_branches(image_BCSS, normalize=False), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -96,7 +97,7 @@ def test_token_isolation_mixes_through_patches_only(tiny_architecture: dict[str,
 
 
 def test_own_projections_serve_their_branch_alone(tiny_architecture: dict[str, Any], image_BCSS: Tensor) -> None:
-    model = HolisticCLIP(tiny_architecture, SLOTS, projection="branch").eval()
+    model = HolisticCLIP(tiny_architecture, SLOTS, BranchOptions(projection="branch")).eval()
     assert model.visual.proj.shape == (3, 32, 24)
     assert model.encode_patches(image_BCSS).shape == (3, 16, 24)
     with torch.no_grad():
@@ -104,7 +105,8 @@ def test_own_projections_serve_their_branch_alone(tiny_architecture: dict[str, A
         model.visual.proj[1] += torch.randn(32, 24)
         after = model.encode_branches(image_BCSS)
     assert [bool((before[:, h] != after[:, h]).any()) for h in range(3)] == [False, True, False]
-    assert HolisticCLIP(tiny_architecture, ("image",), projection="branch").visual.proj.shape == (32, 24)
+    lone = HolisticCLIP(tiny_architecture, ("image",), BranchOptions(projection="branch"))
+    assert lone.visual.proj.shape == (32, 24)
 
 
 def test_paper_isolation_is_a_bias_of_one() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
+from training.config import BranchOptions
 from training.model import HolisticCLIP
 from training.warm_start import warm_start
 from training.weights import weights_digest
@@ -31,7 +32,7 @@ def test_the_class_token_is_copied_and_positions_are_resampled(
     assert not torch.equal(copies[0], copies[1])
     assert model.visual.positional_embedding.shape == (37, 32)
     torch.testing.assert_close(model.visual.conv1.weight, plain.visual.conv1.weight)
-    several = HolisticCLIP(larger, SLOTS, projection="branch")
+    several = HolisticCLIP(larger, SLOTS, BranchOptions(projection="branch"))
     warm_start(several, tmp_path / "epoch.pt")
     assert all(torch.equal(projection, plain.visual.proj) for projection in several.visual.proj)
 

@@ -1,0 +1,82 @@
+"""Branches as MLPs: the last blocks have a second MLP layer per branch (PAPER 1.2b).
+
+Attention, norms and the MLP's first layer are shared. Up to the first branched block there is one sequence an image;
+its MLP's second layer turns it into H, one a branch, which never meet again. The layers of all branches are one
+grouped product, and the last block is computed for the class token alone, which is what most of the saving over the
+released code comes from: there it was computed for all tokens of all branches.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.branches.blocks import attend, attend_rows, feed_forward, row_weights
+from training.branches.vit import BranchedViT
+from training.config import Projection
+
+
+class BranchLinear(nn.Module):
+    """A linear layer per branch. In (G, B, L, F) with G=H, or G=1 for an input that all share; out (H, B, L, W)."""
+
+    def __init__(self, layer: nn.Linear, branches: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(branches, layer.out_features, layer.in_features))
+        self.bias = nn.Parameter(torch.empty(branches, layer.out_features))
+        for weight_WF, bias_W in zip(self.weight, self.bias, strict=True):
+            fresh = nn.Linear(layer.in_features, layer.out_features)  # each its own draw, as in the released code
+            weight_WF.data.copy_(fresh.weight.data)
+            bias_W.data.copy_(fresh.bias.data)
+
+    def forward(self, x_GBLF: Tensor) -> Tensor:
+        if len(x_GBLF) == 1:
+            out_BLX = F.linear(x_GBLF[0], self.weight.flatten(0, 1), self.bias.flatten())
+            return out_BLX.unflatten(-1, self.bias.shape).movedim(-2, 0)
+        x_HNF = x_GBLF.flatten(1, 2)
+        out_HNW = torch.baddbmm(self.bias[:, None], x_HNF, self.weight.transpose(1, 2))
+        return out_HNW.unflatten(1, x_GBLF.shape[1:3])
+
+
+class BranchMLPs(BranchedViT):
+    """One class token; in the last `blocks` blocks each branch has its own second MLP layer."""
+
+    def __init__(self, vit: nn.Module, branches: int, projection: Projection, blocks: int) -> None:
+        super().__init__(vit, branches, projection)
+        self.check_depth(blocks)
+        self.class_embedding = self.new_class_tokens(1)
+        self.branched_blocks = blocks
+        first = len(self.blocks) - blocks
+        for block in self.blocks[first:]:
+            block.mlp.c_proj = BranchLinear(block.mlp.c_proj, branches)
+        layers = [f"transformer.resblocks.{index}.mlp.c_proj" for index in range(first, len(self.blocks))]
+        self.noised_parameters = tuple(f"{layer}.weight" for layer in layers)
+        self.branch_parameters += (*self.noised_parameters, *(f"{layer}.bias" for layer in layers))
+
+    def up_to_last(self, image_BCSS: Tensor) -> Tensor:
+        """(G, B, L, W), where G is H, or 1 if the last block is the first that branches."""
+        x_BLW = self.embed(image_BCSS, self.class_embedding)
+        for block in self.blocks[: -self.branched_blocks]:
+            x_BLW = feed_forward(block, attend(block, x_BLW))
+        x_GBLW = x_BLW[None]
+        for block in self.blocks[-self.branched_blocks : -1]:
+            x_GBLW = self._block(block, x_GBLW)
+        return x_GBLW
+
+    def class_rows(self, x_GBLW: Tensor) -> Tensor:
+        block = self.blocks[-1]
+        x_XW = attend_rows(block, x_GBLW.flatten(0, 1), rows=1)
+        return feed_forward(block, x_XW.unflatten(0, x_GBLW.shape[:2]))[:, :, 0].movedim(0, 1)
+
+    def all_rows(self, x_GBLW: Tensor) -> tuple[Tensor, Tensor]:
+        """Patch rows are the mean over the branches' own."""
+        x_HBLW = self._block(self.blocks[-1], x_GBLW)
+        return x_HBLW[:, :, 0].movedim(0, 1), x_HBLW[:, :, 1:].mean(dim=0)
+
+    def class_attention(self, image_BCSS: Tensor) -> Tensor:
+        x_GBLW = self.up_to_last(image_BCSS)
+        weight_GBL = row_weights(self.blocks[-1], x_GBLW.flatten(0, 1), rows=1)[:, 0].unflatten(0, x_GBLW.shape[:2])
+        weight_BHL = weight_GBL.expand(self.branches, -1, -1).movedim(0, 1)
+        return weight_BHL[:, :, 1:].unflatten(-1, self.grid_size)
+
+    @staticmethod
+    def _block(block: nn.Module, x_GBLW: Tensor) -> Tensor:
+        return feed_forward(block, attend(block, x_GBLW.flatten(0, 1)).unflatten(0, x_GBLW.shape[:2]))

@@ -1,0 +1,120 @@
+"""What all kinds of branches share: an open_clip ViT taken over under its own names, a read-out, projections.
+
+A tower's output is a few rows of its last block, the class rows, so the last block is computed for them alone: their
+queries are carried back through the key matrix, which leaves neither keys nor values of the other tokens to compute
+(`training.branches.blocks`). `tokens` computes the last block whole, for those who want the patches.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError
+from training.config import Projection
+
+
+class BranchedViT(nn.Module, ABC):
+    """Image in (B, 3, S, S), branches out (B, H, D), not normalised.
+
+    `branch_parameters` names the parameters that hold a row per branch; `noised_parameters` those among them that get
+    a little noise where two branches start as copies of one, so that they can part.
+    """
+
+    branch_parameters: tuple[str, ...] = ()
+    noised_parameters: tuple[str, ...] = ()
+
+    def __init__(self, vit: nn.Module, branches: int, projection: Projection) -> None:
+        super().__init__()
+        _require_plain_vit(vit)
+        self.conv1 = vit.conv1
+        self.ln_pre = vit.ln_pre
+        self.transformer = vit.transformer
+        self.ln_post = vit.ln_post
+        self.proj = vit.proj if projection == "shared" or branches == 1 else _own_projections(vit.proj, branches)
+        self.positional_embedding = vit.positional_embedding  # (1 + patches, W): row 0 is shared by all class tokens
+        self.image_size, self.grid_size = vit.image_size, vit.grid_size
+        self.branches = branches
+        self.width: int = vit.class_embedding.shape[0]
+        if self.proj.ndim == 3:
+            self.branch_parameters = ("proj",)
+
+    @abstractmethod
+    def up_to_last(self, image_BCSS: Tensor) -> Tensor:
+        """All tokens as the last block gets them, in the kind's own layout."""
+
+    @abstractmethod
+    def class_rows(self, x: Tensor) -> Tensor:
+        """The last block's class rows (B, H, W), from what `up_to_last` gives."""
+
+    @abstractmethod
+    def all_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The last block whole: class rows (B, H, W) and patch rows (B, N, W)."""
+
+    @abstractmethod
+    def class_attention(self, image_BCSS: Tensor) -> Tensor:
+        """How much each branch looks at each patch in the last block, mean over heads: (B, H, rows, columns)."""
+
+    def forward(self, image_BCSS: Tensor) -> Tensor:
+        return self.project(self.ln_post(self.class_rows(self.up_to_last(image_BCSS))))
+
+    def tokens(self, image_BCSS: Tensor) -> tuple[Tensor, Tensor]:
+        """The last layer's normed tokens: class tokens (B, H, W) and patch tokens (B, N, W), both before `proj`."""
+        class_BHW, patch_BNW = self.all_rows(self.up_to_last(image_BCSS))
+        return self.ln_post(class_BHW), self.ln_post(patch_BNW)
+
+    def project(self, class_BHW: Tensor) -> Tensor:
+        """Branches in the joint space, (B, H, D)."""
+        if self.proj.ndim == 2:
+            return class_BHW @ self.proj
+        return torch.einsum("bhw,hwd->bhd", class_BHW, self.proj)
+
+    def project_patches(self, patch_BNW: Tensor) -> Tensor:
+        """Patch tokens in the joint space (B, N, D), where several projections exist by their mean."""
+        return patch_BNW @ (self.proj if self.proj.ndim == 2 else self.proj.mean(dim=0))
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        blocks: nn.ModuleList = self.transformer.resblocks
+        return blocks
+
+    def embed(self, image_BCSS: Tensor, class_XW: Tensor) -> Tensor:
+        """Class tokens (X, W) before the patches, with positions: (B, X + N, W)."""
+        patch_BNW = self.conv1(image_BCSS).flatten(2).transpose(1, 2)
+        position = self.positional_embedding.to(patch_BNW.dtype)
+        class_BXW = (class_XW.to(patch_BNW.dtype) + position[:1]).expand(len(patch_BNW), -1, -1)
+        return self.ln_pre(torch.cat([class_BXW, patch_BNW + position[1:]], dim=1))
+
+    def new_class_tokens(self, count: int) -> nn.Parameter:
+        """Class tokens (count, W) at open_clip's own scale."""
+        return nn.Parameter(self.width**-0.5 * torch.randn(count, self.width))
+
+    def check_depth(self, blocks: int) -> None:
+        """Kinds that branch in the last blocks need that many."""
+        if blocks > len(self.blocks):
+            raise ConfigError(
+                f"train.branch_blocks is {blocks}, but the image tower has {len(self.blocks)} blocks; lower it"
+            )
+
+
+def _own_projections(proj_WD: Tensor, branches: int) -> nn.Parameter:
+    """A fresh projection for each branch (H, W, D), of the scale of the one they replace."""
+    return nn.Parameter(proj_WD.std() * torch.randn(branches, *proj_WD.shape))
+
+
+def _require_plain_vit(vit: nn.Module) -> None:
+    """Branches need class tokens in open_clip's own ViT: say which feature stands in the way."""
+    found = None
+    if not hasattr(vit, "class_embedding"):
+        found = f"an image tower of type {type(vit).__name__}"
+    elif vit.attn_pool is not None or vit.pool_type != "tok":
+        found = f"pooling {vit.pool_type!r}"
+    elif not isinstance(vit.patch_dropout, nn.Identity):
+        found = "patch dropout"
+    elif not hasattr(vit.transformer.resblocks[0].attn, "in_proj_weight"):
+        found = f"blocks of type {type(vit.transformer.resblocks[0]).__name__}"
+    if found:
+        raise ConfigError(
+            f"train.model: found {found}, but branches need open_clip's own ViT with class-token pooling; "
+            "choose a ViT-* model such as ViT-B-32 or ViT-B-16"
+        )
