@@ -16,7 +16,18 @@ from pipeline.errors import ConfigError
 BranchKind = Literal["cls", "mlp", "query"]
 Isolation = Literal["none", "tokens", "full", "paper"]
 Projection = Literal["shared", "branch"]
-Term = Literal["o2o", "o2m", "m2m", "free_matching", "served"]
+Term = Literal[
+    "o2o",
+    "o2m",
+    "m2m",
+    "free_matching",
+    "free_matching_soft",
+    "free_matching_balanced",
+    "served",
+    "multi_positive",
+    "sigmoid",
+    "diversity",
+]
 
 
 @dataclass(frozen=True)
@@ -121,6 +132,8 @@ class RunConfig(Section):
             raise ValueError(f"{sorted(single)[0]} needs one branch, found {count}; set branches: 1 or use m2m")
         if "m2m" in self.losses and count != len(self.slots):
             raise ValueError(f"m2m needs a branch per slot, found {count} for {len(self.slots)}; use free_matching")
+        if "diversity" in self.losses and (count == 1 or len(self.losses) == 1):
+            raise ValueError("diversity only keeps several branches apart; set branches above 1 and add another term")
         return self
 
     @property

@@ -34,8 +34,9 @@ class MetricsLog:
     def to_bytes(self) -> bytes:
         return "".join(f"{line}\n" for line in self._lines).encode()
 
-    def rows(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._lines]
+    def last(self, count: int) -> list[dict[str, Any]]:
+        """The last rows, at most `count`."""
+        return [json.loads(line) for line in self._lines[-count:]]
 
     def _write_all(self) -> None:
         self.file.write(self.to_bytes())

@@ -108,6 +108,7 @@ def _commit(log: CommitLog, store: Location, folder: str, recipe: RunConfig, tra
     if trained.unreadable:
         examples = "; ".join(trained.examples)
         warnings.append(f"{folder}: {trained.unreadable} times an image could not be decoded, for example {examples}")
+    warnings += [f"{folder}: {sentence}" for sentence in trained.dead_branches]
     parts = [
         log.commit(f"{folder}/model/{name}", data, rows=1)
         for name, data in model_files(trained.model, recipe, trained.steps).items()

@@ -6,8 +6,9 @@ on with the very batch, and on a CPU the very losses, that an undisturbed run wo
 """
 
 import math
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,8 @@ from training.batches import Batch, BatchMaker, loader
 from training.bundles import Bundles
 from training.checkpoint import describe, new_model, newest_checkpoint, write_checkpoint
 from training.config import RunConfig
-from training.losses import gather, weighted_sum
+from training.health import WINDOW, branch_health, dead_branches
+from training.losses import Features, Loss, gather, weighted_sum
 from training.metrics import MetricsLog
 from training.model import HolisticCLIP
 from training.optim import learning_rate, make_optimizer
@@ -46,6 +48,7 @@ class Trained:
     steps: int
     unreadable: int  # decodings that failed, over all epochs; examples name a few
     examples: list[str]
+    dead_branches: list[str]  # a sentence for each
     last: Mapping[str, Any]
 
 
@@ -65,6 +68,7 @@ class _Run:
     unreadable: int = 0
     examples: list[str] = field(default_factory=list)
     pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = field(default_factory=list)
+    dead: dict[str, str] = field(default_factory=dict)  # a warning for each branch that is dead now
 
     def autocast(self) -> AbstractContextManager[None]:
         wanted = self.config.precision == "bf16"
@@ -106,6 +110,7 @@ def train(
             rows = _look(run)
             if log and progress:
                 log.add(rows)
+                _warn_of_the_dead(run, log.last(WINDOW))
                 progress.update(len(rows) * size, _note(rows))
         if checkpoint_due:
             if log:
@@ -116,8 +121,9 @@ def train(
     if log and progress:
         log.save()
         progress.close()
-    last = log.rows()[-1] if log else {}
-    return Trained(run.model.eval(), log.to_bytes() if log else b"", run.step, run.unreadable, run.examples, last)
+    last = log.last(1)[0] if log else {}
+    metrics, dead = log.to_bytes() if log else b"", list(run.dead.values())
+    return Trained(run.model.eval(), metrics, run.step, run.unreadable, run.examples, dead, last)
 
 
 def _start(
@@ -186,19 +192,27 @@ def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     branches_BHD, text_BMD, scale = _forward(run, batch)
     with torch.autocast(run.ranks.device.type, enabled=False):
         features = gather(branches_BHD, text_BMD, batch.mask_BM, scale)
-        loss, terms = weighted_sum(features, config.losses)
+        loss = weighted_sum(features, config.losses)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.total.backward()
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.grad_clip or math.inf)
     run.optimizer.step()
     with torch.no_grad():
         run.model.logit_scale.clamp_(*LOGIT_SCALE_RANGE)
     run.examples += batch.unreadable[: MOST_EXAMPLES - len(run.examples)]
     row = {"step": batch.step, "epoch": round(batch.step / run.batches.order.steps_per_epoch, 4), "lr": lr}
-    measured = {"loss": loss.detach(), **{f"loss/{name}": value for name, value in terms.items()}}
-    measured |= {"grad_norm": norm, "logit_scale": scale.detach(), "branch_cosine": _branch_cosine(branches_BHD)}
-    measured["unreadable"] = torch.tensor(float(len(batch.unreadable)), device=loss.device)
+    measured = {"grad_norm": norm, "logit_scale": scale.detach(), **_measure(run, features, loss)}
+    measured["unreadable"] = torch.tensor(float(len(batch.unreadable)), device=scale.device)
     return row, {name: value.float() for name, value in measured.items()}
+
+
+def _measure(run: _Run, features: Features, loss: Loss) -> dict[str, Tensor]:
+    """The loss, by term and by term and slot, and the branches' health."""
+    measured = {"loss": loss.total.detach(), **{f"loss/{term}": value for term, value in loss.terms.items()}}
+    for term, slot_M in loss.by_slot.items():
+        names = (slot.name for slot in run.config.slots)
+        measured |= {f"loss/{term}/{name}": value for name, value in zip(names, slot_M, strict=True)}
+    return measured | branch_health(features, run.model.slots, run.config.losses)
 
 
 def _forward(run: _Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -220,18 +234,11 @@ def _forward(run: _Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     return branches_BHD, flat.view(B, M, -1), scale
 
 
-@torch.no_grad()
-def _branch_cosine(branches_BHD: Tensor) -> Tensor:
-    """Mean cosine of an image's branches with each other: 1 means they all say the same."""
-    H = branches_BHD.shape[1]
-    if H == 1:
-        return branches_BHD.new_ones(())
-    total = branches_BHD.float().sum(dim=1).square().sum(dim=1).mean()
-    return (total - H) / (H * (H - 1))
-
-
 def _look(run: _Run) -> list[dict[str, Any]]:
-    """Fetches the pending steps' figures, means over ranks, in one transfer from the device."""
+    """Fetches the pending steps' figures, means over ranks, in one transfer from the device.
+
+    The loss of a slot that held no caption in a batch is None.
+    """
     if not run.pending:
         return []
     names = list(run.pending[0][1])
@@ -251,7 +258,19 @@ def _look(run: _Run) -> list[dict[str, Any]]:
                 f"train: the loss of run {run.name} is {row['loss']} at step {row['step']}; lower train.lr, lengthen "
                 "train.warmup_steps, or set train.precision to fp32"
             )
-    return rows
+    return [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _warn_of_the_dead(run: _Run, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Says so when a branch dies; `run.dead` holds those that are dead by the last rows."""
+    dead = dead_branches(rows, run.model.slots)
+    for name in dead.keys() - run.dead.keys():
+        print(f"train {run.name}: warning: {dead[name]}", file=sys.stderr, flush=True)
+    run.dead = dead
 
 
 def _note(rows: list[dict[str, Any]]) -> str:

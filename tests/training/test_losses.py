@@ -27,6 +27,10 @@ def embeddings(
     return unit(branches), unit(slots), torch.tensor(7.5, dtype=dtype, requires_grad=True)
 
 
+def value(term: str, features: Features) -> Tensor:
+    return TERMS[term](features).mean
+
+
 def everything(slots: int, samples: int) -> Tensor:
     return torch.ones(samples, slots, dtype=torch.bool)
 
@@ -64,7 +68,7 @@ def test_one_branch_one_caption_is_open_clips_loss(term: str, dtype: torch.dtype
     # Through the towers' normalisation: the served term normalises again, which only changes what that projects away.
     v, t = F.normalize(raw_v, dim=-1), F.normalize(raw_t, dim=-1)
     expected = open_clip.ClipLoss()(v[:, 0], t[:, 0], s)
-    assert_same(TERMS[term](gather(v, t, everything(1, 9), s)), expected, (raw_v, raw_t, s), TOLERANCE[dtype])
+    assert_same(value(term, gather(v, t, everything(1, 9), s)), expected, (raw_v, raw_t, s), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -72,7 +76,7 @@ def test_one_branch_one_caption_is_open_clips_loss(term: str, dtype: torch.dtype
 def test_free_matching_is_the_papers_loop(H: int, M: int, dtype: torch.dtype) -> None:
     v, t, s = embeddings(H * 10 + M, 7, H, M, dtype)
     expected = plain_contrast(v, t, everything(M, 7), s, free=True)
-    found = TERMS["free_matching"](gather(v, t, everything(M, 7), s))
+    found = value("free_matching", gather(v, t, everything(M, 7), s))
     assert_same(found, expected, (v, t, s), TOLERANCE[dtype])
 
 
@@ -90,14 +94,14 @@ def test_terms_equal_loops_whatever_is_missing(batch: tuple[int, int, int, int, 
     seed, samples, H, M, mask = batch
     v, t, s = embeddings(seed, samples, H, M)
     features = gather(v, t, mask, s)
-    assert_same(TERMS["free_matching"](features), plain_contrast(v, t, mask, s, free=True), (v, t, s), 1e-6)
+    assert_same(value("free_matching", features), plain_contrast(v, t, mask, s, free=True), (v, t, s), 1e-6)
     mean = F.normalize(v.mean(dim=1, keepdim=True), dim=-1)
     expected = plain_contrast(mean, t, mask, s, free=False, single=True)
-    assert_same(TERMS["served"](features), expected, (v, t, s), 1e-6)
+    assert_same(value("served", features), expected, (v, t, s), 1e-6)
     if H == M:
-        assert_same(TERMS["m2m"](features), plain_contrast(v, t, mask, s, free=False), (v, t, s), 1e-6)
+        assert_same(value("m2m", features), plain_contrast(v, t, mask, s, free=False), (v, t, s), 1e-6)
     if H == 1:
-        assert_same(TERMS["o2m"](features), plain_contrast(v, t, mask, s, free=False, single=True), (v, t, s), 1e-6)
+        assert_same(value("o2m", features), plain_contrast(v, t, mask, s, free=False, single=True), (v, t, s), 1e-6)
 
 
 def test_o2o_takes_each_samples_first_caption() -> None:
@@ -105,7 +109,7 @@ def test_o2o_takes_each_samples_first_caption() -> None:
     mask = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]], dtype=torch.bool)
     first = torch.stack([t[0, 0], t[1, 1], t[2, 2]])
     expected = open_clip.ClipLoss()(v[:3, 0], first, s)
-    assert_same(TERMS["o2o"](gather(v, t, mask, s)), expected, (v, t, s), 1e-6)
+    assert_same(value("o2o", gather(v, t, mask, s)), expected, (v, t, s), 1e-6)
 
 
 def test_a_missing_caption_moves_nothing() -> None:
@@ -113,19 +117,19 @@ def test_a_missing_caption_moves_nothing() -> None:
     v, t, s = embeddings(4, 5, 3, 3)
     mask = everything(3, 5)
     mask[2, 1] = mask[4] = False
-    clean = weighted_sum(gather(v, t, mask, s), {"m2m": 1.0, "served": 0.5})[0]
+    clean = weighted_sum(gather(v, t, mask, s), {"m2m": 1.0, "served": 0.5}).total
     noisy = t.detach().masked_fill(~mask[:, :, None], 1e3)
-    other = weighted_sum(gather(v, noisy, mask, s), {"m2m": 1.0, "served": 0.5})[0]
+    other = weighted_sum(gather(v, noisy, mask, s), {"m2m": 1.0, "served": 0.5}).total
     torch.testing.assert_close(clean, other, rtol=1e-12, atol=0)
     assert torch.isfinite(torch.autograd.grad(clean, t)[0]).all()
 
 
 def test_the_total_is_the_weighted_sum_of_the_logged_terms() -> None:
     v, t, s = embeddings(5, 6, 2, 2)
-    total, terms = weighted_sum(gather(v, t, everything(2, 6), s), {"m2m": 2.0, "served": 0.25})
-    assert set(terms) == {"m2m", "served"}
-    torch.testing.assert_close(total, 2.0 * terms["m2m"] + 0.25 * terms["served"])
-    assert not terms["m2m"].requires_grad
+    loss = weighted_sum(gather(v, t, everything(2, 6), s), {"m2m": 2.0, "served": 0.25})
+    assert set(loss.terms) == {"m2m", "served"}
+    torch.testing.assert_close(loss.total, 2.0 * loss.terms["m2m"] + 0.25 * loss.terms["served"])
+    assert not loss.terms["m2m"].requires_grad
 
 
 def test_low_precision_embeddings_are_compared_in_float32() -> None:
@@ -138,12 +142,4 @@ def test_low_precision_embeddings_are_compared_in_float32() -> None:
 def test_terms_name_the_counts_they_cannot_work_with(term: str) -> None:
     v, t, s = embeddings(7, 4, 3, 2)
     with pytest.raises(ConfigError, match=r"3 branches|has 3"):
-        TERMS[term](gather(v, t, everything(2, 4), s))
-
-
-def test_features_know_their_own_columns() -> None:
-    v, t, s = embeddings(8, 6, 2, 2)
-    mask = everything(2, 6)
-    second = Features(v[3:], t[3:], mask[3:], v, t, mask, s, offset=3)
-    assert second.ranks == 2
-    assert second.labels_B().tolist() == [3, 4, 5]
+        value(term, gather(v, t, everything(2, 4), s))

@@ -19,7 +19,7 @@ dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_
 rows = slice(4 * rank, 4 * rank + 4)
 leaves = [data[name][rows].clone().requires_grad_() for name in ("image", "text")]
 scale = data["scale"].clone().requires_grad_()
-total, _ = weighted_sum(gather(*leaves, data["mask"][rows], scale), weights)
+total = weighted_sum(gather(*leaves, data["mask"][rows], scale), weights).total
 grads = torch.autograd.grad(total, [*leaves, scale])
 torch.save({"loss": total.detach(), "grads": grads}, f"{sys.argv[3]}.{rank}")
 dist.destroy_process_group()
@@ -41,7 +41,7 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     assert [process.wait(timeout=300) for process in ranks] == [0, 0]
 
     leaves = [data[name].clone().requires_grad_() for name in ("image", "text", "scale")]
-    total, _ = weighted_sum(gather(leaves[0], leaves[1], data["mask"], leaves[2]), WEIGHTS)
+    total = weighted_sum(gather(leaves[0], leaves[1], data["mask"], leaves[2]), WEIGHTS).total
     wanted_image, wanted_text, wanted_scale = torch.autograd.grad(total, leaves)
     found = [torch.load(tmp_path / f"data.{rank}") for rank in range(2)]
     # DDP averages over ranks, so a rank's rows carry twice their share of the global gradient.

@@ -1,61 +1,36 @@
-"""The one contrast all terms are made of: captions of a slot against image vectors, in both directions.
+"""The one contrast most terms are made of: captions of a slot against image vectors, in both directions.
 
 For slot m the batch is the set of samples that have a caption in m: a missing caption is neither row nor column, as if
 the sample had been left out. Only captions of the same slot are negatives (PAPER 1.3 a), so a sample's other captions,
 which are true of its image, are never pushed away.
+
+A cross entropy is a log-sum-exp over all columns minus the logit of the right one. The first is a reduction over the
+matrix of logits (`tiles`), the second a product of each sample with itself.
 """
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from training.losses.features import Features
+from training.losses.tiles import log_sum_exp, log_sum_exp_both_ways
 
 
-def image_to_text(features: Features, image_BMD: Tensor) -> Tensor:
-    """Loss of each (sample, slot) when its image vector has to find its caption among the slot's: (B, M).
+def by_slot(features: Features, image_BMD: Tensor, image_NMD: Tensor) -> Tensor:
+    """Loss of each caption, (B, M): the mean of finding it by its image, and of finding its image by it.
 
-    image_BMD holds the local image vector that stands for each slot.
+    image_BMD, image_NMD: the vector that stands for each slot, of this rank's and of all ranks' images.
     """
-    logits_MBN = features.scale * torch.einsum("bmd,nmd->mbn", image_BMD, features.text_NMD)
-    return _own_column_loss(features, logits_MBN)
-
-
-def text_to_image(features: Features, image_NMD: Tensor) -> Tensor:
-    """Loss of each (sample, slot) when its caption has to find its image: (B, M).
-
-    image_NMD holds the vector that stands for each slot, of all ranks' images.
-    """
-    logits_MBN = features.scale * torch.einsum("bmd,nmd->mbn", features.text_BMD, image_NMD)
-    return _own_column_loss(features, logits_MBN)
-
-
-def text_to_assigned_image(features: Features, branch_BM: Tensor) -> Tensor:
-    """As text_to_image, but each caption looks at the branch assigned to *it*, in every image: (B, M)."""
-    rows = torch.arange(len(branch_BM), device=branch_BM.device)
-    logits = []
-    for m in range(branch_BM.shape[1]):
-        of_all_branches_BHN = torch.einsum("bd,nhd->bhn", features.text_BMD[:, m], features.image_NHD)
-        logits.append(of_all_branches_BHN[rows, branch_BM[:, m]])
-    return _own_column_loss(features, features.scale * torch.stack(logits))
-
-
-def mean_over_captions(features: Features, loss_BM: Tensor) -> Tensor:
-    """Mean over the captions of all ranks, so weighted that the mean over ranks is the global mean.
-
-    A batch without a single caption has loss zero (and gradient zero), not NaN.
-    """
-    captions = features.mask_NM.sum().clamp(min=1)
-    return loss_BM.sum() * features.ranks / captions
-
-
-def _own_column_loss(features: Features, logits_MBN: Tensor) -> Tensor:
-    """Cross entropy of each local row to its own sample's column, zero where the caption is missing: (B, M)."""
     present_MB, present_MN = features.mask_BM.T, features.mask_NM.T
-    # Rows of missing captions keep all their columns: a softmax over nothing would be NaN, even where it is not used.
-    excluded_MBN = present_MB[:, :, None] & ~present_MN[:, None, :]
-    logits_MBN = logits_MBN.masked_fill(excluded_MBN, float("-inf"))
-    M, B, N = logits_MBN.shape
-    labels = features.labels_B().repeat(M)
-    loss_MB = F.cross_entropy(logits_MBN.reshape(M * B, N), labels, reduction="none").reshape(M, B)
-    return loss_MB.masked_fill(~present_MB, 0.0).T
+    image_MBD, text_MBD = image_BMD.transpose(0, 1), features.text_BMD.transpose(0, 1)
+    image_MND, text_MND = image_NMD.transpose(0, 1), features.text_NMD.transpose(0, 1)
+    if features.ranks == 1:  # rows and columns are the same samples: one matrix serves both directions
+        i2t_MB, t2i_MB = log_sum_exp_both_ways(image_MBD, text_MND, features.scale, present_MB, present_MN)
+    else:
+        i2t_MB = log_sum_exp(image_MBD, text_MND, features.scale, present_MB, present_MN)
+        t2i_MB = log_sum_exp(text_MBD, image_MND, features.scale, present_MB, present_MN)
+    return cross_entropy(features, image_BMD, (i2t_MB + t2i_MB).T / 2)
+
+
+def cross_entropy(features: Features, image_BMD: Tensor, log_sum_BM: Tensor) -> Tensor:
+    """Each caption's cross entropy with its own image, (B, M), zero where it is missing."""
+    own_BM = features.scale * (image_BMD * features.text_BMD).sum(dim=2)
+    return (log_sum_BM - own_BM).masked_fill(~features.mask_BM, 0.0)

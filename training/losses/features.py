@@ -5,7 +5,7 @@ own rows against all columns, weighted so that the *mean over ranks* is the loss
 gradients over ranks, so values and gradients equal those of one process that holds everything.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -16,7 +16,8 @@ from torch import Tensor
 class Features:
     """Normalised embeddings of B local and N = B · ranks global samples, float32 or wider.
 
-    image_BHD, text_BMD: this rank's branches and captions; mask_BM is True where a slot holds a caption.
+    image_BHD, text_BMD: this rank's branches and captions; mask_BM is True where a slot holds a caption, and text_BMD
+    is zero where it does not.
     image_NHD, text_NMD, mask_NM: the same of all ranks, this rank's rows beginning at `offset`.
     scale: exp(logit_scale).
     """
@@ -34,23 +35,50 @@ class Features:
     def ranks(self) -> int:
         return len(self.image_NHD) // len(self.image_BHD)
 
-    def labels_B(self) -> Tensor:
-        """The column of each local row's own sample."""
-        return self.offset + torch.arange(len(self.image_BHD), device=self.image_BHD.device)
+    @property
+    def branches(self) -> int:
+        return int(self.image_BHD.shape[1])
+
+    @property
+    def slots(self) -> int:
+        return int(self.text_BMD.shape[1])
+
+    def of_slots(self, chosen: slice) -> "Features":
+        """The same samples with some of their slots."""
+        return replace(
+            self,
+            text_BMD=self.text_BMD[:, chosen],
+            mask_BM=self.mask_BM[:, chosen],
+            text_NMD=self.text_NMD[:, chosen],
+            mask_NM=self.mask_NM[:, chosen],
+        )
+
+    def own(self, of_all_N: Tensor) -> Tensor:
+        """This rank's rows of something that all ranks' samples have."""
+        return of_all_N[self.offset : self.offset + len(self.image_BHD)]
 
 
 def gather(image_BHD: Tensor, text_BMD: Tensor, mask_BM: Tensor, scale: Tensor) -> Features:
-    """Features of this rank, with the other ranks' columns where torch.distributed runs. B is equal on all ranks."""
+    """Features of this rank, with the other ranks' columns where torch.distributed runs. B is equal on all ranks.
+
+    What stands in the place of a missing caption is replaced by zeros, so not even a NaN there has any influence.
+    """
     image_BHD, text_BMD, scale = _at_least_float32(image_BHD), _at_least_float32(text_BMD), _at_least_float32(scale)
+    text_BMD = text_BMD.masked_fill(~mask_BM[:, :, None], 0.0)
     if not (dist.is_available() and dist.is_initialized()):
         return Features(image_BHD, text_BMD, mask_BM, image_BHD, text_BMD, mask_BM, scale)
-    H = image_BHD.shape[1]
-    both_NXD = _GatherWithGrad.apply(torch.cat([image_BHD, text_BMD], dim=1))
-    masks = [torch.empty_like(mask_BM) for _ in range(dist.get_world_size())]
-    dist.all_gather(masks, mask_BM.contiguous())
-    offset = dist.get_rank() * len(image_BHD)
+    parts = [image_BHD.flatten(1), text_BMD.flatten(1), mask_BM.to(image_BHD.dtype)]
+    gathered_NX = _GatherWithGrad.apply(torch.cat(parts, dim=1))
+    image_NX, text_NX, mask_NM = gathered_NX.split([part.shape[1] for part in parts], dim=1)
     return Features(
-        image_BHD, text_BMD, mask_BM, both_NXD[:, :H], both_NXD[:, H:], torch.cat(masks), scale, offset=offset
+        image_BHD,
+        text_BMD,
+        mask_BM,
+        image_NX.unflatten(1, image_BHD.shape[1:]),
+        text_NX.unflatten(1, text_BMD.shape[1:]),
+        mask_NM.detach() > 0,
+        scale,
+        offset=dist.get_rank() * len(image_BHD),
     )
 
 
@@ -69,6 +97,7 @@ class _GatherWithGrad(torch.autograd.Function):
 
     @staticmethod
     def backward(_ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
-        grad = grad.contiguous()
-        dist.all_reduce(grad)
-        return grad.chunk(dist.get_world_size())[dist.get_rank()]
+        of_each_rank = [part.contiguous() for part in grad.chunk(dist.get_world_size())]
+        own = torch.empty_like(of_each_rank[0])
+        dist.reduce_scatter(own, of_each_rank)
+        return own

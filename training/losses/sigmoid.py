@@ -1,0 +1,30 @@
+"""Multi-positive sigmoid: every pair of image and caption is judged by itself (SigLIP, Zhai et al. 2023).
+
+No caption competes with another, so any number of true captions an image is natural, and there is one matrix instead
+of one a direction. Almost all pairs are false; a bias keeps the start from being spent on learning that. SigLIP learns
+it from -10 on. Here it is the log odds of a true pair, which are known: -10 is those of a batch of 22,000 images.
+"""
+
+from training.losses.features import Features
+from training.losses.served import served_vectors
+from training.losses.term import TermLoss, over_captions
+from training.losses.tiles import softplus_sum
+
+
+def sigmoid(features: Features) -> TermLoss:
+    """The served vector: for each caption the sum over all images, as SigLIP's loss for each of its pairs."""
+    served_BD, served_ND = served_vectors(features)
+    with_caption_1N = features.mask_NM.any(dim=1)[None]
+    bias = -(with_caption_1N.sum() - 1).clamp(min=1).to(served_ND.dtype).log()
+    as_if_false_1K = softplus_sum(
+        features.text_BMD.flatten(0, 1)[None],
+        served_ND[None],
+        features.scale,
+        bias,
+        features.mask_BM.flatten()[None],
+        with_caption_1N,
+    )
+    own_BM = features.scale * (served_BD[:, None] * features.text_BMD).sum(dim=2) + bias
+    # softplus(-x) = softplus(x) - x: what a true pair costs, from what it would cost as a false one.
+    loss_BM = as_if_false_1K.view_as(own_BM) - own_BM
+    return over_captions(features, loss_BM.masked_fill(~features.mask_BM, 0.0))
