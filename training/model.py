@@ -100,12 +100,30 @@ def resolve_architecture(model: str | Mapping[str, Any], context_length: int | N
     missing = [key for key in TOWER_KEYS[:3] if key not in architecture]
     if missing:
         raise ConfigError(f"train.model: {', '.join(missing)} missing; expected embed_dim, vision_cfg and text_cfg")
+    if strange := _strange_tower(architecture):
+        name = model if isinstance(model, str) else "the model spelled out"
+        raise ConfigError(
+            f"train.model: {name} has {strange}, but branches need open_clip's own ViT and CLIP's text tower; choose "
+            "one of open_clip's ViT-* models such as ViT-B-32 or ViT-B-16"
+        )
     text = architecture["text_cfg"]
-    if "hf_model_name" in text or "hf_tokenizer_name" in text or architecture.get("custom_text"):
-        raise ConfigError(f"train.model: {model!r} has a text tower of its own; choose a ViT-* model with CLIP's")
     if context_length is not None:
         text["context_length"] = context_length
     return architecture
+
+
+def _strange_tower(architecture: Mapping[str, Any]) -> str | None:
+    """What of these towers is not open_clip's own ViT or CLIP's causal text transformer; None if all is."""
+    vision, text = architecture["vision_cfg"], architecture["text_cfg"]
+    if "timm_model_name" in vision:
+        return f"timm's image tower {vision['timm_model_name']}"
+    if not isinstance(vision.get("layers", 12), int):
+        return "a ResNet as its image tower"
+    if "hf_model_name" in text or "hf_tokenizer_name" in text or architecture.get("custom_text"):
+        return "a text tower of its own"
+    if text.get("no_causal_mask") or text.get("embed_cls") or text.get("pool_type", "argmax") not in ("argmax", "eos"):
+        return "a text tower that does not end its texts with an end token under a causal mask"
+    return None
 
 
 def make_tokenizer(architecture: Mapping[str, Any]) -> open_clip.SimpleTokenizer:

@@ -146,8 +146,17 @@ def test_architectures_come_from_the_registry_or_are_spelled_out(tiny_architectu
     assert tiny_architecture["text_cfg"]["context_length"] == 32  # the caller's dict is left alone
     with pytest.raises(ConfigError, match="not in open_clip's registry"):
         resolve_architecture("ViT-B-17")
-    with pytest.raises(ConfigError, match="text tower of its own"):
-        resolve_architecture("ViT-B-16-SigLIP")
+    for name, why in (
+        ("ViT-B-16-SigLIP", "timm's image tower"),
+        ("roberta-ViT-B-32", "text tower of its own"),
+        ("RN50", "a ResNet"),
+        ("ViT-L-14-CLIPA", "text tower"),
+    ):
+        with pytest.raises(ConfigError, match=f"{why}.*branches need open_clip's own ViT"):
+            resolve_architecture(name)
+    acausal = {**tiny_architecture, "text_cfg": {**tiny_architecture["text_cfg"], "no_causal_mask": True}}
+    with pytest.raises(ConfigError, match="causal mask"):
+        resolve_architecture(acausal)
     with pytest.raises(ConfigError, match="vision_cfg"):
         resolve_architecture({"embed_dim": 8, "text_cfg": {}})
 
@@ -156,8 +165,12 @@ def test_towers_without_class_tokens_are_refused(tiny_architecture: dict[str, An
     averaged = {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "pool_type": "avg"}}
     with pytest.raises(ConfigError, match="pooling 'avg'"):
         make(averaged, SLOTS, "tokens")
-    with pytest.raises(ConfigError, match="ModifiedResNet"):
-        make({**resolve_architecture("RN50")}, SLOTS, "tokens")
+    with pytest.raises(ConfigError, match="patch dropout"):
+        make(
+            {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "patch_dropout": 0.5}},
+            SLOTS,
+            "none",
+        )
 
 
 def test_too_wide_texts_are_refused(tiny_architecture: dict[str, Any]) -> None:

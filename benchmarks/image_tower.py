@@ -1,0 +1,117 @@
+"""What branches cost: forward and backward of the image tower with H=5 against H=1, by kind, on this machine.
+
+    python -m benchmarks.image_tower --batch 4 --rounds 5
+
+All towers are made from the same weights and measured in turns, round after round, so that a busy moment of the
+machine hits all of them. A figure is the median over the rounds. The references are open_clip's own tower (H=1) and
+the released MLP mechanism (`benchmarks/released_mlp.py`); its outputs are compared with ours before anything is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from benchmarks.released_mlp import ReleasedMLPs
+from training.branches import BranchMLPs, branched
+from training.config import BranchOptions
+
+H = 5
+OPEN_CLIP, PLAIN, RELEASED = "open_clip, H=1", "H=1", "mlp, released mechanism"
+KINDS = {
+    "cls, none": BranchOptions(isolation="none"),
+    "cls, tokens": BranchOptions(isolation="tokens"),
+    "cls, full": BranchOptions(isolation="full"),
+    "cls, paper": BranchOptions(isolation="paper"),
+    "mlp, 3 blocks": BranchOptions(kind="mlp"),
+    "query, 3 blocks": BranchOptions(kind="query"),
+    "query, 1 block": BranchOptions(kind="query", blocks=1),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="ViT-B-16")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs="*", default=list(KINDS), help="kinds, as the table names them")
+    options = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    towers = make_towers(options.model, options.only)
+    side = towers[OPEN_CLIP].image_size[0]
+    image_BCSS = torch.randn(options.batch, 3, side, side)
+    if RELEASED in towers:
+        apart = largest_difference(towers["mlp, 3 blocks"], towers[RELEASED], image_BCSS)
+        print(f"largest difference of our mlp from the released mechanism: {apart:.1e}")
+        assert apart < 1e-5
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in towers}
+    for turn in range(options.rounds + 1):  # the first round warms up
+        for name, tower in towers.items():
+            measured = step(tower, image_BCSS)
+            if turn:
+                seconds[name].append(measured)
+    report(seconds, options.batch)
+
+
+def make_towers(model: str, kinds: Sequence[str]) -> dict[str, nn.Module]:
+    """Towers by name, all from the same weights."""
+    config = open_clip.get_model_config(model)
+    plain = open_clip.CLIP(**config).visual
+    towers = {OPEN_CLIP: plain, PLAIN: branched(copy.deepcopy(plain), 1, BranchOptions())}
+    towers |= {name: branched(copy.deepcopy(plain), H, KINDS[name]) for name in kinds}
+    mlps = towers.get("mlp, 3 blocks")
+    if isinstance(mlps, BranchMLPs):
+        towers[RELEASED] = ReleasedMLPs(copy.deepcopy(mlps))
+    return towers
+
+
+@torch.no_grad()
+def largest_difference(tower: nn.Module, reference: nn.Module, image_BCSS: Tensor) -> float:
+    return float((tower(image_BCSS) - reference(image_BCSS)).abs().max())
+
+
+def step(tower: nn.Module, image_BCSS: Tensor) -> tuple[float, float]:
+    """Seconds of a forward pass without gradients, and of a forward and backward pass."""
+
+    def train() -> None:
+        tower.zero_grad(set_to_none=True)
+        tower(image_BCSS).square().mean().backward()
+
+    with torch.no_grad():
+        forward = _timed(lambda: tower(image_BCSS))
+    return forward, _timed(train)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def report(seconds: dict[str, list[tuple[float, float]]], batch: int) -> None:
+    """A row per tower: ms an image, and how they compare with H=1 and with the released mechanism."""
+    middle = {
+        name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in seconds.items()
+    }
+    base = middle[PLAIN]
+    print("| tower | forward, ms an image | over H=1 | forward + backward, ms an image | over H=1 |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, (forward, both) in middle.items():
+        figures = (1000 * forward / batch, forward / base[0], 1000 * both / batch, both / base[1])
+        print("| {} | {:.0f} | {:.3f} | {:.0f} | {:.3f} |".format(name, *figures))
+    if RELEASED in middle:
+        ours, theirs = middle["mlp, 3 blocks"], middle[RELEASED]
+        for index, what in enumerate(("forward", "forward + backward")):
+            overhead = (ours[index] - base[index]) / (theirs[index] - middle[OPEN_CLIP][index])
+            print(f"mlp, {what}: {overhead:.2f} of the released mechanism's overhead, each over its own H=1")
+
+
+if __name__ == "__main__":
+    main()
