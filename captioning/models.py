@@ -9,17 +9,15 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from captioning.config import DEMO_VLM, EngineConfig, ModelReference
+from pipeline.contents import content_digest
 from pipeline.errors import EngineError
-from pipeline.identity import ID_LENGTH
+from pipeline.storage import Location
 
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
-SAMPLES = 64  # blocks of a big file that are looked at
-BLOCK = 65_536
 
 
 @dataclass(frozen=True)
@@ -74,16 +72,6 @@ def check(folder: Path) -> None:
 
 
 def _content_digest(folder: Path) -> str:
-    """Small files count whole, big ones by size and evenly spaced blocks."""
-    total = sha256()
-    for file in sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in {".md", ".txt"}):
-        size = file.stat().st_size
-        total.update(f"{file.name}\0{size}\0".encode())
-        with file.open("rb") as handle:
-            if size <= SAMPLES * BLOCK:
-                total.update(handle.read())
-                continue
-            for index in range(SAMPLES):
-                handle.seek((size - BLOCK) * index // (SAMPLES - 1))
-                total.update(handle.read(BLOCK))
-    return total.hexdigest()[:ID_LENGTH]
+    """Of all files but those that only describe it."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in {".md", ".txt"})
+    return content_digest(Location.of(path) for path in files)
