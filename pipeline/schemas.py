@@ -158,8 +158,13 @@ def encode(data: pa.Table, schema: pa.Schema, *, metadata: Mapping[str, str] | N
     if data.schema.names != schema.names:
         raise StoreError(f"table {_name(schema)} has columns {data.schema.names}, expected {schema.names}")
     merged = {**(schema.metadata or {}), **{k.encode(): v.encode() for k, v in (metadata or {}).items()}}
+    return parquet(data.cast(schema).replace_schema_metadata(merged))
+
+
+def parquet(data: pa.Table) -> bytes:
+    """Any table as the bytes of one Parquet file."""
     sink = pa.BufferOutputStream()
-    pq.write_table(data.cast(schema).replace_schema_metadata(merged), sink, compression="zstd", row_group_size=65_536)
+    pq.write_table(data, sink, compression="zstd", row_group_size=65_536)
     return bytes(sink.getvalue().to_pybytes())
 
 

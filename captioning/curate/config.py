@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Section
+from captioning.config import RayConfig
+from pipeline.config import Section, operational
 
 Granularity = Literal["word", "phrase", "sentence", "paragraph"]
 
@@ -58,6 +59,74 @@ class LengthConfig(Section):
         return {"word": self.word, "phrase": self.phrase, "sentence": self.sentence, "paragraph": self.paragraph}
 
 
+class BoilerplateConfig(Section):
+    """When a sentence counts as boilerplate of the corpus."""
+
+    max_images: int = Field(default=1000, ge=1, description="how many images may share nearly the same sentence")
+    similarity: float = Field(
+        default=0.9, gt=0, lt=1, description="Jaccard index of word trigrams, as MinHash sees it"
+    )
+    min_words: int = Field(default=6, ge=3, description="shorter captions may repeat as often as they like")
+
+
+class ScorerConfig(Section):
+    """The model that says how well a text fits a picture: one of open_clip's, or a Holism checkpoint."""
+
+    model: str | None = Field(default=None, description="open_clip's name of the architecture, such as ViT-B-32")
+    pretrained: str | None = Field(default=None, description="its weights: a path, or one of open_clip's tags")
+    checkpoint: str | None = Field(
+        default=None, description="instead: the model folder or step-N.pt of a Holism run in another workspace"
+    )
+    batch_size: int = operational(64, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = operational("auto")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> ScorerConfig:
+        if (self.model is None) == (self.checkpoint is None):
+            raise ValueError("expected either model (with pretrained) or checkpoint")
+        if self.model is not None and self.pretrained is None and ":" not in self.model:
+            raise ValueError("pretrained is missing: without weights the scores would be noise")
+        return self
+
+
+class Threshold(Section):
+    """The lowest score that is kept: a value, or the quantile of all scores of the perspective."""
+
+    value: float | None = Field(default=None, ge=-1, le=1)
+    quantile: float | None = Field(default=None, ge=0, lt=1, description="the share of captions that may go")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Threshold:
+        if (self.value is None) == (self.quantile is None):
+            raise ValueError("expected either value or quantile")
+        return self
+
+
+class GroundConfig(Section):
+    """Which captions do not fit their picture. Off until a scorer is named."""
+
+    scorer: ScorerConfig | None = None
+    threshold: Threshold = Threshold(quantile=0.05)
+    perspectives: dict[str, Threshold] = Field(default_factory=dict, description="other thresholds, by perspective")
+
+
+class SupportConfig(Section):
+    """Which captions name things that no other caption of the image knows of."""
+
+    enabled: bool = False
+    max_unsupported: float = Field(default=0.5, ge=0, le=1, description="share of a caption's things")
+    min_others: int = Field(default=3, ge=1, description="fewer other captions are too few to tell")
+    min_images: int = Field(default=3, ge=1, description="a word is a thing if as many images list it")
+
+
+class SubCaptionsConfig(Section):
+    """Parts of long captions as captions of their own (FLAIR, PAPER 5)."""
+
+    enabled: bool = False
+    per_caption: int = Field(default=4, ge=1, description="at most so many parts of one caption")
+    max_sentences: int = Field(default=3, ge=1, description="of a part; half of the parts are consecutive sentences")
+
+
 class DuplicatesConfig(Section):
     """When two captions of one image count as the same."""
 
@@ -82,10 +151,15 @@ class CurateConfig(Section):
         description="never drop the last acceptable caption of a (perspective, granularity) for being similar; "
         "the exact words of another caption are dropped all the same",
     )
+    ray: RayConfig = operational(RayConfig(enabled=False))  # spread shards over the cores, or over a cluster
     phrases: str | None = Field(default=None, description="a YAML file of your own in place of curate/phrases.yaml")
     clean: CleanConfig = Field(default_factory=CleanConfig)
     reject: RejectConfig = Field(default_factory=RejectConfig)
     ending: EndingConfig = Field(default_factory=EndingConfig)
     length: LengthConfig = Field(default_factory=LengthConfig)
+    boilerplate: BoilerplateConfig = Field(default_factory=BoilerplateConfig)
+    ground: GroundConfig = Field(default_factory=GroundConfig)
+    support: SupportConfig = Field(default_factory=SupportConfig)
     duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
     select: SelectConfig = Field(default_factory=SelectConfig)
+    sub_captions: SubCaptionsConfig = Field(default_factory=SubCaptionsConfig)

@@ -17,6 +17,8 @@ import numpy as np
 
 from captioning.curate.reasons import Reason
 from captioning.curate.selection.lexical import similarity_matrix
+from captioning.curate.words import words
+from pipeline.errors import StoreError
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
 
@@ -36,6 +38,7 @@ class Draft:
         self.verdicts: list[tuple[str, Reason] | None] = [None] * len(order)
         self.scores: list[dict[str, float]] = [{} for _ in order]
         self.images = _runs(self.columns["key"])
+        self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
         self._ngram = ngram
         self._similarity: dict[int, np.ndarray] = {}
 
@@ -56,9 +59,37 @@ class Draft:
             raise ValueError(f"gadget {gadget.name} cannot drop row {row} as {reason}: {self.verdicts[row]}")
         self.verdicts[row] = (gadget.name, reason)
 
+    def resume(
+        self,
+        caption_ids: Sequence[str],
+        gadgets: Sequence[str | None],
+        reasons: Sequence[str | None],
+        scores: Sequence[Sequence[tuple[str, float]]],
+        texts: Sequence[str | None],
+    ) -> None:
+        """Take over the verdicts, scores and clean texts (None: unchanged) that earlier gadgets left, row by row.
+
+        Raises `StoreError` if they are about other captions.
+        """
+        if list(caption_ids) != self.columns["caption_id"]:
+            raise StoreError(f"verdicts on {len(caption_ids):,} captions do not fit the {len(self):,} captions here")
+        self.verdicts = [
+            None if gadget is None or reason is None else (gadget, Reason(reason))
+            for gadget, reason in zip(gadgets, reasons, strict=True)
+        ]
+        self.scores = [dict(found) for found in scores]
+        self.texts = [old if new is None else new for old, new in zip(self.texts, texts, strict=True)]
+
     def slot(self, row: int) -> tuple[str, str]:
         """What coverage counts: the row's (perspective, granularity)."""
         return self.columns["perspective"][row], self.columns["granularity"][row]
+
+    def words(self, row: int) -> tuple[str, ...]:
+        """The words of a row's text; however many gadgets ask, a text is cut into words once."""
+        text, known = self.texts[row], self._words[row]
+        if known[0] is not text:
+            self._words[row] = known = (text, words(text))
+        return known[1]
 
     def similarity(self, image: range) -> np.ndarray:
         """Lexical similarity of an image's rows, (rows, rows); computed when first asked, on the cleaned texts."""

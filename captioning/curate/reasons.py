@@ -17,6 +17,9 @@ class Reason(StrEnum):
     CUT_OFF = "cut_off"
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
+    BOILERPLATE = "boilerplate"
+    UNGROUNDED = "ungrounded"
+    UNSUPPORTED = "unsupported"
     DUPLICATE = "duplicate"
     NEAR_DUPLICATE = "near_duplicate"
     REDUNDANT = "redundant"
@@ -32,6 +35,9 @@ MEANING: Mapping[str, str] = {
     Reason.CUT_OFF: "it stops in the middle, and no whole sentence remains",
     Reason.TOO_SHORT: "fewer words than its granularity asks for",
     Reason.TOO_LONG: "more words than its granularity allows",
+    Reason.BOILERPLATE: "nearly the same sentence stands at very many images",
+    Reason.UNGROUNDED: "it does not fit the picture, as the image-text score says",
+    Reason.UNSUPPORTED: "it names things that no other caption of the image names",
     Reason.DUPLICATE: "another caption of the image has the same words",
     Reason.NEAR_DUPLICATE: "another caption of the image has nearly the same words",
     Reason.REDUNDANT: "too similar to the captions selected before it",

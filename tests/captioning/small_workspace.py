@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from captioning.curate.config import CurateConfig
+from captioning.curate.draft import Draft
 from captioning.curate.stage import STAGE as CURATE
 from pipeline import demo_world, schemas
 from pipeline.commits import CommitLog
@@ -199,3 +200,15 @@ def curate_run(workspace: Workspace, config: CurateConfig | None = None) -> Stag
     resolution = _curation(CURATE, workspace, config or CurateConfig())
     assert resolution.fingerprint is not None
     return StageRun(resolution.config, resolution.inputs, workspace, resolution.fingerprint)
+
+
+def draft_of(*rows: dict[str, Any], ngram: int = 2) -> Draft:
+    """A draft of one image; rows name only what matters to the test."""
+    base = {"key": "k", "perspective": "detail", "granularity": "sentence", "level": "scene", "finish_reason": "stop"}
+    full = [{**base, "status": "ok", "caption_id": f"{i:04}", **row} for i, row in enumerate(rows)]
+    return Draft({name: [row[name] for row in full] for name in full[0]}, ngram=ngram)
+
+
+def reasons(draft: Draft) -> list[str | None]:
+    """The reason of every row."""
+    return [verdict[1] if verdict else None for verdict in draft.verdicts]

@@ -14,10 +14,10 @@ from numpy.testing import assert_allclose
 from captioning.curate.config import CurateConfig, DuplicatesConfig
 from captioning.curate.draft import Draft, run_gadgets
 from captioning.curate.gadgets.duplicates import Duplicates
+from captioning.curate.gadgets.order import all_gadgets
 from captioning.curate.gadgets.select import select
 from captioning.curate.reasons import Reason
 from captioning.curate.selection.lexical import distinct, jaccard, mean_pairwise, ngrams, similarity_matrix
-from captioning.curate.shard import make_gadgets
 
 WORD = st.sampled_from(["a", "red", "blue", "boat", "house", "on", "the", "sea", "sky", "with"])
 TEXT = st.lists(WORD, min_size=1, max_size=7).map(" ".join)
@@ -122,7 +122,7 @@ def test_what_all_gadgets_leave(captions: Any, coverage: bool, limit: float, mos
         }
     )
     draft = draft_of(captions)
-    gadgets = make_gadgets(config)
+    gadgets = all_gadgets(config)
     run_gadgets(draft, gadgets[:4])
     acceptable = draft.open_of(range(len(draft)))
     run_gadgets(draft, gadgets[4:])
@@ -160,7 +160,7 @@ def test_scores_say_how_near_a_caption_is() -> None:
     slot = ("summary", "phrase")
     draft = draft_of([("a red boat", slot), ("a red boat here", slot), ("blue sky", slot)])
     config = CurateConfig.model_validate({"select": {"max_similarity": 0.5}, "coverage": False})
-    run_gadgets(draft, make_gadgets(config))
+    run_gadgets(draft, all_gadgets(config))
     similarity = similarity_matrix(["a red boat", "a red boat here"], 2)[0, 1]
     dropped = [row for row in range(3) if draft.verdicts[row] == ("select", Reason.REDUNDANT)]
     assert dropped in ([0], [1])

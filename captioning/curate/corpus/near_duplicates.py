@@ -1,0 +1,98 @@
+"""Sentences that come again and again over the corpus, in nearly the same words.
+
+MinHash signatures of a text's word trigrams (the `rensa` library) are cut into bands; texts that agree in a whole band
+share a bucket (Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, 3.4). Buckets are counted in images, so what
+one image's captions have in common counts once.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from captioning.curate.config import BoilerplateConfig
+from captioning.curate.draft import Draft
+from captioning.curate.words import words
+from pipeline.identity import digest
+
+PERMUTATIONS = 128
+SHINGLE = 3  # words
+SEED = 1
+MERGE_MEMORY = "1GB"  # more goes to disk
+_PRIME = np.uint64(0x100000001B3)  # FNV-1a
+_BASIS = 0xCBF29CE484222325
+SCHEMA = pa.schema([("bucket", pa.uint64()), ("images", pa.int64())])
+
+
+@dataclass(frozen=True)
+class NearDuplicates:
+    """Counts images by bucket. The merged result are the buckets that more than `max_images` images share."""
+
+    config: BoilerplateConfig
+
+    name = "near_duplicates"
+
+    @cached_property
+    def digest(self) -> str:
+        """Of what decides a text's buckets."""
+        return digest([self.config.similarity, self.config.min_words, PERMUTATIONS, SHINGLE, SEED])
+
+    def of_shard(self, draft: Draft) -> pa.Table:
+        """How many images of the shard each bucket has, over the open rows."""
+        rows = self.rows(draft)
+        buckets = self.buckets([draft.texts[row] for row in rows])
+        image_of = {row: number for number, image in enumerate(draft.images) for row in image}
+        images = np.repeat(np.array([image_of[row] for row in rows], np.int64), buckets.shape[1])
+        pairs = np.unique(np.stack([buckets.ravel(), images.view(np.uint64)], axis=1), axis=0)
+        found, counts = np.unique(pairs[:, 0], return_counts=True)
+        return pa.table([pa.array(found), pa.array(counts.astype(np.int64))], schema=SCHEMA)
+
+    def merge(self, tables: Iterator[pa.Table]) -> Mapping[int, int]:
+        """Images by bucket, for the buckets of too many images."""
+        import duckdb
+
+        batches = (batch for table in tables for batch in table.to_batches())
+        with tempfile.TemporaryDirectory() as spill, duckdb.connect() as connection:
+            connection.execute(f"SET memory_limit = '{MERGE_MEMORY}'")
+            connection.execute("SET temp_directory = ?", [spill])
+            connection.register("counts", pa.RecordBatchReader.from_batches(SCHEMA, batches))
+            rows = connection.execute(
+                "SELECT bucket, sum(images)::BIGINT AS n FROM counts GROUP BY bucket HAVING n > ? ORDER BY bucket",
+                [self.config.max_images],
+            ).fetchall()
+        return dict(rows)
+
+    def rows(self, draft: Draft) -> list[int]:
+        """The open rows that are long enough: short answers repeat by nature."""
+        return [row for row in draft.open_rows() if len(words(draft.texts[row])) >= self.config.min_words]
+
+    def buckets(self, texts: Sequence[str]) -> np.ndarray:
+        """The buckets of each text, (texts, bands) unsigned 64 bit."""
+        from rensa import RMinHash
+
+        bands, width = self.bands
+        if not texts:
+            return np.zeros((0, bands), np.uint64)
+        shingles = [_shingles(text) for text in texts]
+        rows = RMinHash.digest_matrix_from_token_sets(shingles, PERMUTATIONS, SEED).to_rows()
+        signature = np.array(rows, np.uint64)[:, : bands * width].reshape(len(texts), bands, width)
+        keys = np.broadcast_to(np.uint64(_BASIS) + np.arange(bands, dtype=np.uint64), signature.shape[:2])
+        for column in range(width):
+            keys = (keys ^ signature[:, :, column]) * _PRIME
+        return keys
+
+    @cached_property
+    def bands(self) -> tuple[int, int]:
+        """Number and width of the bands whose threshold (1/bands)^(1/width) comes nearest to the similarity."""
+        fitting = [(PERMUTATIONS // width, width) for width in range(1, PERMUTATIONS + 1)]
+        return min(fitting, key=lambda band: abs((1 / band[0]) ** (1 / band[1]) - self.config.similarity))
+
+
+def _shingles(text: str) -> list[str]:
+    spoken = words(text)
+    return [" ".join(spoken[i : i + SHINGLE]) for i in range(max(1, len(spoken) - SHINGLE + 1))]

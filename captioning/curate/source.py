@@ -1,0 +1,62 @@
+"""Where curation finds the tables of a shard: references only, small enough to be sent to other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.commits import Part
+from pipeline.identity import digest
+from pipeline.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of an ingest manifest, and the captions of the caption stage's manifest and of further rounds."""
+
+    ingest: Manifest
+    captions: tuple[Manifest, ...]
+
+    def shards(self) -> list[str]:
+        """Names of all shards, in order."""
+        from pipeline.ingest import shard_names
+
+        return shard_names(self.ingest)
+
+    def captions_of(self, shard: str) -> pa.Table:
+        """The captions of a shard, without structured answers as a whole: their fields are captions of their own."""
+        from captioning.store import shard_captions
+
+        tables = [shard_captions(manifest, shard, structured=False) for manifest in self.captions]
+        return pa.concat_tables(tables).unify_dictionaries()
+
+    def images_of(self, shard: str) -> pa.Table:
+        """The images table of a shard."""
+        from pipeline.ingest import shard_images
+
+        return shard_images(self.ingest, shard)
+
+    def tar_of(self, shard: str) -> str:
+        """Where the shard's pictures lie."""
+        from pipeline.ingest import shard_uris
+
+        return shard_uris(self.ingest)[shard]
+
+    def caption_digests(self) -> Mapping[str, str]:
+        """What identifies the captions of each shard."""
+        found: dict[str, list[list[str]]] = {shard: [] for shard in self.shards()}
+        for number, manifest in enumerate(self.captions):
+            for part in manifest.parts:
+                found[part.detail["shard"]].append([str(number), part.name, part.digest])
+        chosen = [sorted(manifest.detail["cells"]) for manifest in self.captions]
+        return {shard: digest([sorted(parts), chosen]) for shard, parts in found.items()}
+
+    def image_digests(self) -> Mapping[str, str]:
+        """What identifies the images of each shard."""
+        return {_shard_of(part): part.digest for part in self.ingest.select("images/")}
+
+
+def _shard_of(part: Part) -> str:
+    return part.name.removeprefix("images/").removesuffix(".parquet")

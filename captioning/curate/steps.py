@@ -1,0 +1,88 @@
+"""One step of curation over all shards: it makes the parts that are missing or whose input changed, and no others.
+
+Curation is a few steps, each with parts of its own, in a folder named after what the step depends on. So a changed
+threshold makes anew what comes after it, and of a store that grew only the shards that changed are gone over again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from captioning.config import RayConfig
+from captioning.curate.spread import over
+from pipeline.commits import CommitLog, Part
+from pipeline.identity import digest
+from pipeline.progress import Progress
+from pipeline.storage import Location
+
+Parts = dict[str, Part]  # by kind
+
+
+class Work(Protocol):
+    """What a step does to one shard: commits its parts, one for each kind. Sent to other processes as it is."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Folders of its parts."""
+
+    def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
+        """Make and commit the parts of a shard, named by `part_name` and with `detail_of` in their records."""
+
+
+def part_name(kind: str, shard: str) -> str:
+    """Where the part of a shard lies."""
+    return f"{kind}/{shard}.parquet"
+
+
+def detail_of(shard: str, input_digest: str, **more: Any) -> dict[str, Any]:
+    """What the record of a part says, by which a later run knows it."""
+    return {"shard": shard, "input": input_digest, **more}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step with its folder. `settings` is all that its parts depend on beside their shard's input."""
+
+    name: str
+    folder: Location
+    ray: RayConfig
+
+    @classmethod
+    def at(cls, curate: Location, name: str, settings: Any, ray: RayConfig) -> Step:
+        """The step of this name under these settings, inside the curate stage's folder."""
+        return cls(name, curate / f"{name}-{digest(settings)[:12]}", ray)
+
+    def run(self, work: Work, inputs: Mapping[str, str]) -> dict[str, Parts]:
+        """The parts of all shards by kind. `inputs` names the digest of what each shard's parts are made from."""
+        log = CommitLog(self.folder)
+        committed = log.parts()
+        found = {shard: self._there(committed, work.kinds, shard, inputs[shard]) for shard in inputs}
+        missing = [shard for shard, parts in found.items() if parts is None]
+        if missing:
+            progress = Progress(f"curate: {self.name}", len(inputs), "shards", done=len(inputs) - len(missing))
+            task = _OneShard(work, {shard: inputs[shard] for shard in missing}, log)
+            for shard, parts in over(task, missing, self.ray):
+                found[shard] = parts
+                progress.update()
+            progress.close()
+        return {shard: parts for shard, parts in found.items() if parts is not None}
+
+    @staticmethod
+    def _there(committed: Mapping[str, Part], kinds: tuple[str, ...], shard: str, wanted: str) -> Parts | None:
+        parts = {kind: part for kind in kinds if (part := committed.get(part_name(kind, shard))) is not None}
+        fitting = len(parts) == len(kinds) and all(part.detail["input"] == wanted for part in parts.values())
+        return parts if fitting else None
+
+
+@dataclass(frozen=True)
+class _OneShard:
+    """A step's work with what it needs to know of each shard."""
+
+    work: Work
+    inputs: Mapping[str, str]
+    log: CommitLog
+
+    def __call__(self, shard: str) -> tuple[str, Parts]:
+        return shard, self.work(shard, self.inputs[shard], self.log)

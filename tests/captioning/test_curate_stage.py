@@ -1,0 +1,275 @@
+"""The curate stage: planted faults are found, counts add up, and nothing is done twice."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_workspace import DROPPED, PROMPTS, REPAIRED, caption, curate, curate_run, draft_of, ingest, number_of
+
+from captioning.curate.bundles import TOKENIZER, clip_token_counter
+from captioning.curate.config import BoilerplateConfig, CurateConfig, LengthConfig
+from captioning.curate.corpus.near_duplicates import NearDuplicates
+from captioning.curate.draft import run_gadgets
+from captioning.curate.gadgets.boilerplate import Boilerplate
+from captioning.curate.gadgets.order import all_gadgets
+from captioning.curate.reasons import Reason
+from captioning.curate.stage import STAGE
+from pipeline import schemas
+from pipeline.config import build
+from pipeline.errors import InputError
+from pipeline.ingest import shard_images, shard_names
+from pipeline.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def captioned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = ingest(tmp_path_factory.mktemp("curate"))
+    caption(workspace)
+    return workspace
+
+
+def rows_of(manifest: Any, folder: str, schema: Any) -> list[dict[str, Any]]:
+    """All rows of one table of a manifest."""
+    return [
+        row for part in manifest.select(folder) for row in schemas.read(manifest.location(part), schema).to_pylist()
+    ]
+
+
+def test_planted_faults_are_found_and_clean_captions_survive(captioned: Workspace) -> None:
+    manifest = curate(captioned)
+    verdicts = rows_of(manifest, "verdicts/", schemas.VERDICTS)
+    captions = {
+        (row["key"], row["caption_id"]): row
+        for row in rows_of(captioned.manifests("caption")[0], "captions/", schemas.CAPTIONS)
+    }
+    assert {(row["key"], row["caption_id"]) for row in verdicts} == set(captions)
+    assert len(verdicts) == len(captions) == 29 * len(PROMPTS)
+    found = {}
+    spoken: dict[str, set[str]] = {}
+    for verdict in verdicts:
+        row = captions[verdict["key"], verdict["caption_id"]]
+        assert verdict["keep"] == (verdict["gadget"] is None) == (verdict["reason"] is None)
+        found[number_of(row), row["prompt_id"]] = (verdict, row)
+        if verdict["keep"]:
+            spoken.setdefault(row["key"], set()).add(verdict["clean_text"] or row["text"])
+    for planted, (_, _, reason) in DROPPED.items():
+        assert found.pop(planted)[0]["reason"] == reason, planted
+    for planted, (raw, _, text) in REPAIRED.items():
+        verdict, _ = found.pop(planted)
+        assert (verdict["keep"], verdict["clean_text"]) == (True, text if text != raw else None), planted
+    for verdict, row in found.values():
+        assert verdict["keep"] or row["text"] in spoken[row["key"]], (verdict, row["text"])
+
+
+def test_bundles_hold_what_training_reads(captioned: Workspace) -> None:
+    manifest = curate(captioned)
+    images = captioned.manifests("ingest")[0]
+    readable = {
+        row["key"]: row
+        for shard in shard_names(images)
+        for row in shard_images(images, shard).to_pylist()
+        if row["status"] == "ok"
+    }
+    bundles = rows_of(manifest, "bundles/", schemas.BUNDLES)
+    assert sorted(row["key"] for row in bundles) == sorted(readable)
+    assert len(bundles) == 29, "the cut picture has no bundle"
+    kept = {(row["key"], row["caption_id"]) for row in rows_of(manifest, "verdicts/", schemas.VERDICTS) if row["keep"]}
+    count = clip_token_counter()
+    for bundle in bundles:
+        image = readable[bundle["key"]]
+        assert [bundle[name] for name in ("offset", "size")] == [image[name] for name in ("offset", "size")]
+        alt = [entry for entry in bundle["captions"] if entry["source"] == "alt"]
+        assert [entry["text"] for entry in alt] == ([image["alt_text"]] if image["alt_text"] else [])
+        for entry in bundle["captions"]:
+            assert entry["n_tokens"] == count(entry["text"]) > 2
+            assert (bundle["key"], entry["caption_id"]) in kept or entry["source"] == "alt"
+        assert 0 <= bundle["mean_similarity"] < 0.5
+        assert 0.3 < bundle["distinct_2"] <= 1
+    part = manifest.select("bundles/")[0]
+    import pyarrow.parquet as pq
+
+    assert pq.read_schema(manifest.location(part).uri).metadata[b"holism.tokenizer"].decode() == TOKENIZER
+    assert manifest.detail["tokenizer"] == TOKENIZER
+
+
+def test_counts_add_up(captioned: Workspace) -> None:
+    counts = curate(captioned).counts
+    assert counts["captions"] == counts["kept"] + counts["dropped"] == 29 * len(PROMPTS)
+    assert sum(counts["reasons"].values()) == counts["dropped"] == sum(counts["dropped_by_gadget"].values())
+    assert sum(counts["kept_by_perspective"].values()) == counts["kept"]
+    assert counts["reasons"]["refusal"] == counts["reasons"]["repetition"] == counts["reasons"]["error"] == 1
+    assert 0 < counts["mean_similarity"] < 0.5
+    assert list(counts["seen_by_gadget"]) == [gadget.name for gadget in all_gadgets(CurateConfig())]
+
+
+def test_clip_tokens_are_counted_as_open_clip_counts_them() -> None:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    texts = ["A red boat.", "ein schönes Haus &amp; Garten", "日本", "x" * 100]
+    tokens = SimpleTokenizer(context_length=400)(texts)
+    assert [clip_token_counter()(text) for text in texts] == [(row != 0).sum().item() for row in tokens]
+
+
+def test_a_shard_without_captions_is_a_counted_warning(tmp_path: Path) -> None:
+    workspace = ingest(tmp_path)
+    caption(workspace, shards=["part-000", "part-001"])
+    manifest = curate(workspace)
+    assert any("1 of 3 shards have no caption at all (part-002)" in warning for warning in manifest.warnings)
+    assert any("9 of 29 images keep no caption" in warning for warning in manifest.warnings)
+    assert len(rows_of(manifest, "bundles/", schemas.BUNDLES)) == 29, "their alt texts can still be trained on"
+
+
+def test_nothing_left_ends_in_one_clear_sentence(tmp_path: Path) -> None:
+    workspace = ingest(tmp_path, images=3)
+    caption(workspace, shards=[])
+    with pytest.raises(InputError, match="none of the 2 readable images has a caption"):
+        curate(workspace)
+    caption(workspace)
+    nothing = LengthConfig.model_validate(
+        {name: {"min": 500, "max": 900} for name in ("word", "phrase", "sentence", "paragraph")}
+    )
+    with pytest.raises(InputError, match=r"kept none of 14 captions \(dropped as too_short 12"):
+        curate(workspace, CurateConfig(length=nothing))
+
+
+def files_of(workspace: Workspace, stage: str) -> dict[str, tuple[float, int]]:
+    """Time and size of every file of a stage but manifests."""
+    folder = Path(workspace.folder(stage).uri)
+    found = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): (about.st_mtime_ns, about.st_size) for path, about in found.items()}
+
+
+def steps_of(files: Iterable[str]) -> set[str]:
+    """Which steps' parts are among these files."""
+    return {name.split("-")[0] for name in files}
+
+
+def test_a_stopped_curation_goes_on_where_it_was(captioned: Workspace) -> None:
+    config = CurateConfig(ngram=3)
+    whole = STAGE.run(curate_run(captioned, config))
+    (Path(whole.store) / "bundles/part-001.parquet").unlink()
+    before = files_of(captioned, "curate")
+    again = STAGE.run(curate_run(captioned, config))
+    assert {part.name: part.digest for part in again.parts} == {part.name: part.digest for part in whole.parts}
+    after = files_of(captioned, "curate")
+    changed = {name for name, about in after.items() if before.get(name) != about and "_commits" not in name}
+    assert {name.split("/", 1)[1] for name in changed} == {"bundles/part-001.parquet", "verdicts/part-001.parquet"}
+    seconds = "seconds_by_gadget"
+    assert {k: v for k, v in again.counts.items() if k != seconds} == {
+        k: v for k, v in whole.counts.items() if k != seconds
+    }
+
+
+def test_a_changed_threshold_recomputes_only_what_depends_on_it(tmp_path: Path) -> None:
+    workspace = ingest(tmp_path)
+    caption(workspace)
+    curate(workspace)
+    captions, first = files_of(workspace, "caption"), files_of(workspace, "curate")
+    curate(workspace, build(CurateConfig, {"select": {"max_captions": 3}}))
+    second = files_of(workspace, "curate")
+    assert {name: second[name] for name in first} == first, "nothing that was there is written again"
+    assert steps_of(set(second) - set(first)) == {"verdicts"}
+    curate(workspace, build(CurateConfig, {"length": {"phrase": {"max": 3}}}))
+    third = files_of(workspace, "curate")
+    assert {name: third[name] for name in second} == second
+    assert steps_of(set(third) - set(second)) == {"texts", "verdicts"}
+    assert files_of(workspace, "caption") == captions
+
+
+def test_only_shards_that_changed_are_gone_over_again(tmp_path: Path) -> None:
+    workspace = ingest(tmp_path)
+    caption(workspace, shards=["part-000", "part-001"])
+    curate(workspace)
+    before = files_of(workspace, "curate")
+    caption(workspace)
+    curate(workspace)
+    after = files_of(workspace, "curate")
+    written = {name for name, about in after.items() if before.get(name) != about and "_commits" not in name}
+    assert {Path(name).stem for name in written} == {"part-002"}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_verdicts_do_not_depend_on_the_order_of_rows(random: Any) -> None:
+    texts = "a red boat. | a red boat! | a blue boat. | the sea is calm. | the sea is very calm. | no | a red boat"
+    rows = [
+        {"caption_id": f"{i:03}", "key": "ab"[i % 2], "perspective": "pq"[i % 3 % 2], "text": text}
+        for i, text in enumerate(texts.split(" | "))
+    ]
+    shuffled = rows.copy()
+    random.shuffle(shuffled)
+    results = []
+    for order in (rows, shuffled):
+        draft = draft_of(*order)
+        run_gadgets(
+            draft, all_gadgets(CurateConfig.model_validate({"select": {"max_captions": 2}, "coverage": False}))
+        )
+        results.append([(draft.columns["caption_id"], draft.texts, draft.verdicts)])
+    assert results[0] == results[1]
+
+
+def test_the_stage_is_light_to_look_at() -> None:
+    code = (
+        "import sys, captioning.curate.stage; "
+        "print([m for m in ('torch', 'open_clip', 'pyarrow', 'numpy', 'duckdb') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_sentences_at_too_many_images_are_boilerplate_whatever_the_shards() -> None:
+    common = "a wonderful moment that invites you to dream and to linger for a while"
+    rows = [
+        {"key": f"{i:03}", "caption_id": f"{i:03}-{j}", "perspective": perspective, "text": text}
+        for i in range(60)
+        for j, (perspective, text) in enumerate(
+            [("style", common if i % 2 else f"{common} {i}"), ("detail", f"number {i} of sixty very different things")]
+        )
+    ]
+    config = build(CurateConfig, {"boilerplate": {"max_images": 50, "min_words": 6}})
+    statistic = NearDuplicates(config.boilerplate)
+    dropped = []
+    for shard in (7, 60, 200):
+        drafts = [draft_of(*rows[start : start + shard]) for start in range(0, len(rows), shard)]
+        crowded = statistic.merge(statistic.of_shard(draft) for draft in drafts)
+        found = []
+        for draft in drafts:
+            run_gadgets(draft, [Boilerplate(statistic, crowded)])
+            pairs = zip(draft.columns["caption_id"], draft.verdicts, strict=True)
+            found += [identity for identity, verdict in pairs if verdict == ("boilerplate", Reason.BOILERPLATE)]
+        dropped.append(found)
+    assert dropped[0] == dropped[1] == dropped[2]
+    assert len(dropped[0]) == 60
+    assert all(identity.endswith("-0") for identity in dropped[0])
+
+
+def test_one_image_fills_no_bucket() -> None:
+    text = "the very same sentence in each of the answers about this image"
+    statistic = NearDuplicates(BoilerplateConfig(max_images=1))
+    assert not statistic.merge(iter([statistic.of_shard(draft_of(*({"text": text} for _ in range(20))))]))
+
+
+@given(st.lists(st.sampled_from("abcdefghij"), min_size=8, max_size=20), st.integers(0, 19))
+def test_near_duplicates_share_a_bucket_and_others_do_not(letters: list[str], at: int) -> None:
+    statistic = NearDuplicates(BoilerplateConfig())
+    text = [f"{letter}{i}" for i, letter in enumerate(letters)]
+    same, other = statistic.buckets([" ".join(text), " ".join(text).upper() + "!"]), [f"x{word}" for word in text]
+    assert (same[0] == same[1]).all(), "case and punctuation do not count"
+    assert not set(statistic.buckets([" ".join(other)])[0]) & set(same[0])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_spreads_shards_and_changes_nothing(captioned: Workspace, ray_instance: None) -> None:
+    here = curate(captioned, CurateConfig(ngram=4))
+    folder = Path(captioned.folder("curate").uri)
+    shutil.rmtree(folder)
+    there = curate(captioned, build(CurateConfig, {"ngram": 4, "ray": {"enabled": True}}))
+    assert {part.name: part.digest for part in there.parts} == {part.name: part.digest for part in here.parts}
