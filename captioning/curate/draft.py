@@ -18,6 +18,7 @@ import numpy as np
 from captioning.curate.reasons import Reason
 from captioning.curate.selection.lexical import similarity_matrix
 from captioning.curate.words import words
+from captioning.curate.words import words
 from pipeline.errors import StoreError
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
@@ -38,6 +39,7 @@ class Draft:
         self.verdicts: list[tuple[str, Reason] | None] = [None] * len(order)
         self.scores: list[dict[str, float]] = [{} for _ in order]
         self.images = _runs(self.columns["key"])
+        self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
         self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
         self._ngram = ngram
         self._similarity: dict[int, np.ndarray] = {}
@@ -83,6 +85,13 @@ class Draft:
     def slot(self, row: int) -> tuple[str, str]:
         """What coverage counts: the row's (perspective, granularity)."""
         return self.columns["perspective"][row], self.columns["granularity"][row]
+
+    def words(self, row: int) -> tuple[str, ...]:
+        """The words of a row's text; however many gadgets ask, a text is cut into words once."""
+        text, known = self.texts[row], self._words[row]
+        if known[0] is not text:
+            self._words[row] = known = (text, words(text))
+        return known[1]
 
     def words(self, row: int) -> tuple[str, ...]:
         """The words of a row's text; however many gadgets ask, a text is cut into words once."""
