@@ -47,7 +47,7 @@ def warm_start(model: HolisticCLIP, source: str | Path, name: str | None = None)
     tag = pretrained_tag(source)
     file = weights_file(source) if tag is None else _download(tag, name, bool(model.architecture.get("quick_gelu")))
     found = _read(file)
-    if found.kind and len(found.branches) > 1 and found.kind != model.options.kind:
+    if found.kind not in (None, model.options.kind) and min(len(found.branches), len(model.slots)) > 1:
         raise _misfit(source, f"its branches are of kind {found.kind}, train.branch_kind is {model.options.kind}")
     state = {key: value.float() for key, value in found.state.items()}
     _branch(state, model, found.branches)
@@ -73,23 +73,23 @@ def branch_sources(targets: Sequence[str], sources: Sequence[str | None]) -> lis
 
 
 def _branch(state: dict[str, Tensor], model: HolisticCLIP, names: Sequence[str | None]) -> None:
-    """Gives each parameter that has a row per branch its rows."""
-    tower = model.visual
+    """Gives each parameter that has a row per branch its rows; a model of one branch has its row alone."""
     rows = branch_sources(model.slots, names)
     copies = [index in rows[:place] for place, index in enumerate(rows)]
-    shapes = {f"visual.{name}": parameter for name, parameter in tower.named_parameters()}
-    token = state.get("visual.class_embedding")
-    if token is not None and token.ndim == 1:
-        state["visual.class_embedding"] = token[None]
-    for name in tower.branch_parameters:
-        key = f"visual.{name}"
-        if key not in state:
+    for name, parameter in model.visual.named_parameters():
+        value = state.get(f"visual.{name}")
+        if value is None:
             continue
-        value = state[key] if state[key].ndim == shapes[key].ndim else state[key][None]
-        value = value[rows] if len(value) == len(names) else value.expand(len(rows), *value.shape[1:]).clone()
-        if name in tower.noised_parameters:
-            value[copies] += COPY_NOISE * value.std() * torch.randn_like(value[copies])
-        state[key] = value
+        if name in model.visual.branch_parameters:
+            value = value if value.ndim == parameter.ndim else value[None]
+            value = value[rows] if len(value) == len(names) else value.expand(len(rows), *value.shape[1:]).clone()
+            if name in model.visual.noised_parameters:
+                value[copies] += COPY_NOISE * value.std() * torch.randn_like(value[copies])
+        elif value.ndim == parameter.ndim + 1 and len(value) == len(names):
+            value = value[rows[0]] if len(rows) == 1 else value
+        elif name == "class_embedding" and value.ndim == 1:
+            value = value[None]
+        state[f"visual.{name}"] = value
 
 
 def _fit_shapes(state: dict[str, Tensor], model: HolisticCLIP) -> None:
