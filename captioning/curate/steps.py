@@ -28,17 +28,12 @@ class Work(Protocol):
         """Folders of its parts."""
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
-        """Make and commit the parts of a shard, named by `part_name` and with `detail_of` in their records."""
+        """Make and commit the parts of a shard, named by `part_name`, with the shard in their records."""
 
 
-def part_name(kind: str, shard: str) -> str:
-    """Where the part of a shard lies."""
-    return f"{kind}/{shard}.parquet"
-
-
-def detail_of(shard: str, input_digest: str, **more: Any) -> dict[str, Any]:
-    """What the record of a part says, by which a later run knows it."""
-    return {"shard": shard, "input": input_digest, **more}
+def part_name(kind: str, shard: str, input_digest: str) -> str:
+    """Where a shard's part lies; its name says what it is made from, so that manifests of other inputs keep theirs."""
+    return f"{kind}/{shard}-{input_digest[:8]}.parquet"
 
 
 @dataclass(frozen=True)
@@ -71,9 +66,10 @@ class Step:
 
     @staticmethod
     def _there(committed: Mapping[str, Part], kinds: tuple[str, ...], shard: str, wanted: str) -> Parts | None:
-        parts = {kind: part for kind in kinds if (part := committed.get(part_name(kind, shard))) is not None}
-        fitting = len(parts) == len(kinds) and all(part.detail["input"] == wanted for part in parts.values())
-        return parts if fitting else None
+        names = {kind: part_name(kind, shard, wanted) for kind in kinds}
+        return (
+            {kind: committed[name] for kind, name in names.items()} if set(names.values()) <= set(committed) else None
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from captioning.curate.corpus.near_duplicates import NearDuplicates
 from captioning.curate.draft import IDENTITY, Draft, run_gadgets
 from captioning.curate.gadgets import order
 from captioning.curate.source import Source
-from captioning.curate.steps import Parts, detail_of, part_name
+from captioning.curate.steps import Parts, part_name
 from pipeline import schemas
 from pipeline.commits import CommitLog
 from pipeline.errors import StoreError
@@ -45,11 +45,13 @@ class Texts:
         reports = run_gadgets(draft, gadgets)
         statistic = NearDuplicates(self.config.boilerplate)
         found = statistic.of_shard(draft)
-        detail = detail_of(shard, input_digest)
-        counted = log.commit(part_name(statistic.name, shard), schemas.parquet(found), rows=len(found), detail=detail)
+        detail = {"shard": shard}
+        counted = log.commit(
+            part_name(statistic.name, shard, input_digest), schemas.parquet(found), rows=len(found), detail=detail
+        )
         verdicts = verdicts_of(draft, shard, log.folder.name)
         texts = log.commit(
-            part_name("texts", shard),
+            part_name("texts", shard, input_digest),
             schemas.encode(verdicts, schemas.VERDICTS),
             rows=len(verdicts),
             seconds=time.monotonic() - started,
@@ -60,11 +62,14 @@ class Texts:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The gadgets that need more than a text, over one shard, and its bundles. `texts` is the folder of that step."""
+    """The gadgets that need more than a text, over one shard, and its bundles.
+
+    `texts` says where each shard's part of that step lies, `crowded` is what `NearDuplicates` merged to.
+    """
 
     source: Source
     config: CurateConfig
-    texts: Location
+    texts: Mapping[str, Location]
     crowded: Mapping[int, int]
 
     kinds = ("verdicts", "bundles")
@@ -76,16 +81,19 @@ class Verdicts:
         started = time.monotonic()
         gadgets = order.image_gadgets(self.config, self.crowded)
         draft = make_draft(self.source.captions_of(shard), order.columns(gadgets), self.config.ngram)
-        resume(draft, schemas.read(self.texts / part_name("texts", shard), schemas.VERDICTS))
+        resume(draft, schemas.read(self.texts[shard], schemas.VERDICTS))
         reports = run_gadgets(draft, gadgets)
         bundles = make_bundles(self.source.images_of(shard), draft, clip_token_counter())
         verdicts = verdicts_of(draft, shard, log.folder.name)
-        detail = detail_of(shard, input_digest)
+        detail = {"shard": shard}
         first = log.commit(
-            part_name("verdicts", shard), schemas.encode(verdicts, schemas.VERDICTS), rows=len(verdicts), detail=detail
+            part_name("verdicts", shard, input_digest),
+            schemas.encode(verdicts, schemas.VERDICTS),
+            rows=len(verdicts),
+            detail=detail,
         )
         second = log.commit(
-            part_name("bundles", shard),
+            part_name("bundles", shard, input_digest),
             schemas.encode(bundles, schemas.BUNDLES, metadata={"holism.tokenizer": TOKENIZER}),
             rows=len(bundles),
             seconds=time.monotonic() - started,

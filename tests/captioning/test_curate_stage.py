@@ -155,13 +155,13 @@ def steps_of(files: Iterable[str]) -> set[str]:
 def test_a_stopped_curation_goes_on_where_it_was(captioned: Workspace) -> None:
     config = CurateConfig(ngram=3)
     whole = STAGE.run(curate_run(captioned, config))
-    (Path(whole.store) / "bundles/part-001.parquet").unlink()
+    next(Path(whole.store).glob("bundles/part-001-*")).unlink()
     before = files_of(captioned, "curate")
     again = STAGE.run(curate_run(captioned, config))
     assert {part.name: part.digest for part in again.parts} == {part.name: part.digest for part in whole.parts}
     after = files_of(captioned, "curate")
     changed = {name for name, about in after.items() if before.get(name) != about and "_commits" not in name}
-    assert {name.split("/", 1)[1] for name in changed} == {"bundles/part-001.parquet", "verdicts/part-001.parquet"}
+    assert {name.split("/", 1)[1][:-17] for name in changed} == {"bundles/part-001", "verdicts/part-001"}
     seconds = "seconds_by_gadget"
     assert {k: v for k, v in again.counts.items() if k != seconds} == {
         k: v for k, v in whole.counts.items() if k != seconds
@@ -193,7 +193,8 @@ def test_only_shards_that_changed_are_gone_over_again(tmp_path: Path) -> None:
     curate(workspace)
     after = files_of(workspace, "curate")
     written = {name for name, about in after.items() if before.get(name) != about and "_commits" not in name}
-    assert {Path(name).stem for name in written} == {"part-002"}
+    assert {Path(name).stem[:-9] for name in written} == {"part-002"}
+    assert {name: after[name] for name in before} == before, "what older manifests name stays as it was"
 
 
 @settings(max_examples=25, deadline=None)
@@ -233,7 +234,7 @@ def test_sentences_at_too_many_images_are_boilerplate_whatever_the_shards() -> N
             [("style", common if i % 2 else f"{common} {i}"), ("detail", f"number {i} of sixty very different things")]
         )
     ]
-    config = build(CurateConfig, {"boilerplate": {"max_images": 50, "min_words": 6}})
+    config = build(CurateConfig, {"boilerplate": {"max_images": 25}})
     statistic = NearDuplicates(config.boilerplate)
     dropped = []
     for shard in (7, 60, 200):
@@ -246,8 +247,9 @@ def test_sentences_at_too_many_images_are_boilerplate_whatever_the_shards() -> N
             found += [identity for identity, verdict in pairs if verdict == ("boilerplate", Reason.BOILERPLATE)]
         dropped.append(found)
     assert dropped[0] == dropped[1] == dropped[2]
-    assert len(dropped[0]) == 60
-    assert all(identity.endswith("-0") for identity in dropped[0])
+    assert all(identity.endswith("-0") for identity in dropped[0]), "other sentences stay"
+    assert {f"{i:03}-0" for i in range(1, 60, 2)} <= set(dropped[0]), "the very same words are always found"
+    assert len(dropped[0]) >= 55, "and most of those that are nearly the same"
 
 
 def test_one_image_fills_no_bucket() -> None:
