@@ -62,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     serve = _command(commands, "serve", "start a local Prefect server and serve the deployments", _serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=4200, help="port of the Prefect server (default: %(default)s)")
+    export = _command(
+        commands, "export", "write a trained model for others: Holism's form, open_clip's, ONNX", _export
+    )
+    export.add_argument("--to", required=True, metavar="FOLDER", help="where the files go")
+    export.add_argument("--run", help="which of the trained runs (default: the first)")
+    export.add_argument(
+        "--forms", default="holism", metavar="A,B", help="of holism, open_clip, onnx (default: %(default)s)"
+    )
     doctor = commands.add_parser("doctor", help="check what is installed and what this machine offers")
     doctor.set_defaults(handler=_doctor)
     return parser
@@ -131,6 +139,14 @@ def _serve(options: argparse.Namespace) -> None:
     from flows.serve import serve
 
     serve(Session.open(options.config, options.overrides), options.host, options.port)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from flows.export import export
+    from flows.run import Session
+
+    forms = [form.strip() for form in options.forms.split(",")]
+    print(export(Session.open(options.config, options.overrides), options.run, options.to, forms))
 
 
 def _doctor(_: argparse.Namespace) -> int:

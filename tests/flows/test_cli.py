@@ -200,3 +200,23 @@ def _losses(config: Path) -> list[float]:
     assert manifest is not None
     metrics = next(Path(manifest.store).glob("holism-*/metrics.jsonl"))
     return [json.loads(line)["loss"] for line in metrics.read_text().splitlines() if "loss" in line]
+
+
+def test_export_writes_the_trained_model_with_its_origin(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import training
+
+    assert main(["export", str(project), "--to", str(tmp_path / "out")]) == 0
+    assert "config.json" in capsys.readouterr().out
+    model, _, _ = training.load(tmp_path / "out")
+    assert len(model.slots) == 8
+    manifest = Session.open(str(project)).resolve()["train"].manifest
+    assert manifest is not None
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert manifest.detail["runs"]["holism"]["fingerprint"] in card
+    assert manifest.inputs["curate"] in card
+    assert main(["export", str(project), "--to", str(tmp_path / "out"), "--run", "nobody"]) == 2
+    assert "the trained runs are holism" in capsys.readouterr().err
+    assert main(["export", str(project), "--to", str(tmp_path / "out"), "--set", "train.seed=9"]) == 2
+    assert "holism train" in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_a_run_without_its_weights_is_trained_again(tmp_path: Path, recipe: Reci
 def test_a_model_loads_with_its_preprocessing_and_tokenizer(tmp_path: Path, recipe: Recipe) -> None:
     outcome = run_train(stage_run(tmp_path, recipe(epochs=1, isolation="full", projection="branch")))
     model, preprocess, tokenizer = training.load(f"{outcome.store}/{outcome.detail['runs']['holism']['folder']}")
-    assert (model.slots, model.isolation, model.training) == (("alt_text", "detail", "style"), "full", False)
+    assert (model.slots, model.options.isolation, model.training) == (("alt_text", "detail", "style"), "full", False)
     image = preprocess(Image.new("RGB", (60, 40), (200, 10, 10)))
     assert image.shape == (3, 32, 32)
     with torch.no_grad():

@@ -82,7 +82,7 @@ class BranchedViT(nn.Module, ABC):
         """Class tokens (X, W) before the patches, with positions: (B, X + N, W)."""
         patch_BNW = self.conv1(image_BCSS).flatten(2).transpose(1, 2)
         position = self.positional_embedding.to(patch_BNW.dtype)
-        class_BXW = (class_XW.to(patch_BNW.dtype) + position[:1]).expand(len(patch_BNW), -1, -1)
+        class_BXW = (class_XW.to(patch_BNW.dtype) + position[:1]).expand(patch_BNW.shape[0], -1, -1)
         return self.ln_pre(torch.cat([class_BXW, patch_BNW + position[1:]], dim=1))
 
     def new_class_tokens(self, count: int) -> nn.Parameter:

@@ -1,0 +1,134 @@
+"""Exports: what other programs load gives the model's own outputs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+import training
+from pipeline.errors import ConfigError, InputError
+from training import export as exporting
+from training.checkpoint import model_files, new_model
+from training.config import RunConfig
+from training.export import export
+from training.model import HolisticCLIP
+
+Recipe = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def saved(tmp_path: Path, recipe: Recipe) -> Callable[..., tuple[HolisticCLIP, Path]]:
+    """A model of some recipe, and the folder a finished run would have left it in."""
+
+    def make(**changes: Any) -> tuple[HolisticCLIP, Path]:
+        torch.manual_seed(0)
+        config = RunConfig(**recipe(**changes))
+        model = new_model(config).eval()
+        folder = tmp_path / "run" / "model"
+        folder.mkdir(parents=True)
+        for name, data in model_files(model, config, 7).items():
+            (folder / name).write_bytes(data)
+        return model, folder
+
+    return make
+
+
+@pytest.mark.parametrize("options", [{"isolation": "full"}, {"branch_kind": "mlp"}, {"branch_kind": "query"}])
+def test_holisms_own_form_loads_back(saved: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    model, folder = saved(branch_blocks=2, **options)
+    facts = {"run": "holism, fingerprint 0123", "images": "ingest, digest abcd"}
+    assert export(folder, tmp_path / "out", ["holism"], facts) == ["README.md", "config.json", "model.safetensors"]
+    again, preprocess, tokenizer = training.load(tmp_path / "out")
+    image = preprocess(Image.new("RGB", (50, 40), (10, 200, 90)))[None]
+    text = tokenizer(["a red kite"])
+    assert torch.equal(again.encode_branches(image), model.encode_branches(image))
+    assert torch.equal(again.encode_text(text), model.encode_text(text))
+    assert (again.slots, again.options) == (model.slots, model.options)
+    card = (tmp_path / "out" / "README.md").read_text()
+    for said in ("| style | style, any granularity |", "fingerprint 0123", "abcd", "training.load", "| steps | 7 |"):
+        assert said in card
+    assert "onnx" not in card
+
+
+@pytest.mark.parametrize("kind", ["cls", "mlp", "query"])
+def test_a_lone_branch_loads_in_open_clip(saved: Any, tmp_path: Path, kind: str) -> None:
+    model, folder = saved(
+        branches=1, losses={"o2m": 1.0}, branch_kind=kind, context_length=40, image_mean=(0.5, 0.5, 0.5)
+    )
+    export(folder, tmp_path / "out", ["open_clip", "holism"])
+    place = f"local-dir:{tmp_path / 'out'}"
+    theirs, _, preprocess = open_clip.create_model_and_transforms(place)
+    theirs.eval()
+    picture = Image.new("RGB", (50, 40), (10, 200, 90))
+    _, our_preprocess, our_tokenizer = training.load(folder)
+    image = preprocess(picture)[None]
+    assert torch.equal(image, our_preprocess(picture)[None])
+    texts = ["a red kite", "a long text " * 30]
+    text = open_clip.get_tokenizer(place)(texts)
+    assert torch.equal(text, our_tokenizer(texts))
+    torch.testing.assert_close(theirs.encode_image(image, normalize=True), model.encode_image(image, normalize=True))
+    torch.testing.assert_close(theirs.encode_text(text), model.encode_text(text))
+    towers = json.loads((tmp_path / "out" / "open_clip_config.json").read_text())["model_cfg"]
+    fresh = open_clip.CLIP(**towers)
+    open_clip.load_checkpoint(fresh, str(tmp_path / "out" / "open_clip_model.safetensors"))
+    torch.testing.assert_close(fresh.eval().encode_text(text), model.encode_text(text))
+
+
+def test_several_branches_do_not_fit_open_clip(saved: Any, tmp_path: Path) -> None:
+    _, folder = saved()
+    with pytest.raises(ConfigError, match="3 branches, but open_clip's towers have one"):
+        export(folder, tmp_path / "out", ["open_clip"])
+    with pytest.raises(ConfigError, match="found form 'tensorrt', expected some of holism, open_clip, onnx"):
+        export(folder, tmp_path / "out", ["tensorrt"])
+    with pytest.raises(InputError, match="is not a model folder"):
+        export(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, pytest.param({"branch_kind": "mlp"}, marks=pytest.mark.slow), {"branch_kind": "query"}]
+)
+def test_onnx_towers_give_the_models_outputs(saved: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, folder = saved(branch_blocks=2, projection="branch", **options)
+    export(folder, tmp_path / "out", ["onnx"])
+    _, _, tokenizer = training.load(folder)
+    run = {name: onnxruntime.InferenceSession(tmp_path / "out" / f"{name}.onnx") for name in ("image", "text")}
+    for count in (1, 4, 9):
+        image_BCSS = torch.randn(count, 3, 32, 32)
+        served, branches = run["image"].run(None, {"image": image_BCSS.numpy()})
+        assert abs(branches - model.encode_branches(image_BCSS).detach().numpy()).max() < 1e-4
+        assert abs(served - model.encode_image(image_BCSS, normalize=True).detach().numpy()).max() < 1e-4
+        text_TL = tokenizer(["a red kite", "two", "a very long text " * 20, "", "kites", "b", "c", "d", "e"][:count])
+        (vector,) = run["text"].run(None, {"text": text_TL.numpy()})
+        assert abs(vector - model.encode_text(text_TL, normalize=True).detach().numpy()).max() < 1e-4
+    assert "served" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_an_onnx_file_that_differs_is_not_written(saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    _, folder = saved()
+    monkeypatch.setattr(exporting, "TOLERANCE", 0.0)
+    with pytest.raises(InputError, match=r"ONNX form of the image tower is .* off the model"):
+        export(folder, tmp_path / "out", ["onnx"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_no_onnx_file_can_hold_is_said(saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = saved()
+    monkeypatch.setattr(exporting, "MOST_BYTES", 2**20)
+    with pytest.raises(ConfigError, match="an ONNX file holds at most 2 GiB"):
+        export(folder, tmp_path / "out", ["onnx"])
+
+
+def test_without_onnx_the_extra_is_named(saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, folder = saved()
+    monkeypatch.setattr(exporting, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"needs the package onnx, .*\[onnx\]"):
+        export(folder, tmp_path / "out", ["onnx"])
