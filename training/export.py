@@ -166,7 +166,8 @@ def _require_onnx(model: HolisticCLIP) -> None:
     size = sum(parameter.nbytes for parameter in model.parameters())
     if size > MOST_BYTES:
         raise ConfigError(
-            f"the model has {size / 2**30:.1f} GiB of weights, but an ONNX file holds at most 2 GiB; export another form"
+            f"the model has {size / 2**30:.1f} GiB of weights, but an ONNX file holds at most 2 GiB; export another "
+            "form"
         )
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(name) is None:
