@@ -41,6 +41,7 @@ class Cell:
     max_pixels: int
     sample_index: int
     rotate: bool
+    wording: int = 0
     parent: str | None = None
     depth: int = 0
     container: Prompt | None = None
@@ -66,9 +67,9 @@ class Cell:
         return canonical(self.sampling)
 
     def paraphrase(self, image: str) -> int:
-        """Which wording this image is asked in; further samples go through the others in turn."""
+        """Which wording this image is asked in; further samples and rounds go through the others in turn."""
         if not self.rotate:
-            return 0
+            return self.wording
         first = int(digest([image, self.asks.id])[:8], 16)
         return (first + self.sample_index) % len(self.asks.paraphrases)
 
@@ -106,13 +107,18 @@ def question_of(cell: str) -> str:
     return cell.split(SHARE)[0]
 
 
-def plan(config: CaptionConfig, prompts: PromptSet, models: Sequence[Model]) -> list[Cell]:
+def plan(config: CaptionConfig, prompts: PromptSet, models: Sequence[Model], further: int = 0) -> list[Cell]:
     """All cells of a configuration: models × samples × prompts, parents before children.
+
+    Of a `further` round (from 1 on) these are one more sample of each prompt, in the next wording.
 
     Raises `ConfigError` if several samples are asked for that cannot differ.
     """
     cells: list[Cell] = []
     for model in models:
+        if further:
+            cells += _cells_of(config, prompts, model, config.samples_per_prompt - 1 + further, further)
+            continue
         for sample in range(config.samples_per_prompt):
             cells += _cells_of(config, prompts, model, sample)
     if config.samples_per_prompt > 1 and all(cell.sample_index == 0 for cell in cells):
@@ -123,13 +129,14 @@ def plan(config: CaptionConfig, prompts: PromptSet, models: Sequence[Model]) -> 
     return cells
 
 
-def _cells_of(config: CaptionConfig, prompts: PromptSet, model: Model, sample: int) -> list[Cell]:
+def _cells_of(config: CaptionConfig, prompts: PromptSet, model: Model, sample: int, further: int = 0) -> list[Cell]:
     made: dict[str, Cell] = {}
     for prompt in prompts.select(config.prompts.only):
         drawn = _drawn(config.sampling, prompt)
         if drawn.temperature == 0 and sample >= _wordings(config, prompt):
             continue  # greedy text would only be the same again
-        cell = made[prompt.id] = _cell(config, prompt, model, drawn, sample, made.get(prompt.after or ""))
+        wording = further % len(prompt.paraphrases)
+        cell = made[prompt.id] = _cell(config, prompt, model, drawn, sample, wording, made.get(prompt.after or ""))
         for name in prompt.answers:
             made[f"{prompt.id}.{name}"] = _field(cell, prompts.get(name))
     return list(made.values())
@@ -149,13 +156,19 @@ def _drawn(sampling: SamplingConfig, prompt: Prompt) -> SamplingConfig:
 
 
 def _cell(
-    config: CaptionConfig, prompt: Prompt, model: Model, drawn: SamplingConfig, sample: int, parent: Cell | None
+    config: CaptionConfig,
+    prompt: Prompt,
+    model: Model,
+    drawn: SamplingConfig,
+    sample: int,
+    wording: int,
+    parent: Cell | None,
 ) -> Cell:
     assert drawn.max_tokens is not None
     rotate = config.paraphrases == "rotate"
     identity = {
         "prompt": [prompt.id, prompt.perspective, prompt.granularity, prompt.level],
-        "texts": list(prompt.paraphrases if rotate else prompt.paraphrases[:1]),
+        "texts": list(prompt.paraphrases if rotate else prompt.paraphrases[wording : wording + 1]),
         "model": [model.name, model.revision],
         "sampling": _sampling(drawn.temperature, drawn.top_p, drawn.seed, drawn.max_tokens),
         "max_pixels": config.max_pixels,
@@ -166,7 +179,7 @@ def _cell(
         identity["answers"] = list(prompt.answers)
     return Cell(
         digest(identity), prompt, model, drawn.temperature, drawn.top_p, drawn.seed, drawn.max_tokens,
-        config.max_pixels, sample, rotate, parent.id if parent else None, parent.depth + 1 if parent else 0,
+        config.max_pixels, sample, rotate, wording, parent.id if parent else None, parent.depth + 1 if parent else 0,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from captioning import prompts, store
 from captioning.cells import Cell
 from captioning.config import CaptionConfig
 from captioning.models import Model, resolve
+from captioning.rounds import Round
 from captioning.shares import Shares
 from captioning.store import Shard, WorkItem
 from pipeline.commits import CommitLog, Part
@@ -27,11 +29,12 @@ class Demand:
     parts: dict[str, Part]
 
     @classmethod
-    def of(cls, config: CaptionConfig, ingest: Manifest, folder: Location) -> Demand:
-        """Find the cells and look through the store's records."""
+    def of(cls, config: CaptionConfig, ingest: Manifest, folder: Location, further: Round | None = None) -> Demand:
+        """Find the cells (of a further round, if one is given) and look through the store's records."""
         models = tuple(resolve(reference, config.engine) for reference in config.models)
-        cells = planning.plan(config, prompts.load(config.prompts.set), models)
-        shares, shards = Shares.of(config, cells, models), tuple(store.shards(ingest))
+        cells = planning.plan(config, prompts.load(config.prompts.set), models, further.number if further else 0)
+        shares = Shares.of(config, cells, models, further.images if further else None)
+        shards = tuple(store.shards(ingest))
         return cls(models, shares, shards, _near(CommitLog(folder).parts(), shards, shares.cells))
 
     @property
@@ -53,6 +56,8 @@ class Demand:
         by_folder: dict[str, list[Part]] = {}
         for _, part in sorted(self.parts.items()):
             by_folder.setdefault(part.name.rsplit("/", 1)[0], []).append(part)
+        if self.shares.among is not None:  # as many images of a commit, where only some of a range are asked
+            chunk_images = math.ceil(chunk_images * self.images() / max(1, self.shares.among.count))
         items: list[WorkItem] = []
         for shard in self.shards:
             committed = by_folder.get(shard.folder, [])
@@ -64,7 +69,11 @@ class Demand:
     def expected(self) -> int:
         """How many rows there will be in the end (closely, where images are asked different numbers of questions)."""
         each = round(sum(self.shares.portions().values()))
-        return sum(shard.rows - shard.errors for shard in self.shards) * each
+        return (self.images() if self.shares.among is None else self.shares.among.count) * each
+
+    def images(self) -> int:
+        """How many images can be asked about."""
+        return sum(shard.rows - shard.errors for shard in self.shards)
 
     def captions(self, part: Part | None, cells: Iterable[Cell] | None = None) -> int:
         """Good rows of a part."""

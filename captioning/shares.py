@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from captioning.cells import SHARE, Cell
 from captioning.config import CaptionConfig
 from captioning.models import Model
+from captioning.rounds import ImageList
 from pipeline.identity import digest
 
 Lot = float  # in (0, 1), uniform
@@ -22,15 +23,21 @@ TRIED = 512  # image ids
 
 @dataclass(frozen=True)
 class Shares:
-    """Which cells an image is asked. `sample` prompts of each model (None: all), from all models or one by weight."""
+    """Which cells an image is asked. `sample` prompts of each model (None: all), from all models or one by weight.
+
+    With `among`, the images of a further round, others are asked nothing.
+    """
 
     cells: tuple[Cell, ...]
     sample: int | None = None
     weights: Mapping[tuple[str, str], float] | None = None  # (name, revision) → weight; None: every model sees all
     seed: int = 0
+    among: ImageList | None = None
 
     @classmethod
-    def of(cls, config: CaptionConfig, cells: Sequence[Cell], models: Sequence[Model]) -> Shares:
+    def of(
+        cls, config: CaptionConfig, cells: Sequence[Cell], models: Sequence[Model], among: ImageList | None = None
+    ) -> Shares:
         """The shares of a configuration. If every image is asked everything, cells keep their ids."""
         weights = None
         if config.mix == "split" and len(models) > 1:
@@ -38,27 +45,33 @@ class Shares:
             weights = {(model.name, model.revision): reference.weight for model, reference in pairs}
         prompts = {cell.asks.id for cell in cells}
         sample = config.prompts.sample if (config.prompts.sample or 0) < len(prompts) else None
-        if sample is None and weights is None:
+        if sample is None and weights is None and among is None:
             return cls(tuple(cells))
-        share = digest(
-            {
-                "sample": sample,
-                "seed": config.prompts.seed,
-                "questions": sorted(cell.id for cell in cells) if sample else None,
-                "weights": sorted([*key, weight] for key, weight in weights.items()) if weights else None,
-            }
-        )[:12]
-        return cls(tuple(_shared(cell, share) for cell in cells), sample, weights, config.prompts.seed)
+        identity = {
+            "sample": sample,
+            "seed": config.prompts.seed,
+            "questions": sorted(cell.id for cell in cells) if sample else None,
+            "weights": sorted([*key, weight] for key, weight in weights.items()) if weights else None,
+        }
+        if among is not None:
+            identity["among"] = among.digest
+        share = digest(identity)[:12]
+        return cls(tuple(_shared(cell, share) for cell in cells), sample, weights, config.prompts.seed, among)
 
     def portions(self) -> dict[str, float]:
-        """The portion of all images that each cell is asked about, by cell; found by trying some ids."""
+        """The portion of the images in question that each cell is asked about, by cell; found by trying some ids."""
         if self.sample is None and self.weights is None:
             return dict.fromkeys((cell.id for cell in self.cells), 1.0)
-        counts = Counter(cell.id for index in range(TRIED) for cell in self.asked(f"typical {index}"))
+        counts = Counter(cell.id for index in range(TRIED) for cell in self._drawn(f"typical {index}"))
         return {cell.id: counts[cell.id] / TRIED for cell in self.cells}
 
     def asked(self, image: str) -> tuple[Cell, ...]:
         """The cells that this image is asked, in the plan's order."""
+        if self.among is not None and image not in self.among:
+            return ()
+        return self._drawn(image)
+
+    def _drawn(self, image: str) -> tuple[Cell, ...]:
         if self.sample is None and self.weights is None:
             return self.cells
         cells = self.cells

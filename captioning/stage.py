@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from captioning import prompts, ray_job, store
@@ -15,32 +16,65 @@ from captioning.config import CaptionConfig
 from captioning.estimate import preview
 from captioning.missing import Demand
 from captioning.models import Model, resolve
+from captioning.rounds import Round
 from captioning.worker import WorkerSpec
 from pipeline.commits import Part
+from pipeline.config import semantic
 from pipeline.errors import EngineError
 from pipeline.identity import digest
+from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.stage import Outcome, Stage, StageRun
+from pipeline.storage import Location
+from pipeline.workspace import Workspace
 
+ROUND = "round"  # stage of the manifests of further rounds
 SECONDS = ("decode_seconds", "preprocess_seconds", "encode_seconds")
 
 
 def run(stage_run: StageRun) -> Outcome:
     """Write the captions that are missing (or failed, if asked to) and select those of this configuration."""
-    started = time.monotonic()
-    config: CaptionConfig = stage_run.config
     folder = stage_run.workspace.folder("caption")
-    demand = Demand.of(config, stage_run.inputs["ingest"], folder)
+    demand = Demand.of(stage_run.config, stage_run.inputs["ingest"], folder)
+    return _write(stage_run.config, folder, demand, retry_failed=stage_run.retry_failed)
 
+
+def run_round(config: CaptionConfig, ingest: Manifest, workspace: Workspace, further: Round) -> Manifest:
+    """Write what is missing of a further round to the same store; its manifest names the round's captions alone."""
+    drawn = config.sampling.model_copy(update={"temperature": max(further.temperature, config.sampling.temperature)})
+    config = config.model_copy(update={"sampling": drawn})
+    started, folder = time.monotonic(), workspace.folder("caption")
+    demand = Demand.of(config, ingest, folder, further)
+    outcome = _write(config, folder, demand, retry_failed=False)
+    manifest = Manifest(
+        stage=ROUND,
+        fingerprint=digest(sorted(cell.id for cell in demand.cells)),
+        version=STAGE.version,
+        config=semantic(config),
+        inputs={"ingest": ingest.digest, "images": further.images.digest},
+        store=outcome.store,
+        parts=tuple(part for part in outcome.parts if part.rows),
+        counts=outcome.counts,
+        detail=outcome.detail,
+        warnings=tuple(outcome.warnings),
+        created_at=datetime.now(UTC).isoformat("T", "milliseconds"),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    workspace.save(manifest)
+    return manifest
+
+
+def _write(config: CaptionConfig, folder: Location, demand: Demand, *, retry_failed: bool) -> Outcome:
+    started = time.monotonic()
     made: list[Part] = []
     new, rates = 0, dict[str, float]()
     progress: Progress | None = None
     for reference, model in zip(config.models, demand.models, strict=True):
         own = demand.of_model(model)
-        items = demand.work(own, config.chunk_images, retry_failed=stage_run.retry_failed)
+        items = demand.work(own, config.chunk_images, retry_failed=retry_failed)
         if not items:
             continue
-        progress = progress or _progress(demand, stage_run.retry_failed)
+        progress = progress or _progress(demand, retry_failed)
         print(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start", file=sys.stderr)
         began, before_all = time.monotonic(), new
         for part in ray_job.run(WorkerSpec(folder, demand.shares, reference, config.engine), items, config):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from flows import services
 from flows.config import HolismConfig, load_config
 from flows.stages import STAGES, select
 from pipeline.errors import ConfigError
@@ -55,7 +56,13 @@ class Session:
         fresh = not resolution.done or retry_failed
         if fresh:
             _require_one_process(stage)
-        manifest = execute(resolution, self.workspace, retry_failed=retry_failed, command=self.command("{stage}"))
+        manifest = execute(
+            resolution,
+            self.workspace,
+            retry_failed=retry_failed,
+            services=services.of(self.config, resolution.inputs, self.workspace),
+            command=self.command("{stage}"),
+        )
         return manifest, fresh
 
     @contextmanager

@@ -167,6 +167,20 @@ class SelectConfig(Section):
     max_similarity: float = Field(default=0.8, ge=0, le=1, description="to the nearest selected caption")
 
 
+class RegenerateConfig(Section):
+    """Images with too little diversity are asked again: in other words, at a higher temperature.
+
+    An image has too little if its kept captions are on average more alike than `max_similarity`, or fewer than
+    `min_captions`.
+    """
+
+    rounds: int = Field(default=0, ge=0, le=10, description="at most so many further rounds; 0: none")
+    max_similarity: float = Field(default=0.5, ge=0, le=1, description="mean similarity of an image's kept captions")
+    min_captions: int = Field(default=2, ge=0, description="kept captions of an image")
+    temperature: float = Field(default=1.0, gt=0, description="of the first further round")
+    warmer: float = Field(default=0.1, ge=0, description="what each round after it adds to the temperature")
+
+
 class CurateConfig(Section):
     """Settings of the curate stage."""
 
@@ -187,4 +201,5 @@ class CurateConfig(Section):
     support: SupportConfig = Field(default_factory=SupportConfig)
     duplicates: DuplicatesConfig = Field(default_factory=DuplicatesConfig)
     select: SelectConfig = Field(default_factory=SelectConfig)
+    regenerate: RegenerateConfig = Field(default_factory=RegenerateConfig)
     sub_captions: SubCaptionsConfig = Field(default_factory=SubCaptionsConfig)

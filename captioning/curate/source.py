@@ -47,11 +47,11 @@ class Source:
     def caption_digests(self) -> Mapping[str, str]:
         """What identifies the captions of each shard."""
         found: dict[str, list[list[str]]] = {shard: [] for shard in self.shards()}
-        for number, manifest in enumerate(self.captions):
+        for manifest in self.captions:
+            chosen = digest(sorted(manifest.detail["cells"]))  # which rows of a part are meant
             for part in manifest.parts:
-                found[part.detail["shard"]].append([str(number), part.name, part.digest])
-        chosen = [sorted(manifest.detail["cells"]) for manifest in self.captions]
-        return {shard: digest([sorted(parts), chosen]) for shard, parts in found.items()}
+                found[part.detail["shard"]].append([part.name, part.digest, chosen])
+        return {shard: digest(sorted(parts)) for shard, parts in found.items()}
 
     def image_digests(self) -> Mapping[str, str]:
         """What identifies the images of each shard."""

@@ -3,15 +3,16 @@
 texts      the text gadgets, shard by shard
 corpus     which sentences come again and again over all images
 verdicts   the gadgets that need the corpus, the picture or the captions beside; bundles
+rounds     images with too little diversity are captioned again, and the steps go over what changed
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from captioning.curate import counts
+from captioning.curate import counts, regenerate
 from captioning.curate.config import CurateConfig
 from captioning.curate.phrases import phrases_digest
 from captioning.curate.steps import Parts, Step
@@ -49,6 +50,14 @@ class Curated:
         """The parts that the manifest names."""
         return [part for shard in sorted(self.verdicts) for part in self.verdicts[shard].values()]
 
+    def bundles(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of the bundles, shard by shard."""
+        from pipeline import schemas
+
+        for shard in sorted(self.verdicts):
+            part = Location.of(self.store) / self.verdicts[shard]["bundles"].name
+            yield schemas.read(part, schemas.BUNDLES, columns)
+
 
 def run(stage_run: StageRun) -> Outcome:
     """Curate what is not curated yet, and sum up all of it.
@@ -58,13 +67,23 @@ def run(stage_run: StageRun) -> Outcome:
     from captioning.curate.bundles import TOKENIZER
     from captioning.curate.source import Source
 
+    config, folder = stage_run.config, stage_run.workspace.folder("curate")
     source = Source(stage_run.inputs["ingest"], (stage_run.inputs["caption"],))
-    curated = curate(stage_run.config, stage_run.workspace.folder("curate"), source)
-    found = curated.total()
+    curated, rounds = curate(config, folder, source), list[dict[str, Any]]()
+    for number in range(1, config.regenerate.rounds + 1):
+        asked, before = regenerate.request(config.regenerate, number, curated, stage_run.workspace.folder("caption"))
+        if asked is None:
+            break
+        more = regenerate.service(stage_run.services)(asked)
+        source = replace(source, captions=(*source.captions, more))
+        curated = curate(config, folder, source)
+        rounds.append(regenerate.gained(asked, before, curated))
+    found = curated.total() | ({"rounds": rounds} if rounds else {})
     counts.check_not_empty(found)
     silent = [shard for shard, parts in curated.verdicts.items() if not parts["verdicts"].rows]
     warnings = counts.find_warnings(found, silent, len(curated.verdicts))
-    return Outcome(curated.store, curated.selected(), found, {"tokenizer": TOKENIZER}, warnings)
+    further = [manifest.fingerprint for manifest in source.captions[1:]]
+    return Outcome(curated.store, curated.selected(), found, {"tokenizer": TOKENIZER, "rounds": further}, warnings)
 
 
 def curate(config: CurateConfig, folder: Location, source: Source) -> Curated:

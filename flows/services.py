@@ -1,0 +1,23 @@
+"""What one package does for another, handed to the stages as callables: packages need not import each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from captioning.curate.regenerate import SERVICE as CAPTION_AGAIN
+from captioning.rounds import Round
+from flows.config import HolismConfig
+from pipeline.manifest import Manifest
+from pipeline.workspace import Workspace
+
+
+def of(config: HolismConfig, inputs: Mapping[str, Manifest], workspace: Workspace) -> dict[str, Any]:
+    """The services by name. They import what they need when they are called."""
+
+    def caption_again(further: Round) -> Manifest:
+        from captioning.stage import run_round
+
+        return run_round(config.caption, inputs["ingest"], workspace, further)
+
+    return {CAPTION_AGAIN: caption_again}
