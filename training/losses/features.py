@@ -16,8 +16,8 @@ from torch import Tensor
 class Features:
     """Normalised embeddings of B local and N = B · ranks global samples, float32 or wider.
 
-    image_BHD, text_BMD: this rank's branches and captions; mask_BM is True where a slot holds a caption, and text_BMD
-    is zero where it does not.
+    image_BHD, text_BMD: this rank's branches and captions; mask_BM is True where a slot holds a caption. What text_BMD
+    holds elsewhere has no influence, but must be numbers.
     image_NHD, text_NMD, mask_NM: the same of all ranks, this rank's rows beginning at `offset`.
     scale: exp(logit_scale).
     """
@@ -53,18 +53,18 @@ class Features:
             mask_NM=self.mask_NM[:, chosen],
         )
 
+    def columns_B(self) -> Tensor:
+        """Where this rank's samples are among all."""
+        return self.offset + torch.arange(len(self.image_BHD), device=self.image_BHD.device)
+
     def own(self, of_all_N: Tensor) -> Tensor:
         """This rank's rows of something that all ranks' samples have."""
         return of_all_N[self.offset : self.offset + len(self.image_BHD)]
 
 
 def gather(image_BHD: Tensor, text_BMD: Tensor, mask_BM: Tensor, scale: Tensor) -> Features:
-    """Features of this rank, with the other ranks' columns where torch.distributed runs. B is equal on all ranks.
-
-    What stands in the place of a missing caption is replaced by zeros, so not even a NaN there has any influence.
-    """
+    """Features of this rank, with the other ranks' columns where torch.distributed runs. B is equal on all ranks."""
     image_BHD, text_BMD, scale = _at_least_float32(image_BHD), _at_least_float32(text_BMD), _at_least_float32(scale)
-    text_BMD = text_BMD.masked_fill(~mask_BM[:, :, None], 0.0)
     if not (dist.is_available() and dist.is_initialized()):
         return Features(image_BHD, text_BMD, mask_BM, image_BHD, text_BMD, mask_BM, scale)
     parts = [image_BHD.flatten(1), text_BMD.flatten(1), mask_BM.to(image_BHD.dtype)]

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from training.losses import matching
-from training.losses.contrast import by_slot, cross_entropy
+from training.losses.contrast import by_slot, image_to_text, text_to_image
 from training.losses.features import Features
 from training.losses.term import TermLoss, over_captions
-from training.losses.tiles import log_sum_exp
 
 Matching = Callable[[Features], Tensor]
 MATCHINGS: dict[str, Matching] = {
@@ -43,11 +42,7 @@ def _of_choosing(features: Features, match: Matching) -> Tensor:
     width H · D: the image's branches in a row, and the caption repeated, times its weights.
     """
     weight_BMH = match(features)
-    present_MB, present_MN = features.mask_BM.T, features.mask_NM.T
     image_BMD = torch.einsum("bmh,bhd->bmd", weight_BMH, features.image_BHD)
-    text_MND = features.text_NMD.transpose(0, 1)
-    i2t_MB = log_sum_exp(image_BMD.transpose(0, 1), text_MND, features.scale, present_MB, present_MN)
     query_BME = (weight_BMH[:, :, :, None] * features.text_BMD[:, :, None]).flatten(2)
-    image_MNE = features.image_NHD.flatten(1).expand(features.slots, -1, -1)
-    t2i_MB = log_sum_exp(query_BME.transpose(0, 1), image_MNE, features.scale, present_MB, present_MN)
-    return cross_entropy(features, image_BMD, (i2t_MB + t2i_MB).T / 2)
+    image_NME = features.image_NHD.flatten(1)[:, None].expand(-1, features.slots, -1)
+    return (image_to_text(features, image_BMD) + text_to_image(features, query_BME, image_NME)) / 2

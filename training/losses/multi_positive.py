@@ -6,23 +6,36 @@ mixed texts asks. As in supervised contrastive learning (Khosla et al. 2020, the
 caption has a cross entropy of its own: with P true ones the image side cannot fall below log P.
 """
 
-from training.losses.contrast import cross_entropy
+from torch import Tensor
+
 from training.losses.features import Features
-from training.losses.served import served_vectors
+from training.losses.served import captions_by_images, served_vectors
 from training.losses.term import TermLoss, over_captions
-from training.losses.tiles import log_sum_exp, log_sum_exp_both_ways
+from training.losses.tiles import Matrix, log_sum_exp, log_sum_exp_both_ways
 
 
 def multi_positive(features: Features) -> TermLoss:
     """The served vector against the captions of all slots, and each caption against all images that have any."""
     served_BD, served_ND = served_vectors(features)
-    with_caption_1B, with_caption_1N = features.mask_BM.any(dim=1)[None], features.mask_NM.any(dim=1)[None]
-    text_1KD, present_1K = features.text_NMD.flatten(0, 1)[None], features.mask_NM.flatten()[None]
+    matrix = captions_by_images(features, served_ND)
     if features.ranks == 1:  # one matrix serves both directions
-        i2t_1B, t2i_1K = log_sum_exp_both_ways(served_BD[None], text_1KD, features.scale, with_caption_1B, present_1K)
+        t2i_1K, i2t_1B, own_1K = log_sum_exp_both_ways(matrix)
     else:
-        i2t_1B = log_sum_exp(served_BD[None], text_1KD, features.scale, with_caption_1B, present_1K)
-        own_1KD, own_1K = features.text_BMD.flatten(0, 1)[None], features.mask_BM.flatten()[None]
-        t2i_1K = log_sum_exp(own_1KD, served_ND[None], features.scale, own_1K, with_caption_1N)
-    log_sum_BM = (i2t_1B[0][:, None] + t2i_1K.view_as(features.mask_BM)) / 2
-    return over_captions(features, cross_entropy(features, served_BD[:, None], log_sum_BM))
+        t2i_1K, own_1K = log_sum_exp(matrix)
+        i2t_1B = _over_all_captions(features, served_BD)
+    t2i_BM, own_BM = t2i_1K.view_as(features.mask_BM), own_1K.view_as(features.mask_BM)
+    loss_BM = (i2t_1B.T + t2i_BM) / 2 - own_BM
+    return over_captions(features, loss_BM.masked_fill(~features.mask_BM, 0.0))
+
+
+def _over_all_captions(features: Features, image_BD: Tensor) -> Tensor:
+    """Log-sum-exp of each image's logits with the captions of all ranks: (1, B)."""
+    matrix = Matrix(
+        image_BD[None],
+        features.text_NMD.flatten(0, 1)[None],
+        features.scale,
+        features.mask_BM.any(dim=1)[None],
+        features.mask_NM.flatten()[None],
+        features.columns_B() * features.slots,  # the first of its captions, though none is asked for
+    )
+    return log_sum_exp(matrix)[0]

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from training.losses.contrast import by_slot
 from training.losses.features import Features
 from training.losses.term import TermLoss, over_captions
+from training.losses.tiles import Matrix
 
 
 def served(features: Features) -> TermLoss:
@@ -25,3 +26,15 @@ def served_vectors(features: Features) -> tuple[Tensor, Tensor]:
     if features.ranks == 1:
         return served_BD, served_BD
     return served_BD, F.normalize(features.image_NHD.mean(dim=1), dim=-1)
+
+
+def captions_by_images(features: Features, image_ND: Tensor) -> Matrix:
+    """This rank's captions of all slots in a row, K = B · M, against one vector of each image that has any caption."""
+    return Matrix(
+        features.text_BMD.flatten(0, 1)[None],
+        image_ND[None],
+        features.scale,
+        features.mask_BM.flatten()[None],
+        features.mask_NM.any(dim=1)[None],
+        features.columns_B().repeat_interleave(features.slots),
+    )

@@ -6,25 +6,17 @@ it from -10 on. Here it is the log odds of a true pair, which are known: -10 is 
 """
 
 from training.losses.features import Features
-from training.losses.served import served_vectors
+from training.losses.served import captions_by_images, served_vectors
 from training.losses.term import TermLoss, over_captions
 from training.losses.tiles import softplus_sum
 
 
 def sigmoid(features: Features) -> TermLoss:
     """The served vector: for each caption the sum over all images, as SigLIP's loss for each of its pairs."""
-    served_BD, served_ND = served_vectors(features)
-    with_caption_1N = features.mask_NM.any(dim=1)[None]
-    bias = -(with_caption_1N.sum() - 1).clamp(min=1).to(served_ND.dtype).log()
-    as_if_false_1K = softplus_sum(
-        features.text_BMD.flatten(0, 1)[None],
-        served_ND[None],
-        features.scale,
-        bias,
-        features.mask_BM.flatten()[None],
-        with_caption_1N,
-    )
-    own_BM = features.scale * (served_BD[:, None] * features.text_BMD).sum(dim=2) + bias
+    matrix = captions_by_images(features, served_vectors(features)[1])
+    images = matrix.present_GN.sum()
+    bias = -(images - 1).clamp(min=1).to(features.scale.dtype).log()
+    as_if_false_1K, own_1K = softplus_sum(matrix, bias)
     # softplus(-x) = softplus(x) - x: what a true pair costs, from what it would cost as a false one.
-    loss_BM = as_if_false_1K.view_as(own_BM) - own_BM
+    loss_BM = (as_if_false_1K - own_1K - bias).view_as(features.mask_BM)
     return over_captions(features, loss_BM.masked_fill(~features.mask_BM, 0.0))

@@ -1,15 +1,16 @@
-"""Reductions over matrices of logits that are never held whole.
+"""Reductions over matrices of logits, made tile by tile.
 
-Every contrast needs one thing of its matrix of logits: a number for each row, and perhaps one for each column. So the
-matrix is made tile by tile, reduced, dropped, and made again in backward: what is kept for backward grows with B and
-N, not with B · N. Making it twice costs a product; where both directions share a matrix, as they do on a single rank,
-that is still fewer products than keeping a matrix for each (4 against 6, forward and backward).
+Every contrast needs one thing of its matrix of logits: a number for each row, and perhaps one for each column. So each
+tile of it is made, reduced and dropped, and made again in backward: what is kept for backward grows with B and N, not
+with B · N. Small matrices are kept after all, as making them twice costs a product. Where both directions share a
+matrix, as they do on a single rank, that is 3 products forward and backward, 4 in the large, and 6 the usual way.
 
 Shapes: G matrices at once (one a slot), each of B rows and N columns, over embeddings of width E. A logit is
 scale · <row, column>. Rows and columns that are not present must hold numbers, zeros at best; they take no part.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,116 +20,170 @@ from torch.nn import functional as F
 
 # Logits in hand at once. Smaller tiles leave a GPU idle, larger ones fall out of a CPU's caches.
 TILE_LOGITS = 1 << 20
+# Logits of a call that are kept for backward, 128 MiB in float32; of more, none are.
+KEPT_LOGITS = 1 << 25
+
+Tile = tuple[slice, slice]
 
 
-def log_sum_exp(
-    rows_GBE: Tensor, columns_GNE: Tensor, scale: Tensor, present_GB: Tensor, present_GN: Tensor
-) -> Tensor:
-    """Log-sum-exp of each row's logits over the present columns: (G, B).
+@dataclass(frozen=True)
+class Matrix:
+    """What a reduction is of: matrices of logits that are not there yet.
+
+    rows_GBE, columns_GNE, scale: the factors. present_GB, present_GN: which rows and columns take part.
+    own_B: the column that is each row's right answer, the same in all matrices.
+    """
+
+    rows_GBE: Tensor
+    columns_GNE: Tensor
+    scale: Tensor
+    present_GB: Tensor
+    present_GN: Tensor
+    own_B: Tensor
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """The fields, as autograd wants them."""
+        return self.rows_GBE, self.columns_GNE, self.scale, self.present_GB, self.present_GN, self.own_B
+
+
+def log_sum_exp(matrix: Matrix) -> tuple[Tensor, Tensor]:
+    """Of each row the log-sum-exp over the present columns, and the logit of its own column: (G, B) each.
 
     Zero for a row that is not present or that meets no present column.
     """
-    return _LogSumExp.apply(rows_GBE, columns_GNE, scale, present_GB, present_GN, False)[0]
+    row_GB, _, own_GB = _LogSumExp.apply(False, *matrix.parts())
+    return row_GB, own_GB
 
 
-def log_sum_exp_both_ways(
-    rows_GBE: Tensor, columns_GNE: Tensor, scale: Tensor, present_GB: Tensor, present_GN: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Of one matrix, log-sum-exp of the rows over the columns (G, B), and of the columns over the rows (G, N)."""
-    return _LogSumExp.apply(rows_GBE, columns_GNE, scale, present_GB, present_GN, True)
+def log_sum_exp_both_ways(matrix: Matrix) -> tuple[Tensor, Tensor, Tensor]:
+    """As log_sum_exp, with the log-sum-exp of each column over the present rows between the two: (G, N)."""
+    return _LogSumExp.apply(True, *matrix.parts())
 
 
-def softplus_sum(
-    rows_GBE: Tensor, columns_GNE: Tensor, scale: Tensor, bias: Tensor, present_GB: Tensor, present_GN: Tensor
-) -> Tensor:
-    """Sum over the present columns of softplus(logit + bias): (G, B), zero for a row that is not present.
+def softplus_sum(matrix: Matrix, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row the sum over the present columns of softplus(logit + bias), and the logit of its own column: (G, B).
 
-    `bias` is one number; no gradient goes to it.
+    Zero for a row that is not present. `bias` is one number; no gradient goes to it.
     """
-    return _SoftplusSum.apply(rows_GBE, columns_GNE, scale, bias, present_GB, present_GN)
+    return _SoftplusSum.apply(bias, *matrix.parts())
 
 
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, columns: Tensor, scale: Tensor, present_GB: Tensor, present_GN: Tensor, both_ways: bool
-    ) -> tuple[Tensor, Tensor]:
-        row_GB = rows.new_empty(present_GB.shape)
-        column_GN = columns.new_full(present_GN.shape, float("-inf"))
-        for g, b in _tiles(present_GB.shape, present_GN.shape):
-            logits = _logits(rows[g, b], columns[g], scale, present_GB[g, b], present_GN[g])
-            row_GB[g, b] = logits.logsumexp(dim=2)
+    def forward(ctx: Any, both_ways: bool, *parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = _Logits(Matrix(*parts))
+        row_GB, own_GB = logits.per_row(), logits.per_row()
+        column_GN = torch.full_like(logits.absent_GN, -torch.inf)
+        for (g, b), tile in logits.tiles():
+            row_GB[g, b] = tile.logsumexp(dim=2)
+            own_GB[g, b] = logits.own(tile, b)
             if both_ways:
-                column_GN[g] = torch.logaddexp(column_GN[g], logits.logsumexp(dim=1))
-        # The logarithm of an empty sum is -inf. As zero it makes no NaN downstream, where it is masked.
-        row_GB.masked_fill_(row_GB.isneginf(), 0.0)
-        column_GN.masked_fill_(column_GN.isneginf(), 0.0)
-        ctx.save_for_backward(rows, columns, scale, present_GB, present_GN, row_GB, column_GN)
+                column_GN[g] = torch.logaddexp(column_GN[g], tile.logsumexp(dim=1))
+        for found in (row_GB, column_GN, own_GB):  # a sum of nothing: as zero it makes no NaN where it is masked
+            found.masked_fill_(found.isneginf(), 0.0)
+        ctx.save_for_backward(*parts, row_GB, column_GN, *logits.kept)
         ctx.both_ways = both_ways
-        return row_GB, column_GN
+        return row_GB, column_GN, own_GB
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_row_GB: Tensor, grad_column_GN: Tensor) -> tuple[Tensor | None, ...]:
-        rows, columns, scale, present_GB, present_GN, row_GB, column_GN = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *parts, row_GB, column_GN = ctx.saved_tensors[:8]
+        grad_row_GB, grad_column_GN, grad_own_GB = grads
 
-        def grad_logits(logits: Tensor, g: slice, b: slice) -> Tensor:
-            of_rows = (logits - row_GB[g, b, None]).exp_().mul_(grad_row_GB[g, b, None])
-            if not ctx.both_ways:
-                return of_rows
-            return of_rows.add_(logits.sub_(column_GN[g, None]).exp_().mul_(grad_column_GN[g, None]))
+        def grad_of(tile: Tensor, g: slice, b: slice) -> Tensor:
+            grad = (tile - row_GB[g, b, None]).exp_().mul_(grad_row_GB[g, b, None])
+            if ctx.both_ways:
+                grad += (tile - column_GN[g, None]).exp_().mul_(grad_column_GN[g, None])
+            return grad
 
-        return *_backward(rows, columns, scale, present_GB, present_GN, grad_logits), None, None, None
+        return None, *_Logits(Matrix(*parts), ctx.saved_tensors[8:]).backward(grad_of, grad_own_GB), None, None, None
 
 
 class _SoftplusSum(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor, present_GB: Tensor, present_GN: Tensor
-    ) -> Tensor:
-        sum_GB = rows.new_empty(present_GB.shape)
-        for g, b in _tiles(present_GB.shape, present_GN.shape):
-            logits = _logits(rows[g, b], columns[g], scale, present_GB[g, b], present_GN[g])
-            sum_GB[g, b] = F.softplus(logits.add_(bias)).sum(dim=2)
-        ctx.save_for_backward(rows, columns, scale, bias, present_GB, present_GN)
-        return sum_GB
+    def forward(ctx: Any, bias: Tensor, *parts: Tensor) -> tuple[Tensor, Tensor]:
+        logits = _Logits(Matrix(*parts))
+        sum_GB, own_GB = logits.per_row(), logits.per_row()
+        for (g, b), tile in logits.tiles():
+            sum_GB[g, b] = F.softplus(tile + bias).sum(dim=2)
+            own_GB[g, b] = logits.own(tile, b)
+        own_GB.masked_fill_(own_GB.isneginf(), 0.0)
+        ctx.save_for_backward(*parts, bias, *logits.kept)
+        return sum_GB, own_GB
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_GB: Tensor) -> tuple[Tensor | None, ...]:
-        rows, columns, scale, bias, present_GB, present_GN = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        *parts, bias = ctx.saved_tensors[:7]
+        grad_sum_GB, grad_own_GB = grads
 
-        def grad_logits(logits: Tensor, g: slice, b: slice) -> Tensor:
-            return logits.add_(bias).sigmoid_().mul_(grad_GB[g, b, None])
+        def grad_of(tile: Tensor, g: slice, b: slice) -> Tensor:
+            return (tile + bias).sigmoid_().mul_(grad_sum_GB[g, b, None])
 
-        return *_backward(rows, columns, scale, present_GB, present_GN, grad_logits), None, None, None
-
-
-def _backward(
-    rows: Tensor, columns: Tensor, scale: Tensor, present_GB: Tensor, present_GN: Tensor, grad_logits: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of rows, columns and scale, where grad_logits(logits, g, b) gives a tile's; it may overwrite them."""
-    grad_rows, grad_columns = torch.empty_like(rows), torch.zeros_like(columns)
-    for g, b in _tiles(present_GB.shape, present_GN.shape):
-        logits = _logits(rows[g, b], columns[g], scale, present_GB[g, b], present_GN[g])
-        grad = grad_logits(logits, g, b)
-        grad_rows[g, b] = grad @ columns[g]
-        grad_columns[g].baddbmm_(grad.transpose(1, 2), rows[g, b] * scale)
-    return grad_rows * scale, grad_columns, (grad_rows * rows).sum()
+        return None, *_Logits(Matrix(*parts), ctx.saved_tensors[7:]).backward(grad_of, grad_own_GB), None, None, None
 
 
-def _tiles(rows_GB: tuple[int, int], columns_GN: tuple[int, int]) -> Iterator[tuple[slice, slice]]:
+class _Logits:
+    """The logits of a matrix by tiles, `kept` ones or made on the way; -inf where row or column is not present."""
+
+    def __init__(self, matrix: Matrix, kept: tuple[Tensor, ...] = ()) -> None:
+        self._matrix, self.kept = matrix, list(kept)
+        self._scaled_GBE = matrix.rows_GBE * matrix.scale
+        self._absent_GB = self._minus_infinity_unless(matrix.present_GB)
+        self.absent_GN = self._minus_infinity_unless(matrix.present_GN)
+
+    def per_row(self) -> Tensor:
+        """An empty (G, B)."""
+        return torch.empty_like(self._absent_GB)
+
+    def tiles(self) -> Iterator[tuple[Tile, Tensor]]:
+        """Each tile's place and logits (G', B', N), which are not to be written to."""
+        (G, B), N = self._absent_GB.shape, self.absent_GN.shape[1]
+        have, keep = bool(self.kept), G * B * N <= KEPT_LOGITS
+        for place, (g, b) in enumerate(_places(G, B, N)):
+            if have:
+                yield (g, b), self.kept[place]
+                continue
+            tile = torch.bmm(self._scaled_GBE[g, b], self._matrix.columns_GNE[g].transpose(1, 2))
+            tile.add_(self.absent_GN[g, None]).add_(self._absent_GB[g, b, None])
+            if keep:
+                self.kept.append(tile)
+            yield (g, b), tile
+
+    def own(self, tile: Tensor, b: slice) -> Tensor:
+        """The logits of the rows' own columns, (G', B')."""
+        return tile.gather(2, self._own(tile, b)).squeeze(2)
+
+    def backward(
+        self, grad_of: Callable[[Tensor, slice, slice], Tensor], grad_own_GB: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of rows, columns and scale.
+
+        grad_of gives the gradient of a tile's logits, but for what comes through the rows' own logits, grad_own_GB.
+        """
+        matrix = self._matrix
+        grad_own_GB = grad_own_GB.masked_fill(~matrix.present_GB, 0.0)
+        per_scale_GBE, grad_columns_GNE = torch.empty_like(self._scaled_GBE), torch.zeros_like(matrix.columns_GNE)
+        for (g, b), tile in self.tiles():
+            grad = grad_of(tile, g, b)
+            grad.scatter_add_(2, self._own(tile, b), grad_own_GB[g, b, None])
+            torch.bmm(grad, matrix.columns_GNE[g], out=per_scale_GBE[g, b])
+            grad_columns_GNE[g].baddbmm_(grad.transpose(1, 2), self._scaled_GBE[g, b])
+        return per_scale_GBE * matrix.scale, grad_columns_GNE, (per_scale_GBE * matrix.rows_GBE).sum()
+
+    def _own(self, tile: Tensor, b: slice) -> Tensor:
+        return self._matrix.own_B[None, b, None].expand(len(tile), -1, -1)
+
+    def _minus_infinity_unless(self, present: Tensor) -> Tensor:
+        return torch.zeros_like(present, dtype=self._scaled_GBE.dtype).masked_fill_(~present, -torch.inf)
+
+
+def _places(G: int, B: int, N: int) -> Iterator[Tile]:
     """Slices of matrices and of rows: several whole matrices where they fit a tile, else some rows of one."""
-    (G, B), N = rows_GB, columns_GN[1]
     if B * N <= TILE_LOGITS:
         matrices = TILE_LOGITS // max(B * N, 1)
         yield from ((slice(g, g + matrices), slice(None)) for g in range(0, G, matrices))
     else:
         rows = max(1, TILE_LOGITS // N)
         yield from ((slice(g, g + 1), slice(b, b + rows)) for g in range(G) for b in range(0, B, rows))
-
-
-def _logits(rows: Tensor, columns: Tensor, scale: Tensor, present_GB: Tensor, present_GN: Tensor) -> Tensor:
-    """A tile's logits, -inf where the row or the column is not present."""
-    logits = torch.bmm(rows * scale, columns.transpose(1, 2))
-    return logits.masked_fill_(~(present_GB[:, :, None] & present_GN[:, None, :]), float("-inf"))
