@@ -1,0 +1,59 @@
+"""Gadget `support`: drop captions about things that no other caption of the image knows of.
+
+Several captions of one picture are witnesses of each other: what one invents, the others do not mention. This needs no
+model. It cannot tell a thing that only one caption noticed from one that is not there, so a caption goes only if most
+of its things are unsupported. Off unless `curate.support.enabled`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from captioning.curate.config import SupportConfig
+from captioning.curate.draft import Draft
+from captioning.curate.reasons import Reason
+from captioning.curate.words import singular, words
+
+SCORE = "unsupported"
+
+
+class Support:
+    """Notes the share of a caption's things that nothing else of the image mentions, and drops above a threshold.
+
+    `objects` is the vocabulary of things (`corpus.objects`), `alt_texts` gives alt texts by the image's key: they
+    support, and are not judged. If all captions of an image disagree, the best supported one stays.
+    """
+
+    name = "support"
+    reads: tuple[str, ...] = ()
+    reasons = (Reason.UNSUPPORTED,)
+
+    def __init__(self, config: SupportConfig, objects: Iterable[str], alt_texts: Mapping[str, str]) -> None:
+        self.config, self.objects, self.alt_texts = config, frozenset(objects), alt_texts
+
+    def apply(self, draft: Draft) -> None:
+        """Compare the open rows of every image. All are judged before any is dropped, so order does not matter."""
+        for image in draft.images:
+            rows = draft.open_of(image)
+            if len(rows) > self.config.min_others:
+                alt_text = self.alt_texts.get(draft.columns["key"][image.start]) or ""
+                self._judge(draft, rows, self.mentions(words(alt_text)))
+
+    def _judge(self, draft: Draft, rows: list[int], alt_text: frozenset[str]) -> None:
+        mentions = {row: self.mentions(draft.words(row)) for row in rows}
+        captions = Counter(thing for own in mentions.values() for thing in own)
+        for row, own in mentions.items():
+            if own:
+                alone = sum(captions[thing] == 1 and thing not in alt_text for thing in own)
+                draft.scores[row][SCORE] = alone / len(own)
+        shares = {row: draft.scores[row].get(SCORE, 0.0) for row in rows}
+        wrong = [row for row, share in shares.items() if share > self.config.max_unsupported]
+        spared = min(rows, key=lambda row: (shares[row], row)) if len(wrong) == len(rows) else None
+        for row in wrong:
+            if row != spared:
+                draft.drop(row, self, Reason.UNSUPPORTED)
+
+    def mentions(self, spoken: Iterable[str]) -> frozenset[str]:
+        """The things among these words, in the singular."""
+        return frozenset(thing for word in spoken if (thing := singular(word)) in self.objects)
