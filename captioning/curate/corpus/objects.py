@@ -89,7 +89,7 @@ def main_object(text: str) -> str | None:
 def _head(phrase: str) -> str | None:
     """The last word of a noun phrase, in the singular; of `two dogs running` that is the dog."""
     spoken = words(phrase)
-    while len(spoken) > 1 and spoken[-1].endswith("ing") and spoken[-1] not in _ING_NOUNS:
+    while len(spoken) > 1 and spoken[-1].endswith("ing") and spoken[-1] not in _ING_NOUNS | _NO_THINGS:
         spoken = spoken[:-1]
     word = singular(spoken[-1]) if spoken else ""
     return word if len(word) > 2 and not word.isnumeric() and word not in _NO_THINGS else None
