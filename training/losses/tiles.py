@@ -49,7 +49,7 @@ class Matrix:
 def log_sum_exp(matrix: Matrix) -> tuple[Tensor, Tensor]:
     """Of each row the log-sum-exp over the present columns, and the logit of its own column: (G, B) each.
 
-    Zero for a row that is not present or that meets no present column.
+    Zero for a row that is not present, or that meets no present column; so is the logit of an own column that is not.
     """
     row_GB, _, own_GB = _LogSumExp.apply(False, *matrix.parts())
     return row_GB, own_GB
@@ -163,7 +163,8 @@ class _Logits:
         grad_of gives the gradient of a tile's logits, but for what comes through the rows' own logits, grad_own_GB.
         """
         matrix = self._matrix
-        grad_own_GB = grad_own_GB.masked_fill(~matrix.present_GB, 0.0)
+        has_own_GB = matrix.present_GB & matrix.present_GN[:, matrix.own_B]
+        grad_own_GB = grad_own_GB.masked_fill(~has_own_GB, 0.0)
         per_scale_GBE, grad_columns_GNE = torch.empty_like(self._scaled_GBE), torch.zeros_like(matrix.columns_GNE)
         for (g, b), tile in self.tiles():
             grad = grad_of(tile, g, b)
