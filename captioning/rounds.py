@@ -15,6 +15,7 @@ from pipeline.identity import digest
 from pipeline.storage import Location
 
 REQUESTS = "_requests"
+ROUND = "round"  # stage of the manifests of further rounds
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from captioning.config import CaptionConfig
 from captioning.estimate import preview
 from captioning.missing import Demand
 from captioning.models import Model, resolve
-from captioning.rounds import Round
+from captioning.rounds import ROUND, Round
 from captioning.worker import WorkerSpec
 from pipeline.commits import Part
 from pipeline.config import semantic
@@ -28,7 +28,6 @@ from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
 from pipeline.workspace import Workspace
 
-ROUND = "round"  # stage of the manifests of further rounds
 SECONDS = ("decode_seconds", "preprocess_seconds", "encode_seconds")
 
 

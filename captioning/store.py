@@ -111,10 +111,13 @@ def missing(shard: Shard, committed: Sequence[Part], cells: Sequence[Cell], chun
 
 
 def failed(shard: Shard, committed: Sequence[Part], cells: Sequence[Cell]) -> list[WorkItem]:
-    """Work that asks again for the failed rows of these cells, part by part."""
+    """Work that asks again for the failed rows of these cells, part by part: of a field, for the whole answer."""
     items = []
     for part in committed:
-        wanted = frozenset(cell.id for cell in cells if part.detail["figures"].get(cell.id, {}).get("errors"))
+        wrong = [cell for cell in cells if part.detail["figures"].get(cell.id, {}).get("errors")]
+        wholes = {cell.parent for cell in wrong if cell.container} & set(part.cells)
+        again = [cell for cell in cells if cell.id in wholes or (cell.container and cell.parent in wholes)]
+        wanted = frozenset(cell.id for cell in [*wrong, *again])
         if wanted:
             item = _item(shard, committed, cells, part.detail["start"], part.detail["stop"], wanted)
             items.append(replace(item, part=part.name, retry=True))

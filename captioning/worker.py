@@ -180,16 +180,24 @@ class CaptionWorker:
     def _wanted(self, item: WorkItem, before: Sequence[Mapping[str, Any]]) -> list[Wanted]:
         """Which images of the range are asked which cells."""
         failed = {(row["key"], row["cell"]) for row in before if row["status"] != "ok"}
+        failed |= {(key, whole) for key, cell in failed if (whole := self._whole(cell)) is not None}
         found = []
         for image in self._image_rows(item.shard.images)[item.start : item.stop]:
             if image["status"] != "ok":
                 continue
             cells = [cell for cell in self.spec.shares.asked(image["image_id"]) if cell.id in item.cells]
             if item.retry:
-                cells = [cell for cell in cells if (image["key"], cell.id) in failed]
+                cells = [
+                    cell for cell in cells if {(image["key"], cell.id), (image["key"], self._whole(cell.id))} & failed
+                ]
             if cells:
                 found.append(Wanted(image, tuple(cells)))
         return found
+
+    def _whole(self, cell: str) -> str | None:
+        """The structured answer that a field's cell takes its text from."""
+        own = self.cells.get(cell)
+        return own.parent if own is not None and own.container is not None else None
 
     def _sources(self, item: WorkItem) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]]:
         """Rows of the store that this item's chains go on from, by (key, cell), and those that it need not ask for

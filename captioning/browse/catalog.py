@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 import fsspec
 
+from captioning.rounds import ROUND
 from pipeline.errors import MissingInputError, StoreError
 from pipeline.ingest import shard_uris
 from pipeline.manifest import Manifest
@@ -90,11 +91,11 @@ class Catalog:
         connection = duckdb.connect(f"{folder.name}/catalog.duckdb")
         sources = {
             "images_parts": _uris(found["ingest"], "images/"),
-            "captions_parts": _uris(found.get("caption"), "captions/"),
+            "captions_parts": [uri for manifest in self._captions(found) for uri in _uris(manifest, "captions/")],
             "verdicts_parts": _uris(found.get("curate"), "verdicts/"),
             "bundles_parts": _uris(found.get("curate"), "bundles/"),
         }
-        cells = list(found["caption"].detail["cells"]) if "caption" in found else []
+        cells = sorted({cell for manifest in self._captions(found) for cell in manifest.detail["cells"]})
         try:
             _register_filesystems(connection, found.values())
             _create(connection, sources, cells)
@@ -104,6 +105,12 @@ class Catalog:
             raise StoreError(f"the parts of {self.workspace.root} cannot be read: {message}") from error
         shards = shard_uris(found["ingest"])
         return Snapshot(found, shards, connection, time.monotonic() - started, _notes(found), folder)
+
+    def _captions(self, found: Mapping[str, Manifest]) -> list[Manifest]:
+        """The caption stage's manifest, and those of the further rounds that curation asked for."""
+        further = found["curate"].detail.get("rounds", ()) if "curate" in found else ()
+        rounds = [self.workspace.manifest(ROUND, fingerprint) for fingerprint in further]
+        return [manifest for manifest in (found.get("caption"), *rounds) if manifest is not None]
 
 
 def _changed(info: Mapping[str, Any]) -> str:

@@ -209,6 +209,33 @@ def test_a_structured_answer_that_is_cut_off_is_an_error_of_every_field(tmp_path
     assert "45 of 48 captions failed" in manifest.warnings[0]
 
 
+def test_an_unreadable_structured_answer_is_asked_for_again(
+    tmp_path: Path, asked: Counter[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = world.workspace(tmp_path, images=4)
+    unlucky = world.image_ids(made)[2]
+    whole = FakeEngine._json_answer
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            FakeEngine,
+            "_json_answer",
+            lambda self, request, number: (
+                Answer("{ no", 1, 0, 1, "stop") if request.image_id == unlucky else whole(self, request, number)
+            ),
+        )
+        world.caption(made, world.config(prompts=STRUCTURED))
+    before = world.rows(made.manifests("caption")[0], made)
+    assert {row["image_id"] for row in before if row["status"] == "error"} == {unlucky}
+    asked.clear()
+    manifest = world.caption(made, world.config(prompts=STRUCTURED), retry_failed=True)
+    assert [image for image, _ in asked] == [unlucky], "one question, about the image that failed"
+    rows = world.rows(manifest, made)
+    assert len(rows) == len(before)
+    assert {row["status"] for row in rows} == {"ok"}
+    old = {row["caption_id"]: row["text"] for row in before if row["image_id"] != unlucky}
+    assert {row["caption_id"]: row["text"] for row in rows if row["image_id"] != unlucky} == old
+
+
 def test_a_prompt_may_be_drawn_with_a_temperature_of_its_own(tmp_path: Path) -> None:
     entries = yaml.safe_load((ROOT / "captioning" / "prompts" / "paper.yaml").read_text())["prompts"][:2]
     entries[1] |= {"temperature": 0.9, "top_p": 0.8}

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from small_workspace import ingest
 
+from captioning.browse.catalog import Catalog
 from captioning.config import CaptionConfig
 from captioning.curate.config import CurateConfig
 from captioning.curate.regenerate import SERVICE, Diversity
@@ -40,6 +41,7 @@ class World:
         self.captions = Manifest(
             "caption", "f" * 64, 1, {}, {}, outcome.store, tuple(outcome.parts), outcome.counts, outcome.detail
         )
+        self.workspace.save(self.captions)
         self.asked: list[Round] = []
 
     def again(self, further: Round) -> Manifest:
@@ -114,6 +116,17 @@ def test_only_some_images_leave_the_others_alone(tmp_path: Path) -> None:
     assert sorted({row["image_id"] for row in rows}) == sorted(chosen)
     assert len(rows) == 3 * PROMPTS
     assert world.again(Round(1, images, 1.0)).parts == world.workspace.manifests("round")[0].parts
+
+
+def test_the_browser_shows_what_was_written_in_rounds(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    outcome = world.curate(rounds=1, max_similarity=0.0)
+    parts = tuple(outcome.parts)
+    world.workspace.save(Manifest("curate", "c" * 64, 2, {}, {}, outcome.store, parts, outcome.counts, outcome.detail))
+    shown = Catalog(world.workspace).current()
+    (row,) = shown.rows("SELECT count(*) AS captions, count(*) FILTER (verdict != 'open') AS judged FROM captions")
+    captions, judged = row["captions"], row["judged"]
+    assert captions == judged == outcome.counts["captions"] > len(rows_of(world.captions))
 
 
 def test_a_run_that_cannot_ask_again_says_so(tmp_path: Path) -> None:
