@@ -29,7 +29,7 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 def new_model(config: RunConfig) -> HolisticCLIP:
     """The untrained model of a recipe."""
     architecture = resolve_architecture(config.model, config.context_length)
-    return HolisticCLIP(architecture, config.branch_names, config.branch_options)
+    return HolisticCLIP(architecture, config.branch_names, config.branch_options, config.has_text_pooling)
 
 
 def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any]:
@@ -40,6 +40,7 @@ def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any
         "branches": list(model.slots),
         "slots": [slot.model_dump() for slot in config.slots],
         "branch_options": asdict(model.options),
+        "text_pooling": model.text_pooling is not None,
         "preprocess": {
             "size": model.visual.image_size[0],
             "mean": list(config.image_mean),
@@ -72,7 +73,8 @@ def load(path: str | Location, device: str = "cpu") -> tuple[HolisticCLIP, Any, 
     else:
         description, weights = _read_model_folder(location)
     architecture = description["architecture"]
-    model = HolisticCLIP(architecture, description["branches"], _options(description))
+    pooling = description.get("text_pooling", False)
+    model = HolisticCLIP(architecture, description["branches"], _options(description), pooling)
     model.load_state_dict(weights)
     settings = description["preprocess"]
     preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)

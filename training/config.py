@@ -27,6 +27,7 @@ Term = Literal[
     "multi_positive",
     "sigmoid",
     "diversity",
+    "text_conditioned",
 ]
 
 
@@ -134,11 +135,18 @@ class RunConfig(Section):
             raise ValueError(f"m2m needs a branch per slot, found {count} for {len(self.slots)}; use free_matching")
         if "diversity" in self.losses and (count == 1 or len(self.losses) == 1):
             raise ValueError("diversity only keeps several branches apart; set branches above 1 and add another term")
+        if set(self.losses) == {"text_conditioned"}:
+            raise ValueError("text_conditioned re-ranks what another term has to find; add one, such as served")
         return self
 
     @property
     def branch_options(self) -> BranchOptions:
         return BranchOptions(self.branch_kind, self.isolation, self.projection, self.branch_blocks)
+
+    @property
+    def has_text_pooling(self) -> bool:
+        """Whether the model has the second score: if it is trained."""
+        return "text_conditioned" in self.losses
 
     @property
     def branch_names(self) -> tuple[str, ...]:

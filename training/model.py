@@ -7,7 +7,7 @@ context length: the causal mask makes what follows the end token irrelevant, so 
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, NamedTuple
 
 import open_clip
 from open_clip.transformer import text_global_pool
@@ -17,8 +17,21 @@ from torch.nn import functional as F
 from pipeline.errors import ConfigError
 from training.branches import branched
 from training.config import BranchOptions
+from training.text_pooling import TextConditionedPooling
 
 TOWER_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+
+
+class Encoded(NamedTuple):
+    """What a training pass gives: normalised branches (B, H, D), the texts of each length group (T_g, D), the scale.
+
+    patch_BND: patch tokens in the joint space, for models with a second score.
+    """
+
+    branches_BHD: Tensor
+    texts: list[Tensor]
+    scale: Tensor
+    patch_BND: Tensor | None
 
 
 class HolisticCLIP(open_clip.CLIP):
@@ -32,6 +45,7 @@ class HolisticCLIP(open_clip.CLIP):
         architecture: Mapping[str, Any],
         slots: Sequence[str],
         options: BranchOptions | None = None,
+        text_pooling: bool = False,
     ) -> None:
         super().__init__(**{key: architecture[key] for key in TOWER_KEYS if key in architecture})
         plain_vit: nn.Module = self._modules["visual"]
@@ -39,6 +53,7 @@ class HolisticCLIP(open_clip.CLIP):
         self.slots = tuple(slots)
         self.options = options or BranchOptions()
         self.visual = branched(plain_vit, len(self.slots), self.options)
+        self.text_pooling = TextConditionedPooling(architecture["embed_dim"]) if text_pooling else None
 
     def encode_branches(self, image_BCSS: Tensor, normalize: bool = True) -> Tensor:
         """All branches of each image, (B, H, D)."""
@@ -77,10 +92,24 @@ class HolisticCLIP(open_clip.CLIP):
             x_TW = projection(x_TW) if isinstance(projection, nn.Linear) else x_TW @ projection
         return F.normalize(x_TW, dim=-1) if normalize else x_TW
 
-    def forward(self, image_BCSS: Tensor, text_groups: Sequence[Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
-        """One training pass: branches (B, H, D), the texts of each length group (T_g, D), and the logit scale."""
+    def conditioned_cosines(self, patch_BND: Tensor, text_BTD: Tensor) -> Tensor:
+        """The second score (B, T) of images, by `encode_patches(normalize=False)`, for normalised texts of each.
+
+        Raises ConfigError for a model that was trained without the term text_conditioned.
+        """
+        if self.text_pooling is None:
+            raise ConfigError("the model has no second score; train it with the loss term text_conditioned")
+        cosines_BT: Tensor = self.text_pooling(patch_BND, text_BTD)
+        return cosines_BT
+
+    def forward(self, image_BCSS: Tensor, text_groups: Sequence[Tensor]) -> "Encoded":
+        """One training pass."""
         texts = [self.encode_text(text_TL, normalize=True) for text_TL in text_groups]
-        return self.encode_branches(image_BCSS), texts, self.logit_scale.exp()
+        if self.text_pooling is None:
+            return Encoded(self.encode_branches(image_BCSS), texts, self.logit_scale.exp(), None)
+        class_BHW, patch_BNW = self.visual.tokens(image_BCSS)
+        branches_BHD = F.normalize(self.visual.project(class_BHW), dim=-1)
+        return Encoded(branches_BHD, texts, self.logit_scale.exp(), self.visual.project_patches(patch_BNW))
 
 
 def resolve_architecture(model: str | Mapping[str, Any], context_length: int | None = None) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from training.config import RunConfig
 from training.health import WINDOW, branch_health, dead_branches
 from training.losses import Features, Loss, gather, weighted_sum
 from training.metrics import MetricsLog
-from training.model import HolisticCLIP
+from training.model import Encoded, HolisticCLIP
 from training.optim import learning_rate, make_optimizer
 from training.ranks import Ranks
 from training.warm_start import warm_start
@@ -189,9 +190,12 @@ def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for group in run.optimizer.param_groups:
         group["lr"] = lr
     batch = batch.to(run.ranks.device)
-    branches_BHD, text_BMD, scale = _forward(run, batch)
+    encoded, text_BMD = _forward(run, batch)
+    scale = encoded.scale
     with torch.autocast(run.ranks.device.type, enabled=False):
-        features = gather(branches_BHD, text_BMD, batch.mask_BM, scale)
+        features = gather(encoded.branches_BHD, text_BMD, batch.mask_BM, scale)
+        if encoded.patch_BND is not None:
+            features = replace(features, conditioned=partial(_conditioned, run, encoded.patch_BND))
         loss = weighted_sum(features, config.losses)
     run.optimizer.zero_grad(set_to_none=True)
     loss.total.backward()
@@ -215,8 +219,8 @@ def _measure(run: _Run, features: Features, loss: Loss) -> dict[str, Tensor]:
     return measured | branch_health(features, run.model.slots, run.config.losses)
 
 
-def _forward(run: _Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Branches (B, H, D), captions in their slots (B, M, D), and the logit scale."""
+def _forward(run: _Run, batch: Batch) -> tuple[Encoded, Tensor]:
+    """What the model makes of a batch, and the captions in their slots (B, M, D)."""
     image_BCSS = crop_and_normalise(
         batch.image_BCSS,
         batch.box_B4,
@@ -227,11 +231,16 @@ def _forward(run: _Run, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     # A batch without a single caption still passes the text tower: every rank must have gradients for all weights.
     texts = batch.texts or (torch.tensor(DUMMY_TEXT, device=image_BCSS.device),)
     with run.autocast():
-        branches_BHD, text_groups, scale = run.parallel(image_BCSS, texts)
+        encoded: Encoded = run.parallel(image_BCSS, texts)
     B, M = batch.mask_BM.shape
-    text_TD = torch.cat(text_groups)
+    text_TD = torch.cat(encoded.texts)
     flat = text_TD.new_zeros(B * M, text_TD.shape[1]).index_copy(0, batch.place_P, text_TD[batch.text_P])
-    return branches_BHD, flat.view(B, M, -1), scale
+    return encoded, flat.view(B, M, -1)
+
+
+def _conditioned(run: _Run, patch_BND: Tensor, text_BTD: Tensor) -> Tensor:
+    with run.autocast():
+        return run.model.conditioned_cosines(patch_BND, text_BTD).float()
 
 
 def _look(run: _Run) -> list[dict[str, Any]]:

@@ -152,7 +152,7 @@ def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
 def test_only_matrices_decay(tiny_architecture: dict[str, Any]) -> None:
     from training.model import HolisticCLIP
 
-    model = HolisticCLIP(tiny_architecture, ("a", "b"), "tokens")
+    model = HolisticCLIP(tiny_architecture, ("a", "b"))
     decayed, free = make_optimizer(model, build(RunConfig, {"weight_decay": 0.3})).param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.3, 0.0)
     undecayed = {id(parameter) for parameter in free["params"]}

@@ -21,6 +21,7 @@ from training.losses.one_to_one import o2o
 from training.losses.served import served
 from training.losses.sigmoid import sigmoid
 from training.losses.term import TermLoss
+from training.losses.text_conditioned import text_conditioned
 
 TERMS: dict[str, Callable[[Features], TermLoss]] = {
     "o2o": o2o,
@@ -31,6 +32,7 @@ TERMS: dict[str, Callable[[Features], TermLoss]] = {
     "multi_positive": multi_positive,
     "sigmoid": sigmoid,
     "diversity": diversity,
+    "text_conditioned": text_conditioned,
 }
 
 __all__ = ["TERMS", "Features", "Loss", "TermLoss", "gather", "weighted_sum"]

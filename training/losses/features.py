@@ -5,6 +5,7 @@ own rows against all columns, weighted so that the *mean over ranks* is the loss
 gradients over ranks, so values and gradients equal those of one process that holds everything.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +21,7 @@ class Features:
     holds elsewhere has no influence, but must be numbers.
     image_NHD, text_NMD, mask_NM: the same of all ranks, this rank's rows beginning at `offset`.
     scale: exp(logit_scale).
+    conditioned: cosines (B, T) of texts (B, T, D) with what they find in this rank's images, where the model has it.
     """
 
     image_BHD: Tensor
@@ -30,6 +32,7 @@ class Features:
     mask_NM: Tensor
     scale: Tensor
     offset: int = 0
+    conditioned: Callable[[Tensor], Tensor] | None = None
 
     @property
     def ranks(self) -> int:
