@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from captioning import ray_job
 from captioning.config import RayConfig
 from captioning.ray_job import cluster
 from pipeline.config import build
@@ -55,6 +57,37 @@ def test_an_actor_that_dies_once_leaves_no_trace(tmp_path: Path, ray_instance: N
     manifest = world.caption(made, world.config(engine=engine, **ON_RAY))
     assert len({part.detail["worker"] for part in manifest.parts}) > 1
     assert world.content(manifest, made) == expected
+
+
+class GivenUp:
+    """An actor that somebody ends for good at its first item."""
+
+    def __init__(self, _: Any) -> None:
+        pass
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        import ray
+
+        ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
+        time.sleep(60)
+        return batch
+
+
+def test_actors_that_somebody_ends_for_good_are_named_in_one_sentence(
+    tmp_path: Path, ray_instance: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import cloudpickle
+
+    made = world.workspace(tmp_path, images=8)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
+    monkeypatch.setattr(ray_job, "RayWorker", GivenUp)
+    try:
+        with pytest.raises(ScheduleError, match=r"Ray gave the caption actors up .* it goes on from here"):
+            world.caption(made, world.config(ray={"actors": {"min": 1, "max": 1}}))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    monkeypatch.undo()
+    assert world.caption(made, world.config(ray={"enabled": False})).counts["captions"] == 8 * CELLS
 
 
 def test_actors_that_do_not_fit_are_an_error_in_time(tmp_path: Path, ray_instance: None) -> None:
