@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 from pipeline.config import Section, operational
 
 BRANCHES = "branches"  # short for one readout per branch
-_NAMED = ("mean", "paper_mean", "max", BRANCHES)
+_NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
 
 
 class EvaluateConfig(Section):
@@ -21,9 +21,11 @@ class EvaluateConfig(Section):
 
     benchmarks: tuple[str, ...] = operational((), description="benchmark folders (docs/architecture.md)")
     readouts: tuple[str, ...] = Field(
-        ("mean", "paper_mean", "max", BRANCHES),
-        description="how an image's branches become scores: mean (served), paper_mean, max, branch:NAME, branches",
+        ("mean", "paper_mean", "max", BRANCHES, "rerank"),
+        description="how an image becomes scores: mean (served), paper_mean, max, branch:NAME, branches, and rerank "
+        "where the model has a second score",
     )
+    rerank_depth: int = Field(64, ge=1, description="candidates of the served vector that rerank puts in order")
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
     bootstrap_samples: int = Field(1000, ge=100, description="resamples behind each 95 % interval")
     seed: int = 0

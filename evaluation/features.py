@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
+from evaluation.readouts import RERANK
 from pipeline import identity
 from pipeline.errors import InputError
 from pipeline.progress import Progress
@@ -31,7 +32,9 @@ class Encoder:
     """A model as evaluation sees it: what `training.load` returns, the names of its branches, and who it is.
 
     `model` has `encode_branches(image_BCSS) -> (B, H, D)` and `encode_text(text_TL) -> (T, D)`, where
-    texts padded with 0 may be cut anywhere after their last token.
+    texts padded with 0 may be cut anywhere after their last token. A model with a second score also has
+    `encode_patches(image_BCSS, normalize=False) -> (B, P, D)` and
+    `conditioned_cosines(patch_BPD, text_BTD) -> (B, T)`.
     """
 
     run: str
@@ -42,14 +45,19 @@ class Encoder:
     tokenizer: Callable[[list[str]], Tensor]
     branches: tuple[str, ...]
 
+    @property
+    def second_score(self) -> bool:
+        return getattr(self.model, "text_pooling", None) is not None
+
 
 @dataclass(frozen=True)
 class Features:
-    """Normalised embeddings of one benchmark by one model."""
+    """Embeddings of one benchmark by one model; branches and texts are normalised."""
 
     branch_NHD: Tensor
     text_TD: Tensor
     row: dict[str, int]  # text: its row in text_TD
+    patch_NPD: Tensor | None = None  # float16, where they are asked for
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of these texts, in this order."""
@@ -66,7 +74,12 @@ def features(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cac
     texts = benchmark.texts
     text_TD = _cached(cache, [encoder.weights, texts], lambda: _encode_texts(encoder, texts, config, device))
     row = {text: i for i, text in enumerate(texts)}
-    return Features(torch.from_numpy(branch_NHD).to(device), torch.from_numpy(text_TD).to(device), row)
+    patch_NPD = None
+    if RERANK in config.readouts and encoder.second_score:
+        key = [encoder.weights, benchmark.digest, "patches"]
+        patches = _cached(cache, key, lambda: _encode_patches(encoder, benchmark, config, device))
+        patch_NPD = torch.from_numpy(patches).to(device)
+    return Features(torch.from_numpy(branch_NHD).to(device), torch.from_numpy(text_TD).to(device), row, patch_NPD)
 
 
 def pick_device(device: str) -> torch.device:
@@ -101,6 +114,20 @@ def _encode_images(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfi
         progress.update(len(image_BCSS))
     progress.close()
     return _finite(torch.cat(parts), encoder, "images")
+
+
+@torch.inference_mode()
+def _encode_patches(
+    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, device: torch.device
+) -> np.ndarray:
+    """Patches of every image in half precision: they are what the second score reads, and many."""
+    progress = Progress(f"{encoder.run}: patches of {benchmark.name}", len(benchmark.files), "images")
+    parts = []
+    for image_BCSS in _image_batches(encoder, benchmark, config):
+        parts.append(encoder.model.encode_patches(image_BCSS.to(device), normalize=False).half().cpu())
+        progress.update(len(image_BCSS))
+    progress.close()
+    return _finite(torch.cat(parts), encoder, "patches")
 
 
 @torch.inference_mode()

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
-from evaluation import classification, intervals, readouts, retrieval
+from evaluation import classification, intervals, readouts, rerank, retrieval
 from evaluation.attention import Looks, looks
 from evaluation.benchmarks import Benchmark, Queries
 from evaluation.config import EvaluateConfig
@@ -82,9 +83,11 @@ def evaluate(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cac
     found = features(encoder, benchmark, config, cache)
     measurements: list[Measurement] = []
     confusions: dict[str, np.ndarray] = {}
-    for readout in readouts.expand(config.readouts, encoder.branches):
+    for readout in readouts.expand(config.readouts, encoder.branches, encoder.second_score):
         for queries in benchmark.queries:
             measurements += _retrieval(readout, queries, encoder, found, config)
+        if readout == readouts.RERANK:
+            continue  # it orders candidates; the few classes of a task are no list to search
         for task in benchmark.labels:
             actual_N, predicted_N = _predictions(readout, task, encoder, benchmark, found)
             measurements += _accuracies(readout, task, actual_N, predicted_N, benchmark)
@@ -103,17 +106,32 @@ def _relevance(queries: Queries, images: int) -> retrieval.Relevance:
 def _retrieval(
     readout: str, queries: Queries, encoder: Encoder, found: Features, config: EvaluateConfig
 ) -> Iterator[Measurement]:
-    vector_NGD = readouts.vectors(readout, found.branch_NHD, encoder.branches)
-    text_TD = found.texts(queries.texts)
-    relevance = _relevance(queries, len(vector_NGD))
-    directions = (
-        (TEXT_TO_IMAGE, retrieval.rank_images(vector_NGD, text_TD, max(config.ks)), relevance),
-        (IMAGE_TO_TEXT, retrieval.rank_texts(vector_NGD, text_TD, max(config.ks)), relevance.swapped()),
-    )
-    for direction, ranking_QK, asked in directions:
+    relevance = _relevance(queries, len(found.branch_NHD))
+    by_text, by_image = _rankings(readout, found.texts(queries.texts), encoder, found, config)
+    for direction, ranking_QK, asked in (
+        (TEXT_TO_IMAGE, by_text, relevance),
+        (IMAGE_TO_TEXT, by_image, relevance.swapped()),
+    ):
         for k, hit_Q in retrieval.hits(ranking_QK, asked, config.ks).items():
             chance = retrieval.chance(asked, k)
             yield Measurement(RETRIEVAL, readout, queries.perspective, f"{direction}_recall@{k}", chance, hit_Q)
+
+
+def _rankings(
+    readout: str, text_TD: Tensor, encoder: Encoder, found: Features, config: EvaluateConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best images for each text, and the best texts for each image."""
+    depth = max(config.ks)
+    if readout != readouts.RERANK:
+        vector_NGD = readouts.vectors(readout, found.branch_NHD, encoder.branches)
+        return retrieval.rank_images(vector_NGD, text_TD, depth), retrieval.rank_texts(vector_NGD, text_TD, depth)
+    assert found.patch_NPD is not None
+    served_ND = readouts.vectors("mean", found.branch_NHD, encoder.branches)[:, 0]
+    second, depth = encoder.model.conditioned_cosines, max(depth, config.rerank_depth)
+    return (
+        rerank.rank_images(second, served_ND, found.patch_NPD, text_TD, depth),
+        rerank.rank_texts(second, served_ND, found.patch_NPD, text_TD, depth),
+    )
 
 
 def _predictions(

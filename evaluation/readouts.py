@@ -9,6 +9,7 @@ it. With G=1 that is an ordinary index; `max` keeps all H branches and costs H t
                   whose branches agree
     max           the best branch for each text
     branch:NAME   one branch alone
+    rerank        no set of vectors: what `mean` finds first, put in order by a second score (`evaluation.rerank`)
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ from torch.nn import functional as F
 from evaluation.config import BRANCHES
 
 PREFIX = "branch:"
+RERANK = "rerank"
 
 
-def expand(readouts: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The readouts a model with these branches has, in order; with one branch they all are `mean`."""
-    if len(names) == 1:
-        return ["mean"]
+def expand(readouts: Sequence[str], names: Sequence[str], second_score: bool = False) -> list[str]:
+    """The readouts a model with these branches has, in order; with one branch all sets of vectors are `mean`."""
     found: list[str] = []
     for readout in readouts:
-        if readout == BRANCHES:
+        if readout == RERANK:
+            found += [RERANK] if second_score else []
+        elif len(names) == 1:
+            found.append("mean")
+        elif readout == BRANCHES:
             found += [PREFIX + name for name in names]
         elif not readout.startswith(PREFIX) or readout.removeprefix(PREFIX) in names:
             found.append(readout)

@@ -50,6 +50,8 @@ def warm_start(model: HolisticCLIP, source: str | Path, name: str | None = None)
     if found.kind not in (None, model.options.kind) and min(len(found.branches), len(model.slots)) > 1:
         raise _misfit(source, f"its branches are of kind {found.kind}, train.branch_kind is {model.options.kind}")
     state = {key: value.float() for key, value in found.state.items()}
+    if model.text_pooling is None:
+        state = {key: value for key, value in state.items() if not key.startswith("text_pooling.")}
     _branch(state, model, found.branches)
     _fit_shapes(state, model)
     new = {key for key in model.state_dict() if found.tower_only and _is_new_beside_a_tower(key)}
