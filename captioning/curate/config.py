@@ -18,6 +18,10 @@ class CleanConfig(Section):
 
     openers: bool = Field(default=True, description="strip boilerplate such as 'The image shows'")
     quotes: bool = Field(default=True, description="strip quotation marks and emphasis around the whole text")
+    learn: bool = Field(default=True, description="learn openers from the captions, beside those that are listed")
+    learn_share: float = Field(
+        default=0.002, gt=0, le=1, description="how many of all images must have a caption that begins so"
+    )
 
 
 class RejectConfig(Section):
@@ -57,6 +61,33 @@ class LengthConfig(Section):
     def limits(self) -> Mapping[str, WordLimits]:
         """The limits by granularity."""
         return {"word": self.word, "phrase": self.phrase, "sentence": self.sentence, "paragraph": self.paragraph}
+
+
+class LanguageConfig(Section):
+    """Which languages captions are expected in."""
+
+    expected: tuple[str, ...] = Field(default=("en",), description="ISO 639-1 codes; empty: any language will do")
+    skip: tuple[str, ...] = Field(
+        default=("text",), description="perspectives that quote what is written in a picture"
+    )
+    min_words: int = Field(default=5, ge=1, description="shorter texts are told by their script alone")
+    min_probability: float = Field(
+        default=0.005, ge=0, le=1, description="of the expected languages together; below it a text is foreign"
+    )
+
+
+class UnsafeConfig(Section):
+    """Words that no caption should have."""
+
+    enabled: bool = True
+    list: str | None = Field(default=None, description="a YAML file of your own in place of curate/unsafe.yaml")
+
+
+class OffTopicConfig(Section):
+    """Which perspectives must not name the main object; empty: all may."""
+
+    perspectives: tuple[str, ...] = ("background", "style")
+    subject: str = Field(default="main_object", description="the perspective that tells the main object")
 
 
 class BoilerplateConfig(Section):
@@ -196,6 +227,9 @@ class CurateConfig(Section):
     reject: RejectConfig = Field(default_factory=RejectConfig)
     ending: EndingConfig = Field(default_factory=EndingConfig)
     length: LengthConfig = Field(default_factory=LengthConfig)
+    language: LanguageConfig = Field(default_factory=LanguageConfig)
+    unsafe: UnsafeConfig = Field(default_factory=UnsafeConfig)
+    off_topic: OffTopicConfig = Field(default_factory=OffTopicConfig)
     boilerplate: BoilerplateConfig = Field(default_factory=BoilerplateConfig)
     ground: GroundConfig = Field(default_factory=GroundConfig)
     support: SupportConfig = Field(default_factory=SupportConfig)

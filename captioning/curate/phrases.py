@@ -7,6 +7,7 @@ languages than English.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,52 @@ from pipeline.errors import ConfigError
 from pipeline.identity import digest
 
 BUILT_IN = Path(__file__).with_name("phrases.yaml")
-KEYS = {"parts", "openers", "refusals", "meta", "dangling"}
+KEYS = {"parts", "openers", "learn", "refusals", "meta", "dangling", "hanging"}
+LEARN_KEYS = {"picture", "before", "follows", "never_last"}
+# What comes after an opener must stand by itself: 'The image shows that …' does not.
+_AFTER_OPENER = r"(?:[\s:,]+)(?!that\b|how\b|what\b)(?=\S)"
+
+
+@dataclass(frozen=True)
+class LearnWords:
+    """Words that decide which openings of captions may be learnt (`corpus/openers.py`)."""
+
+    picture: frozenset[str] = frozenset()
+    before: frozenset[str] = frozenset()
+    follows: frozenset[str] = frozenset()
+    never_last: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Search:
+    """A pattern that may occur anywhere in a text, and what every text in which it does contains, in lower case.
+
+    Searching all of a text is the dearest thing there is, and most texts have none of `needs`. Empty: search always.
+    """
+
+    pattern: re.Pattern[str]
+    needs: tuple[str, ...] = ()
+
+    def found_in(self, text: str, lowered: str) -> bool:
+        """Whether the text has it; `lowered` is the text in lower case."""
+        return (not self.needs or any(need in lowered for need in self.needs)) and bool(self.pattern.search(text))
 
 
 @dataclass(frozen=True)
 class Phrases:
-    """Compiled patterns; `dangling` are lower-case words that end no sentence."""
+    """Compiled patterns. `dangling` are lower-case words that end no caption, `hanging` those that seldom do."""
 
-    opener: re.Pattern[str]
+    openers: tuple[str, ...]
+    learn: LearnWords
     refusal: re.Pattern[str]
-    meta: re.Pattern[str]
+    meta: tuple[Search, ...]
     dangling: frozenset[str]
+    hanging: frozenset[str]
+
+    def opener(self, learnt: Iterable[str] = ()) -> re.Pattern[str]:
+        """What matches any opener that is listed or learnt, with the space after it."""
+        spoken = [r"[,:]?\s+".join(map(re.escape, opener.split())) for opener in learnt]
+        return _either([*sorted(spoken, key=len, reverse=True), *self.openers], after=_AFTER_OPENER)
 
 
 def phrases_digest(path: str | None) -> str:
@@ -40,27 +76,61 @@ def load_phrases(path: str | None) -> Phrases:
     data = load_yaml(source)
     if unknown := set(data) - KEYS:
         raise ConfigError(f"{source} has the unknown keys {sorted(unknown)}; known are {sorted(KEYS)}")
-    if not isinstance(data.get("dangling", ""), str):
-        raise ConfigError(f"{source}: 'dangling' must be one text of words with spaces between them")
-    # What comes after an opener must stand by itself: 'The image shows that …' does not.
-    opener = _either(source, data, "openers", after=r"(?:[\s:,]+)(?!that\b|how\b|what\b)(?=\S)")
-    refusal = _either(source, data, "refusals", after="")
-    meta = _either(source, data, "meta", after="")
-    return Phrases(opener, refusal, meta, frozenset(data.get("dangling", "").lower().split()))
+    learn = data.get("learn", {})
+    if not isinstance(learn, dict) or set(learn) - LEARN_KEYS:
+        raise ConfigError(f"{source}: 'learn' must be a mapping with keys of {sorted(LEARN_KEYS)}")
+    return Phrases(
+        openers=_patterns(source, data, "openers"),
+        learn=LearnWords(**{name: _word_set(source, learn, name) for name in learn}),
+        refusal=_either(_patterns(source, data, "refusals")),
+        meta=_searches(source, data, "meta"),
+        dangling=_word_set(source, data, "dangling"),
+        hanging=_word_set(source, data, "hanging"),
+    )
 
 
-def _either(source: Path, data: dict[str, Any], key: str, *, after: str) -> re.Pattern[str]:
-    """One pattern that matches any of the phrases under `key`; without phrases it matches nothing."""
+def _word_set(source: Path, data: dict[str, Any], key: str) -> frozenset[str]:
+    spoken = data.get(key, "")
+    if not isinstance(spoken, str):
+        raise ConfigError(f"{source}: '{key}' must be one text of words with spaces between them")
+    return frozenset(spoken.lower().split())
+
+
+def _patterns(source: Path, data: dict[str, Any], key: str) -> tuple[str, ...]:
     phrases = data.get(key, [])
     if not isinstance(phrases, list) or not all(isinstance(phrase, str) for phrase in phrases):
         raise ConfigError(f"{source}: '{key}' must be a list of regular expressions")
-    patterns = []
+    return tuple(_checked(source, data, key, phrase) for phrase in phrases)
+
+
+def _searches(source: Path, data: dict[str, Any], key: str) -> tuple[Search, ...]:
+    phrases = data.get(key, [])
+    if not isinstance(phrases, list):
+        raise ConfigError(f"{source}: '{key}' must be a list")
+    found = []
     for phrase in phrases:
-        for name, part in data.get("parts", {}).items():
-            phrase = phrase.replace(f"{{{name}}}", part)
-        try:
-            re.compile(phrase)
-        except re.error as error:
-            raise ConfigError(f"{source}: '{key}' has {phrase!r}, which is no regular expression: {error}") from error
-        patterns.append(f"(?:{phrase})")
-    return re.compile(f"(?:{'|'.join(patterns)}){after}" if patterns else r"(?!)", re.IGNORECASE)
+        entry = {"says": phrase} if isinstance(phrase, str) else phrase
+        if not isinstance(entry, dict) or set(entry) - {"needs", "says"} or not isinstance(entry.get("says"), str):
+            raise ConfigError(
+                f"{source}: '{key}' has {phrase!r}; it must be a regular expression, or a mapping with the regular "
+                "expression under 'says' and a list of texts, one of which it needs, under 'needs'"
+            )
+        pattern = _checked(source, data, key, entry["says"])
+        found.append(Search(_either([pattern]), tuple(str(need).lower() for need in entry.get("needs", ()))))
+    return tuple(found)
+
+
+def _checked(source: Path, data: dict[str, Any], key: str, phrase: str) -> str:
+    for name, part in data.get("parts", {}).items():
+        phrase = phrase.replace(f"{{{name}}}", part)
+    try:
+        re.compile(phrase)
+    except re.error as error:
+        raise ConfigError(f"{source}: '{key}' has {phrase!r}, which is no regular expression: {error}") from error
+    return phrase
+
+
+def _either(patterns: Iterable[str], *, after: str = "") -> re.Pattern[str]:
+    """One pattern that matches any of them; without any it matches nothing."""
+    joined = "|".join(f"(?:{pattern})" for pattern in patterns)
+    return re.compile(f"(?:{joined}){after}" if joined else r"(?!)", re.IGNORECASE)

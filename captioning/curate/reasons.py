@@ -17,6 +17,9 @@ class Reason(StrEnum):
     CUT_OFF = "cut_off"
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
+    LANGUAGE = "language"
+    UNSAFE = "unsafe"
+    OFF_TOPIC = "off_topic"
     BOILERPLATE = "boilerplate"
     UNGROUNDED = "ungrounded"
     UNSUPPORTED = "unsupported"
@@ -35,6 +38,9 @@ MEANING: Mapping[str, str] = {
     Reason.CUT_OFF: "it stops in the middle, and no whole sentence remains",
     Reason.TOO_SHORT: "fewer words than its granularity asks for",
     Reason.TOO_LONG: "more words than its granularity allows",
+    Reason.LANGUAGE: "it is in another language than those expected",
+    Reason.UNSAFE: "it has a word of the list of unsafe ones",
+    Reason.OFF_TOPIC: "it names the main object, which its perspective was to leave out",
     Reason.BOILERPLATE: "nearly the same sentence stands at very many images",
     Reason.UNGROUNDED: "it does not fit the picture, as the image-text score says",
     Reason.UNSUPPORTED: "it names things that no other caption of the image names",

@@ -16,6 +16,7 @@ from captioning.curate import counts, regenerate
 from captioning.curate.config import CurateConfig
 from captioning.curate.phrases import phrases_digest
 from captioning.curate.steps import Parts, Step
+from captioning.curate.unsafe_list import list_digest
 from pipeline.commits import Part
 from pipeline.config import semantic
 from pipeline.identity import digest
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from captioning.curate.source import Source
 
 VERSION = 2
-TEXT_SECTIONS = {"phrases", "clean", "reject", "ending", "length"}  # all that the text gadgets depend on
+# all that the text gadgets depend on
+TEXT_SECTIONS = {"phrases", "clean", "reject", "ending", "length", "language", "unsafe", "off_topic"}
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def curate(config: CurateConfig, folder: Location, source: Source) -> Curated:
     from captioning.curate.work import Texts, Verdicts
 
     repeated = NearDuplicates(config.boilerplate)
-    settings = [VERSION, _semantic(config, TEXT_SECTIONS), phrases_digest(config.phrases), repeated.digest]
+    settings = [VERSION, _semantic(config, TEXT_SECTIONS), *_external(config).values(), repeated.digest]
     first = Step.at(folder, "texts", settings, config.ray)
     texts = first.run(Texts(source, config), source.caption_digests())
     crowded = repeated.merge(tables(first, texts, repeated.name))
@@ -120,7 +122,7 @@ def _semantic(config: CurateConfig, sections: Iterable[str]) -> dict[str, Any]:
 
 
 def _external(config: CurateConfig) -> dict[str, str]:
-    return {"phrases": phrases_digest(config.phrases)}
+    return {"phrases": phrases_digest(config.phrases), "unsafe": list_digest(config.unsafe.list)}
 
 
 STAGE = Stage("curate", VERSION, ("ingest", "caption"), CurateConfig, run, _external)

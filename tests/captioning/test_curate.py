@@ -134,11 +134,9 @@ def test_reject_leaves_captions_alone(text: str) -> None:
 )
 def test_ending_repairs_or_drops_what_was_cut(text: str, granularity: str, finish: str, expected: str | None) -> None:
     ending = Ending(EndingConfig(), PHRASES)
-    assert ending.repair(text, granularity, at_limit=finish == "length") == expected
+    assert ending.repair(text, granularity, finish) == expected
     if expected != text:
-        assert (
-            Ending(EndingConfig(repair=False), PHRASES).repair(text, granularity, at_limit=finish == "length") is None
-        )
+        assert Ending(EndingConfig(repair=False), PHRASES).repair(text, granularity, finish) is None
 
 
 def test_length_goes_by_granularity() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 from captioning.curate.config import CleanConfig
 from captioning.curate.draft import Draft
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
 
-_SPACE = re.compile(r"\s+")
 _CONTROL = re.compile(r"[\u0000-\u0008\u000e-\u001f\u007f\u200b\ufeff\ufffd]")
 _EMPHASIS = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
 _BULLET = re.compile(r"^(?:[-*•#>]+|\d+[.)])\s+")
@@ -18,23 +18,30 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "�
 
 
 class Clean:
-    """Cleans the texts in place; drops nothing, what is left empty is for `reject`."""
+    """Cleans the texts in place; drops nothing, what is left empty is for `reject`.
+
+    `learnt` are the corpus' own openers, as `corpus.openers.Openers` merges them.
+    """
 
     name = "clean"
     reads: tuple[str, ...] = ()
     reasons: tuple[Reason, ...] = ()
 
-    def __init__(self, config: CleanConfig, phrases: Phrases) -> None:
-        self.config, self.phrases = config, phrases
+    def __init__(self, config: CleanConfig, phrases: Phrases, learnt: Iterable[str] = ()) -> None:
+        self.config = config
+        self.opener = phrases.opener(learnt)
 
     def apply(self, draft: Draft) -> None:
         """Clean every open row."""
+        texts = draft.texts
         for row in draft.open_rows():
-            draft.texts[row] = self.clean(draft.texts[row])
+            texts[row] = self.clean(texts[row])
 
     def clean(self, text: str) -> str:
         """The caption inside a model's answer; cleaning twice changes nothing more."""
-        text = _SPACE.sub(" ", _CONTROL.sub("", unicodedata.normalize("NFC", text))).strip()
+        if not (text.isascii() and text.isprintable()):
+            text = unicodedata.normalize("NFC", _CONTROL.sub("", text))
+        text = " ".join(text.split())
         while (shorter := self._peel(text)) != text:
             text = shorter
         return text
@@ -42,8 +49,11 @@ class Clean:
     def _peel(self, text: str) -> str:
         """Take off one layer of quotes, marks and openers."""
         if self.config.quotes:
-            text = unquote(_EMPHASIS.sub(r"\2", _BULLET.sub("", text)))
-        if self.config.openers and (match := self.phrases.opener.match(text)):
+            if "**" in text or "__" in text:
+                text = _EMPHASIS.sub(r"\2", text)
+            if not text[:1].isalpha():
+                text = unquote(_BULLET.sub("", text))
+        if self.config.openers and (match := self.opener.match(text)):
             rest = text[match.end() :]
             text = rest[:1].upper() + rest[1:] if text[:1].isupper() else rest
         return text

@@ -1,8 +1,10 @@
-"""Gadget `ending`: repair captions that the token budget cut off in the middle.
+"""Gadget `ending`: repair captions that were cut off in the middle, by the token budget or by whoever made the table.
 
-A caption of sentences is cut when the engine stopped at its limit, or when it ends without a full stop. It is
-cut back to its last whole sentence. If there is none, and the engine ended by itself on a word that can end a
-sentence, only the full stop is missing and is put there; everything else is dropped.
+Where the engine says that it stopped at its limit (`finish_reason` is "length"), a text without an end was cut: a
+caption of sentences goes back to its last whole sentence, a list to its last whole item, and what has neither is
+dropped. Where the engine ended by itself, only a full stop may be missing and is put there, unless the last word
+cannot end anything ("a", "of"). Where nobody knows (captions of others), words that seldom end a caption count as cut
+as well.
 """
 
 from __future__ import annotations
@@ -15,10 +17,15 @@ from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
 from captioning.curate.words import words
 
-_CLOSING = r"[\"'”’»)\]]*"
+_CLOSING = r"[\"'”’»)\]*]*"
 _ENDED = re.compile(rf"[.!?…。！？]{_CLOSING}$")
-_NO_ABBREVIATION = r"(?<!\b[A-Za-z])(?<!\bMr)(?<!\bDr)(?<!\bSt)(?<!\bMrs)(?<!\bvs)"
-_LAST_END = re.compile(rf".*(?:{_NO_ABBREVIATION}[.!?…]{_CLOSING}(?=\s)|[。！？])", re.DOTALL)
+_TRAILS_OFF = re.compile(r"(?:…|\.\.\.?)$")
+_ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "vs", r"e\.g", r"i\.e", "[A-Za-z]")
+_NO_ABBREVIATION = "".join(rf"(?<!\b{short})" for short in _ABBREVIATIONS)
+_LAST_END = re.compile(rf".*(?:{_NO_ABBREVIATION}[.!?…]{_CLOSING}(?=\s|$)|[。！？])", re.DOTALL)
+_LAST_ITEM = re.compile(r"(.*\S)\s*[,;]", re.DOTALL)
+_LOOSE_END = ",;:-–—(&/"
+SENTENCES = ("sentence", "paragraph")
 
 
 class Ending:
@@ -29,35 +36,54 @@ class Ending:
     reasons = (Reason.CUT_OFF,)
 
     def __init__(self, config: EndingConfig, phrases: Phrases) -> None:
-        self.config, self.phrases = config, phrases
+        self.config = config
+        self._never_last = phrases.dangling
+        self._seldom_last = phrases.dangling | phrases.hanging
 
     def apply(self, draft: Draft) -> None:
         """Repair or drop every open row that was cut off."""
         granularity, finish = draft.columns["granularity"], draft.columns["finish_reason"]
         for row in draft.open_rows():
-            repaired = self.repair(draft.texts[row], granularity[row], at_limit=finish[row] == "length")
+            text = draft.texts[row]
+            repaired = self.repair(text, granularity[row], finish[row])
             if repaired is None:
                 draft.drop(row, self, Reason.CUT_OFF)
-            else:
+            elif repaired != text:
                 draft.texts[row] = repaired
 
-    def repair(self, text: str, granularity: str, *, at_limit: bool) -> str | None:
+    def repair(self, text: str, granularity: str, finish: str | None) -> str | None:
         """The text with a whole last sentence (phrase, list item), or None if there is none to keep."""
-        if granularity in ("sentence", "paragraph"):
-            if _ENDED.search(text):
-                return text
-            whole = _LAST_END.match(text)
-            return self._if_allowed(whole[0] if whole else None if at_limit else self._close(text))
-        if not at_limit or _ENDED.search(text):
+        if self._is_whole(text, granularity, finish):
             return text
-        items, comma, _ = text.rpartition(",")
-        return self._if_allowed(items.rstrip() if comma and granularity == "word" else None)
+        return self._cut_back(text, granularity, finish) if self.config.repair else None
 
-    def _if_allowed(self, repaired: str | None) -> str | None:
-        return repaired if self.config.repair else None
+    def _is_whole(self, text: str, granularity: str, finish: str | None) -> bool:
+        if text[-1:] == "." and text[-5:-1].isalpha():  # nearly every sentence, and quicker
+            return True
+        if _ENDED.search(text):
+            trails_off = _TRAILS_OFF.search(text) and self._stops_early(text, finish)
+            at_limit_in_abbreviation = finish == "length" and not _ends_whole(text)
+            return not trails_off and not at_limit_in_abbreviation
+        return granularity not in SENTENCES and finish != "length" and not self._stops_early(text, finish)
 
-    def _close(self, text: str) -> str | None:
-        last = words(text)[-1:]
-        if not last or last[0] in self.phrases.dangling or text[-1] in ",;:-–—(":
+    def _cut_back(self, text: str, granularity: str, finish: str | None) -> str | None:
+        if granularity == "word":
+            items = _LAST_ITEM.match(text)
+            return items[1] if items else None
+        if granularity not in SENTENCES:
             return None
-        return f"{text}."
+        whole = _LAST_END.match(text)
+        if whole and whole[0] != text:
+            return whole[0]
+        return None if finish == "length" or self._stops_early(text, finish) else f"{text}."
+
+    def _stops_early(self, text: str, finish: str | None) -> bool:
+        """Whether the last word, or what stands after it, is none to stop at."""
+        last = words(text[-60:])[-1:]
+        never = self._never_last if finish in ("stop", "length") else self._seldom_last
+        return not last or last[0] in never or text[-1] in _LOOSE_END
+
+
+def _ends_whole(text: str) -> bool:
+    whole = _LAST_END.match(text)
+    return bool(whole and whole[0] == text)

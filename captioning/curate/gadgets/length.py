@@ -5,7 +5,6 @@ from __future__ import annotations
 from captioning.curate.config import LengthConfig
 from captioning.curate.draft import Draft
 from captioning.curate.reasons import Reason
-from captioning.curate.words import words
 
 
 class Length:
@@ -22,7 +21,7 @@ class Length:
         """Count the words of every open row and drop those outside the limits."""
         granularity = draft.columns["granularity"]
         for row in draft.open_rows():
-            count = len(words(draft.texts[row]))
+            count = len(draft.words(row))
             draft.scores[row]["words"] = count
             limits = self.limits.get(granularity[row])
             if limits is None:

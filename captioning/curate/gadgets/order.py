@@ -12,20 +12,26 @@ from captioning.curate.gadgets.boilerplate import Boilerplate
 from captioning.curate.gadgets.clean import Clean
 from captioning.curate.gadgets.duplicates import Duplicates
 from captioning.curate.gadgets.ending import Ending
+from captioning.curate.gadgets.language import Language
 from captioning.curate.gadgets.length import Length
+from captioning.curate.gadgets.off_topic import OffTopic
 from captioning.curate.gadgets.reject import Reject
 from captioning.curate.gadgets.select import Select
+from captioning.curate.gadgets.unsafe import Unsafe
 from captioning.curate.phrases import load_phrases
 
 
-def text_gadgets(config: CurateConfig) -> tuple[Gadget, ...]:
-    """What a caption can be judged by alone, or beside its image's other answers."""
+def text_gadgets(config: CurateConfig, openers: Sequence[str] = ()) -> tuple[Gadget, ...]:
+    """What a caption can be judged by alone, or beside its image's other answers; `openers` are learnt ones."""
     phrases = load_phrases(config.phrases)
     return (
-        Clean(config.clean, phrases),
+        Clean(config.clean, phrases, openers),
         Reject(config.reject, phrases),
         Ending(config.ending, phrases),
         Length(config.length),
+        Language(config.language),
+        Unsafe(config.unsafe),
+        OffTopic(config.off_topic),
     )
 
 

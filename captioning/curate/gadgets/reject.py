@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import eq
 
 from captioning.curate.config import RejectConfig
 from captioning.curate.draft import Draft
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.words import words
 
 _STUTTER = re.compile(r"([^\d])\1{7,}")  # "aaaaaaaa", "!!!!!!!!"
 LONGEST_WORD = 45  # a longer one is a loop without spaces
+ROUNDS = 3  # a text that ends in the same words three times over runs in a loop
+_TRIGRAM = 3
 
 
 class Reject:
@@ -31,17 +32,20 @@ class Reject:
         """Judge every open row and note how much of it is repetition."""
         status = draft.columns["status"]
         for row in draft.open_rows():
-            reason = Reason.ERROR if status[row] != "ok" else self._judge(draft.texts[row], draft.scores[row])
+            if status[row] != "ok":
+                draft.drop(row, self, Reason.ERROR)
+                continue
+            reason = self._judge(draft.texts[row], draft.words(row), draft.scores[row])
             if reason is not None:
                 draft.drop(row, self, reason)
 
-    def _judge(self, text: str, scores: dict[str, float]) -> Reason | None:
-        tokens = words(text)
+    def _judge(self, text: str, tokens: Sequence[str], scores: dict[str, float]) -> Reason | None:
         if not tokens:
             return Reason.EMPTY
         if self.phrases.refusal.match(text):
             return Reason.REFUSAL
-        if self.phrases.meta.search(text):
+        lowered = text.lower()
+        if any(search.found_in(text, lowered) for search in self.phrases.meta):
             return Reason.META
         scores["repetition"] = repetition(tokens)
         return Reason.REPETITION if self._loops(text, tokens, scores["repetition"]) else None
@@ -50,6 +54,7 @@ class Reject:
         return (
             repeated > self.config.max_repetition
             or longest_run(tokens) > self.config.max_run
+            or (repeated > 0 and ends_in_loop(tokens))
             or len(max(tokens, key=len)) > LONGEST_WORD
             or _STUTTER.search(text) is not None
         )
@@ -57,8 +62,10 @@ class Reject:
 
 def repetition(tokens: Sequence[str]) -> float:
     """Share of the word trigrams that came before in the text, 0 to 1."""
-    trigrams = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
-    return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0
+    trigrams = len(tokens) - _TRIGRAM + 1
+    if trigrams < 2 or len(set(tokens)) == len(tokens):  # words that differ make trigrams that differ
+        return 0.0
+    return 1 - len(set(zip(tokens, tokens[1:], tokens[2:], strict=False))) / trigrams
 
 
 def longest_run(tokens: Sequence[str]) -> int:
@@ -66,3 +73,18 @@ def longest_run(tokens: Sequence[str]) -> int:
     if not any(map(eq, tokens, tokens[1:])):  # nearly every text, and four times as fast
         return min(len(tokens), 1)
     return max(sum(1 for _ in run) for _, run in groupby(tokens))
+
+
+def ends_in_loop(tokens: Sequence[str]) -> bool:
+    """Whether the last words are the same ones three times over, the last time perhaps cut in the middle.
+
+    One word alone is left to `longest_run`. The end decides: a loop that started late is a small share of a long text.
+    """
+    for period in range(2, len(tokens) // 2 + 1):
+        if tokens[-1] != tokens[-1 - period]:
+            continue
+        pairs = zip(reversed(tokens), reversed(tokens[:-period]), strict=False)
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        if same >= (ROUNDS - 1) * period or (period > _TRIGRAM and same >= (ROUNDS - 1.5) * period):
+            return True
+    return False

@@ -1,0 +1,49 @@
+"""Gadget `off_topic`: drop captions that name what their perspective was to leave out.
+
+A background caption that tells of the main object is a caption of something else, and trains the wrong branch. What
+the main object is, the image itself says: the head nouns of its own `main_object` captions. Number is folded one way:
+where the main object is "two dogs", a dog is one of them, but where it is "a star", the "many stars" of a night sky
+are others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from captioning.curate.config import OffTopicConfig
+from captioning.curate.draft import Draft
+from captioning.curate.head_nouns import head_noun
+from captioning.curate.reasons import Reason
+from captioning.curate.words import singular
+
+
+class OffTopic:
+    """Drops the rows of the configured perspectives that name the image's main object."""
+
+    name = "off_topic"
+    reads = ("perspective",)
+    reasons = (Reason.OFF_TOPIC,)
+
+    def __init__(self, config: OffTopicConfig) -> None:
+        self.perspectives, self.subject = frozenset(config.perspectives), config.subject
+
+    def apply(self, draft: Draft) -> None:
+        """Go over every image that tells its main object."""
+        if not self.perspectives:
+            return
+        perspective = draft.columns["perspective"]
+        for image in draft.images:
+            rows = draft.open_of(image)
+            heads = {
+                head for row in rows if perspective[row] == self.subject and (head := head_noun(draft.texts[row]))
+            }
+            if not heads:
+                continue
+            for row in rows:
+                if perspective[row] in self.perspectives and names(draft.words(row), heads):
+                    draft.drop(row, self, Reason.OFF_TOPIC)
+
+
+def names(tokens: Sequence[str], heads: set[str]) -> bool:
+    """Whether one of the heads is named; a plural is named by its singular too, but not the other way round."""
+    return any(head in tokens or singular(head) in tokens for head in heads)

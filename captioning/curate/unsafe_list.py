@@ -1,0 +1,53 @@
+"""The list of what no caption should have, read from `unsafe.yaml` or a file of one's own."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from captioning.curate.words import words
+from pipeline.config import load_yaml
+from pipeline.errors import ConfigError
+from pipeline.identity import digest
+
+BUILT_IN = Path(__file__).with_name("unsafe.yaml")
+PATTERNS = "patterns"
+ROT13 = "rot13"
+
+
+@dataclass(frozen=True)
+class UnsafeList:
+    """Phrases as words, with their plurals, and all patterns as one."""
+
+    phrases: frozenset[tuple[str, ...]]
+    pattern: re.Pattern[str] | None
+
+
+def list_digest(path: str | None) -> str:
+    """Identity of the list, so that an edited one curates again. Raises `ConfigError` if there is no file."""
+    return digest(load_yaml(path or BUILT_IN))
+
+
+def load_list(path: str | None) -> UnsafeList:
+    """Read a list; what is no text, no word or no pattern in it is a `ConfigError` that names it."""
+    source = Path(path) if path else BUILT_IN
+    phrases: set[tuple[str, ...]] = set()
+    patterns: list[str] = []
+    for group, entries in load_yaml(source).items():
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise ConfigError(f"{source}: '{group}' must be a list of texts")
+        if group == PATTERNS:
+            patterns = entries
+            continue
+        for entry in entries:
+            spoken = words(codecs.decode(entry, "rot13") if group == ROT13 else entry)
+            if not spoken:
+                raise ConfigError(f"{source}: '{group}' has {entry!r}, which has no word")
+            phrases |= {spoken, (*spoken[:-1], f"{spoken[-1]}s")}
+    try:
+        pattern = re.compile("|".join(f"(?:{one})" for one in patterns), re.IGNORECASE) if patterns else None
+    except re.error as error:
+        raise ConfigError(f"{source}: 'patterns' has what is no regular expression: {error}") from error
+    return UnsafeList(frozenset(phrases), pattern)
