@@ -16,8 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from captioning.config import CaptionConfig
-from captioning.curate.selection.lexical import distinct, mean_pairwise, similarity_matrix
+from captioning.curate.selection.lexical import distinct, similarity_matrix
+from captioning.curate.selection.padding import mean_pairwise
 from captioning.demo_vlm.scoring import is_true
 from captioning.stage import STAGE
 from captioning.store import shard_captions
@@ -81,7 +84,8 @@ def _images(ingest: Manifest) -> list[dict[str, Any]]:
 
 def mean_similarity(texts: Sequence[str]) -> float:
     """Mean Jaccard similarity of words and word pairs over all pairs of an image's captions."""
-    return mean_pairwise(similarity_matrix(texts, 2)) or 0.0
+    (mean,) = mean_pairwise(similarity_matrix(texts, 2)[None], np.ones((1, len(texts)), bool)).tolist()
+    return 0.0 if mean != mean else mean
 
 
 def main() -> None:

@@ -10,18 +10,26 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
 from captioning.curate.reasons import Reason
-from captioning.curate.selection.lexical import similarity_matrix
-from captioning.curate.words import words
+from captioning.curate.selection import lexical, padding
 from captioning.curate.words import words
 from pipeline.errors import StoreError
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Captions of many images as arrays: rows of the draft (see `padding`) and their lexical similarity."""
+
+    rows_BM: np.ndarray
+    similarity_BMM: np.ndarray
 
 
 class Draft:
@@ -40,9 +48,8 @@ class Draft:
         self.scores: list[dict[str, float]] = [{} for _ in order]
         self.images = _runs(self.columns["key"])
         self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
-        self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
         self._ngram = ngram
-        self._similarity: dict[int, np.ndarray] = {}
+        self._batches: list[Batch] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -93,18 +100,27 @@ class Draft:
             self._words[row] = known = (text, words(text))
         return known[1]
 
-    def words(self, row: int) -> tuple[str, ...]:
-        """The words of a row's text; however many gadgets ask, a text is cut into words once."""
-        text, known = self.texts[row], self._words[row]
-        if known[0] is not text:
-            self._words[row] = known = (text, words(text))
-        return known[1]
+    def batches(self) -> Sequence[Batch]:
+        """The images side by side, with all rows that are open when this is first asked: after the text gadgets."""
+        if self._batches is None:
+            images = [self.open_of(image) for image in self.images]
+            self._batches = [
+                Batch(rows_BM, lexical.similarity(self.words, rows_BM, self._ngram))
+                for rows_BM in padding.batches(images)
+            ]
+        return self._batches
 
-    def similarity(self, image: range) -> np.ndarray:
-        """Lexical similarity of an image's rows, (rows, rows); computed when first asked, on the cleaned texts."""
-        if image.start not in self._similarity:
-            self._similarity[image.start] = similarity_matrix([self.texts[row] for row in image], self._ngram)
-        return self._similarity[image.start]
+    def is_open(self, rows_BM: np.ndarray) -> np.ndarray:
+        """Which of these rows are there and open, as booleans."""
+        open_N = np.array([*(verdict is None for verdict in self.verdicts), False])  # the last stands for ABSENT
+        return open_N[rows_BM]
+
+    @cached_property
+    def slot_numbers(self) -> np.ndarray:
+        """The slot of every row as a number, (rows,)."""
+        numbers: dict[tuple[str, str], int] = {}
+        slots = zip(self.columns["perspective"], self.columns["granularity"], strict=True)
+        return np.array([numbers.setdefault(slot, len(numbers)) for slot in slots], np.int64)
 
 
 class Gadget(Protocol):

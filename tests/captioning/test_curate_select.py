@@ -1,12 +1,10 @@
-"""Similarity, duplicates and selection: properties that hold for any set of captions."""
+"""Gadgets `duplicates` and `select`: properties that hold for any set of captions."""
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections import Counter
 from typing import Any
 
-import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -15,9 +13,9 @@ from captioning.curate.config import CurateConfig, DuplicatesConfig
 from captioning.curate.draft import Draft, run_gadgets
 from captioning.curate.gadgets.duplicates import Duplicates
 from captioning.curate.gadgets.order import all_gadgets
-from captioning.curate.gadgets.select import select
 from captioning.curate.reasons import Reason
-from captioning.curate.selection.lexical import distinct, jaccard, mean_pairwise, ngrams, similarity_matrix
+from captioning.curate.selection.lexical import similarity_matrix
+from captioning.curate.words import words
 
 WORD = st.sampled_from(["a", "red", "blue", "boat", "house", "on", "the", "sea", "sky", "with"])
 TEXT = st.lists(WORD, min_size=1, max_size=7).map(" ".join)
@@ -25,10 +23,11 @@ SLOT = st.sampled_from([("detail", "paragraph"), ("summary", "sentence"), ("summ
 CAPTIONS = st.lists(st.tuples(TEXT, SLOT), min_size=1, max_size=7)
 
 
-def draft_of(captions: list[tuple[str, tuple[str, str]]]) -> Draft:
-    """A draft of one image whose captions are all acceptable by themselves."""
+def draft_of(*images: list[tuple[str, tuple[str, str]]]) -> Draft:
+    """A draft of images whose captions are all acceptable by themselves."""
+    captions = [caption for image in images for caption in image]
     columns: dict[str, list[Any]] = {
-        "key": ["k"] * len(captions),
+        "key": [f"{number:02}" for number, image in enumerate(images) for _ in image],
         "caption_id": [f"{i:03}" for i in range(len(captions))],
         "text": [text for text, _ in captions],
         "perspective": [slot[0] for _, slot in captions],
@@ -38,75 +37,6 @@ def draft_of(captions: list[tuple[str, tuple[str, str]]]) -> Draft:
         "finish_reason": ["stop"] * len(captions),
     }
     return Draft(columns)
-
-
-def greedy_by_hand(similarity: np.ndarray, slots: list[Any] | None, most: int, limit: float) -> list[int]:
-    """The rule of `select`, word by word and slowly."""
-    rows = range(len(similarity))
-    chosen = [min(rows, key=lambda i: (sum(similarity[i][j] for j in rows), i))]
-    while True:
-        left = [i for i in rows if i not in chosen]
-        uncovered = [i for i in left if slots is not None and slots[i] not in {slots[j] for j in chosen}]
-        pool = uncovered or left
-        if not pool:
-            return chosen
-        best = min(pool, key=lambda i: (max(similarity[i][j] for j in chosen), i))
-        nearest = max(similarity[best][j] for j in chosen)
-        if not uncovered and (len(chosen) >= most or nearest > limit):
-            return chosen
-        chosen.append(best)
-
-
-@given(TEXT, TEXT, st.integers(1, 3))
-def test_similarity_is_a_jaccard_index(first: str, second: str, order: int) -> None:
-    a, b = ngrams(first, order), ngrams(second, order)
-    assert jaccard(a, b) == jaccard(b, a) == pytest.approx(len(a & b) / len(a | b))
-    assert jaccard(a, a) == 1
-    assert jaccard(a, ngrams("something else entirely", order)) == 0
-
-
-def test_ngrams_are_of_words_and_of_all_orders() -> None:
-    assert ngrams("A red-brown boat!", 2) == {
-        ("a",),
-        ("red-brown",),
-        ("boat",),
-        ("a", "red-brown"),
-        ("red-brown", "boat"),
-    }
-    assert distinct(["a b c", "a b d"], 2) == pytest.approx(3 / 4)
-    assert distinct(["one"], 2) is None
-    assert mean_pairwise(np.array([[1, 0.5], [0.5, 1]])) == 0.5
-    assert mean_pairwise(np.ones((1, 1))) is None
-
-
-@settings(deadline=None)
-@given(CAPTIONS, st.integers(1, 7), st.sampled_from([0.0, 0.3, 0.8, 1.0]), st.booleans())
-def test_selection_agrees_with_the_greedy_rule(captions: Any, most: int, limit: float, coverage: bool) -> None:
-    similarity = similarity_matrix([text for text, _ in captions], 2)
-    slots = [slot for _, slot in captions] if coverage else None
-    chosen = select(similarity, slots, most, limit)
-    assert chosen == greedy_by_hand(similarity, slots, most, limit)
-    assert 1 <= len(chosen) == len(set(chosen)) <= len(captions)
-    if coverage:
-        assert {captions[i][1] for i in chosen} == {slot for _, slot in captions}
-    else:
-        assert len(chosen) <= most
-        assert all(similarity[j, chosen[:i]].max() <= limit + 1e-6 for i, j in enumerate(chosen) if i)
-
-
-@settings(deadline=None)
-@given(st.integers(2, 9), st.integers(0, 2**32 - 1))
-def test_greedy_selection_is_within_twice_the_best_distance(n: int, seed: int) -> None:
-    """Gonzalez' bound for max-min selection, on points where the distance is a metric."""
-    points = np.random.default_rng(seed).random((n, 2))
-    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    chosen = select(1 - distance, None, 3, 1.0)
-
-    def spread(subset: Any) -> float:
-        return min(distance[i, j] for i in subset for j in subset if i < j)
-
-    best = max(spread(subset) for subset in combinations(range(n), min(3, n)))
-    assert 2 * spread(sorted(chosen)) >= best - 1e-9
 
 
 @settings(deadline=None)
@@ -129,13 +59,45 @@ def test_what_all_gadgets_leave(captions: Any, coverage: bool, limit: float, mos
     kept = draft.open_of(range(len(draft)))
     assert set(kept) <= set(acceptable)
     assert bool(kept) == bool(acceptable), "an image with an acceptable caption keeps at least one"
-    spoken = [ngrams(draft.texts[row], 9) for row in kept]
+    spoken = [words(draft.texts[row]) for row in kept]
     assert len(set(spoken)) == len(spoken), "never the same words twice"
     if coverage:
         different = {draft.slot(row) for row in acceptable if draft.verdicts[row] != ("duplicates", Reason.DUPLICATE)}
         assert {draft.slot(row) for row in kept} == different
     else:
         assert len(kept) <= most
+
+
+def duplicates_by_hand(captions: Any, limit: float, coverage: bool) -> list[Reason | None]:
+    """The rule of `duplicates`, word by word and slowly."""
+    verdicts: list[Reason | None] = [None] * len(captions)
+    similarity = similarity_matrix([text for text, _ in captions], 2)
+    for reason in (Reason.DUPLICATE, Reason.NEAR_DUPLICATE):
+        rows = [row for row, verdict in enumerate(verdicts) if verdict is None]
+        left = Counter(captions[row][1] for row in rows)
+        stay: list[int] = []
+        for row in sorted(rows, key=lambda row: (left[captions[row][1]], row)):
+            if reason is Reason.DUPLICATE:
+                drop = any(captions[row][0] == captions[other][0] for other in stay)
+            else:
+                drop = any(similarity[row, other] > limit for other in stay) and not (
+                    coverage and left[captions[row][1]] == 1
+                )
+                left[captions[row][1]] -= drop
+            if drop:
+                verdicts[row] = reason
+            else:
+                stay.append(row)
+    return verdicts
+
+
+@settings(deadline=None)
+@given(st.lists(CAPTIONS, min_size=1, max_size=4), st.booleans(), st.sampled_from([0.0, 0.3, 0.6, 0.9]))
+def test_duplicates_agree_with_their_rule(images: Any, coverage: bool, limit: float) -> None:
+    draft = draft_of(*images)
+    Duplicates(DuplicatesConfig(max_similarity=limit), coverage=coverage).apply(draft)
+    found = [verdict[1] if verdict else None for verdict in draft.verdicts]
+    assert found == [verdict for image in images for verdict in duplicates_by_hand(image, limit, coverage)]
 
 
 def test_near_duplicates_need_the_threshold_and_spare_the_last_of_a_slot() -> None:

@@ -1,77 +1,95 @@
-"""Gadget `select`: keep the captions of an image that differ most from each other.
+"""Gadget `select`: keep the captions of an image that differ most from each other, and are good.
 
-Greedy max-min selection (farthest point first): the next caption is the one whose most similar selected caption
-is least similar. It is within a factor of two of the best possible minimum distance (Gonzalez, 1985), needs no
-model, and with ties broken by caption_id it does not depend on the order of rows.
+What decides is configured: the method, the similarity it goes by, and for MMR and DPP what makes a caption good; see
+`captioning/curate/selection`, one file for each. Greedy max-min over lexical similarity is the default: it needs no
+model, and nothing has to be weighed against anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
-from captioning.curate.config import SelectConfig
+from captioning.curate.config import SelectConfig, WordLimits
 from captioning.curate.draft import Draft
+from captioning.curate.measures.measured import Measured
 from captioning.curate.reasons import Reason
+from captioning.curate.selection import semantic
+from captioning.curate.selection.dpp import DeterminantalPointProcess
+from captioning.curate.selection.greedy import NOT_SELECTED, Criterion, greedy, nearest_selected
+from captioning.curate.selection.max_min import MaxMin
+from captioning.curate.selection.mmr import MaximalMarginalRelevance
+from captioning.curate.selection.quality import quality
+
+NO_LIMITS: Mapping[str, WordLimits] = MappingProxyType({})
 
 
 class Select:
-    """Keeps at least one caption of every image that has an acceptable one."""
+    """Keeps at least one caption of every image that has an acceptable one, and notes how near it is to the others.
+
+    `embed` gives sentence embeddings, and is needed where the similarity is semantic. `limits` are the words of each
+    granularity, which the quality `length` goes by.
+    """
 
     name = "select"
     reads = ("perspective", "granularity")
     reasons = (Reason.REDUNDANT, Reason.OVER_LIMIT)
 
-    def __init__(self, config: SelectConfig, *, coverage: bool) -> None:
-        self.config, self.coverage = config, coverage
+    def __init__(
+        self,
+        config: SelectConfig,
+        *,
+        coverage: bool,
+        embed: Measured | None = None,
+        limits: Mapping[str, WordLimits] = NO_LIMITS,
+    ) -> None:
+        if (embed is None) != (config.similarity == "lexical"):
+            raise ValueError("an embedding model goes with semantic similarity, and only with it")
+        self.config, self.coverage, self.embed, self.limits = config, coverage, embed, limits
 
     def apply(self, draft: Draft) -> None:
-        """Select within every image and note how near each caption is to the nearest selected one."""
-        for image in draft.images:
-            rows = draft.open_of(image)
-            if not rows:
-                continue
-            offsets = [row - image.start for row in rows]
-            similarity = draft.similarity(image)[np.ix_(offsets, offsets)]
-            slots = [draft.slot(row) for row in rows] if self.coverage else None
-            chosen = select(similarity, slots, self.config.max_captions, self.config.max_similarity)
-            self._record(draft, rows, similarity, chosen)
+        """Select within every image."""
+        vectors = self._vectors(draft)
+        for batch in draft.batches():
+            open_BM = draft.is_open(batch.rows_BM)
+            similarity_BMM = batch.similarity_BMM if vectors is None else semantic.similarity(vectors, batch.rows_BM)
+            rank_BM = greedy(
+                self._criterion(draft, batch.rows_BM, open_BM, similarity_BMM),
+                similarity_BMM,
+                open_BM,
+                draft.slot_numbers[batch.rows_BM] if self.coverage else None,
+                max_captions=self.config.max_captions,
+                max_similarity=self.config.max_similarity,
+            )
+            nearest_BM = nearest_selected(similarity_BMM, rank_BM)
+            self._record(draft, batch.rows_BM[open_BM], nearest_BM[open_BM], rank_BM[open_BM] != NOT_SELECTED)
 
-    def _record(self, draft: Draft, rows: list[int], similarity: np.ndarray, chosen: list[int]) -> None:
-        kept = set(chosen)
-        for position, row in enumerate(rows):
-            others = [other for other in chosen if other != position]
-            nearest = float(similarity[position, others].max()) if others else 0.0
-            draft.scores[row]["nearest"] = nearest
-            if position not in kept:
-                too_near = nearest > self.config.max_similarity
+    def _criterion(
+        self, draft: Draft, rows_BM: np.ndarray, open_BM: np.ndarray, similarity_BMM: np.ndarray
+    ) -> Criterion:
+        if self.config.method == "max_min":
+            return MaxMin(similarity_BMM, open_BM)
+        quality_BM = quality(self.config.quality, draft, rows_BM, open_BM, self.limits)
+        if self.config.method == "mmr":
+            return MaximalMarginalRelevance(similarity_BMM, quality_BM, self.config.mmr_lambda)
+        return DeterminantalPointProcess(similarity_BMM, quality_BM)
+
+    def _vectors(self, draft: Draft) -> np.ndarray | None:
+        """The embeddings of the open rows at their places, (rows, D), or None if words decide."""
+        rows = list(draft.open_rows())
+        if self.embed is None or not rows:
+            return None
+        found = self.embed(draft, rows)
+        vectors = np.zeros((len(draft), found.shape[1]), np.float32)
+        vectors[rows] = found
+        return vectors
+
+    def _record(self, draft: Draft, rows: np.ndarray, nearest: np.ndarray, selected: np.ndarray) -> None:
+        redundant = nearest > self.config.max_similarity
+        scored = zip(rows.tolist(), nearest.tolist(), selected.tolist(), redundant.tolist(), strict=True)
+        for row, near, stays, too_near in scored:
+            draft.scores[row]["nearest"] = near
+            if not stays:
                 draft.drop(row, self, Reason.REDUNDANT if too_near else Reason.OVER_LIMIT)
-
-
-def select(similarity: np.ndarray, slots: Sequence[Any] | None, max_captions: int, max_similarity: float) -> list[int]:
-    """Positions selected, in the order of selection; ties go to the first position.
-
-    `similarity` is (captions, captions). The first caption is the one least similar to all others. Then, while
-    there are slots (if given) without a caption, only captions of those slots are looked at, and every slot gets
-    one, even beyond `max_captions`. After that captions are added until there are `max_captions`, or all that are
-    left are more similar than `max_similarity` to a selected one.
-    """
-    if len(similarity) == 0:
-        return []
-    slot_of = slots if slots is not None else [None] * len(similarity)  # one slot for all: the first caption fills it
-    left = set(range(len(similarity)))
-    missing = set(slot_of)
-    nearest = similarity.sum(axis=1)  # to all others: decides the first; later to the nearest selected caption
-    chosen: list[int] = []
-    while left:
-        eligible = [i for i in left if slot_of[i] in missing] if missing else left
-        best = min(eligible, key=lambda i: (nearest[i], i))
-        if not missing and (len(chosen) >= max_captions or nearest[best] > max_similarity):
-            break
-        nearest = np.maximum(nearest, similarity[best]) if chosen else similarity[best].copy()
-        chosen.append(best)
-        left.remove(best)
-        missing.discard(slot_of[best])
-    return chosen
