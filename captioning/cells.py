@@ -121,7 +121,7 @@ def plan(config: CaptionConfig, prompts: PromptSet, models: Sequence[Model], fur
             continue
         for sample in range(config.samples_per_prompt):
             cells += _cells_of(config, prompts, model, sample)
-    if config.samples_per_prompt > 1 and all(cell.sample_index == 0 for cell in cells):
+    if cells and config.samples_per_prompt > 1 and all(cell.sample_index == 0 for cell in cells):
         raise ConfigError(
             f"caption.samples_per_prompt is {config.samples_per_prompt}, but every sample would be the same; set "
             "caption.sampling.temperature above 0, or caption.paraphrases: rotate"

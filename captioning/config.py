@@ -6,6 +6,7 @@ a run of the fake engine must never pass for one of a real model.
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -13,6 +14,9 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import Section, operational
 
+Granularity = Literal["word", "phrase", "sentence", "paragraph"]
+Level = Literal["object", "attribute", "relation", "scene", "abstract"]
+SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # of tables of captions
 DEMO_VLM = "demo_vlm"  # stands for the model that lies in captioning/demo_vlm/weights
 
 
@@ -130,14 +134,52 @@ class RayConfig(Section):
     schedule_seconds: float = operational(20.0, gt=0)  # how long the cluster may take to find room
 
 
+class TableColumns(Section):
+    """Which columns of a table of captions hold what. A text column may hold lists of captions."""
+
+    image: str
+    text: str
+    shard: str | None = None  # beside a key, where keys are not unique over shards
+    perspective: str | None = None
+    granularity: str | None = None
+    level: str | None = None
+
+
+class TableConfig(Section):
+    """Captions of others. `perspective`, `granularity` and `level` are those of rows whose column has or says none."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    path: str  # a file, a folder or a glob, on any file system
+    format: Literal["parquet", "jsonl"] | None = None  # empty: by the suffix of the path
+    columns: TableColumns
+    match: Literal["image_id", "key", "source", "url"] = "image_id"  # the column of the images table
+    perspective: str | None = None
+    granularity: Granularity = "sentence"
+    level: Level = "scene"
+
+    @property
+    def kind(self) -> str:
+        """The format, by the suffix if it is not named."""
+        return self.format or SUFFIXES.get(PurePosixPath(self.path).suffix, "")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if not self.kind:
+            raise ValueError(f"format is missing, and the path {self.path} does not tell; expected parquet or jsonl")
+        if self.perspective is None and self.columns.perspective is None:
+            raise ValueError("perspective is missing: name one, such as detail, or its column in columns.perspective")
+        return self
+
+
 class CaptionConfig(Section):
-    """The caption stage: images × prompts × models.
+    """The caption stage: images × prompts × models, and tables of captions beside or instead of models.
 
     `mix` says which model sees which image: `cross` all of them, `split` each image one, by the models' weights.
     """
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
-    models: tuple[ModelReference, ...] = Field((ModelReference(model=DEMO_VLM),), min_length=1)
+    models: tuple[ModelReference, ...] = (ModelReference(model=DEMO_VLM),)
+    tables: tuple[TableConfig, ...] = ()
     mix: Literal["cross", "split"] = "cross"
     prompts: PromptSelection = Field(default_factory=PromptSelection)
     sampling: SamplingConfig = SamplingConfig()
@@ -154,6 +196,15 @@ class CaptionConfig(Section):
         if len(set(names)) < len(names):
             raise ValueError("two models have the same name; give each a name of its own")
         return models
+
+    @model_validator(mode="after")
+    def _somebody_speaks(self) -> Self:
+        if not self.models and not self.tables:
+            raise ValueError("models is empty and there are no tables: name at least one of either")
+        names = [table.name for table in self.tables]
+        if len(set(names)) < len(names):
+            raise ValueError("two tables have the same name; give each a name of its own")
+        return self
 
     @model_validator(mode="after")
     def _weights_count(self) -> Self:

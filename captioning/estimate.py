@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from captioning import store
+from captioning import store, tables
 from captioning.cells import Cell
 from captioning.config import CaptionConfig
 from captioning.missing import Demand
@@ -22,7 +22,7 @@ def preview(config: CaptionConfig, inputs: Mapping[str, Manifest], workspace: Wo
     the rate that the workspace's newest run of this model reached.
     """
     demand = Demand.of(config, inputs["ingest"], workspace.folder("caption"))
-    lines = []
+    lines = tables.preview(config.tables, inputs["ingest"], workspace.folder("caption"))
     for model in demand.models:
         own = demand.of_model(model)
         missing = _missing(demand, own, config.chunk_images)

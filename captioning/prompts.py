@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from captioning.config import Granularity, Level
 from pipeline.config import Section, build, load_yaml
 from pipeline.errors import ConfigError
 
@@ -26,8 +27,8 @@ class Prompt(Section):
 
     id: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     perspective: str = Field(min_length=1)
-    granularity: Literal["word", "phrase", "sentence", "paragraph"]
-    level: Literal["object", "attribute", "relation", "scene", "abstract"]
+    granularity: Granularity
+    level: Level
     max_tokens: int = Field(gt=0)
     ends: Literal["sentence", "phrase", "list", "json"]
     paraphrases: tuple[str, ...] = Field(min_length=1)  # the first is the canonical wording

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from captioning import prompts, ray_job, store
+from captioning import prompts, ray_job, store, tables
 from captioning.config import CaptionConfig
 from captioning.estimate import preview
 from captioning.missing import Demand
@@ -32,10 +32,14 @@ SECONDS = ("decode_seconds", "preprocess_seconds", "encode_seconds")
 
 
 def run(stage_run: StageRun) -> Outcome:
-    """Write the captions that are missing (or failed, if asked to) and select those of this configuration."""
+    """Write the captions that are missing (or failed, if asked to) and select those of this configuration.
+
+    Tables come first: a mistake in one must not be found after hours of an engine's work.
+    """
     folder = stage_run.workspace.folder("caption")
     demand = Demand.of(stage_run.config, stage_run.inputs["ingest"], folder)
-    return _write(stage_run.config, folder, demand, retry_failed=stage_run.retry_failed)
+    brought = tables.bring_in(stage_run.config.tables, stage_run.inputs["ingest"], folder)
+    return tables.add(_write(stage_run.config, folder, demand, retry_failed=stage_run.retry_failed), brought)
 
 
 def run_round(config: CaptionConfig, ingest: Manifest, workspace: Workspace, further: Round) -> Manifest:
@@ -167,11 +171,12 @@ def _warnings(
 
 
 def external(config: CaptionConfig) -> dict[str, str]:
-    """Digests of the prompts and models that the configuration only names."""
+    """Digests of the prompts, models and tables that the configuration only names."""
     known = prompts.load(config.prompts.set)
     chosen = known.select(config.prompts.only)
     named = [known.get(name) for prompt in chosen for name in prompt.answers]
     digests = {"prompts": digest([_identity(prompt) for prompt in [*chosen, *named]])}
+    digests |= tables.external(config.tables)
     return digests | {
         f"model:{reference.model}": resolve(reference, config.engine).revision for reference in config.models
     }

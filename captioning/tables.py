@@ -1,0 +1,233 @@
+"""Captions of others: a table in Parquet or JSONL becomes captions of the store, as if a model had written them.
+
+A table is a model that has already spoken. Its rows enter as parts, one a shard, under cells that are named by the
+table's content and by what the captions look at; so browsing, curation and training need to know nothing of tables. A
+table that did not change is not read again; one that did is another revision, whose rows replace the old ones in the
+manifest, and a caption that stayed as it was keeps its caption_id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+
+from captioning import store
+from captioning.config import TableConfig
+from captioning.store import Shard
+from captioning.table_rows import Counts, open_rows
+from pipeline import schemas
+from pipeline.commits import CommitLog, Part
+from pipeline.config import semantic
+from pipeline.errors import InputError
+from pipeline.identity import ID_LENGTH, canonical, caption_id, digest
+from pipeline.ingest.source import stamp_of
+from pipeline.manifest import Manifest
+from pipeline.progress import Progress
+from pipeline.stage import Outcome
+from pipeline.storage import Location
+
+READ_WHOLE = 1 << 28  # bytes; of a bigger file size and time of change count, as they do for images
+ENDS = {"word": "list", "phrase": "phrase"}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is now: its files, and their digest as its revision."""
+
+    config: TableConfig
+    files: tuple[Location, ...]
+    revision: str
+
+    @classmethod
+    def find(cls, config: TableConfig) -> Table:
+        """Look up its files. Raises `InputError` if there is none."""
+        files = _expand(config.path)
+        if not files:
+            raise InputError(f"caption.tables: table {config.name!r}: no file is at {config.path}")
+        return cls(config, files, digest([[file.name, _file_digest(file)] for file in files]))
+
+    @property
+    def model(self) -> str:
+        """What the captions table calls it."""
+        return f"table:{self.config.name}"
+
+    @property
+    def id(self) -> str:
+        """Of its content and of how it is read, wherever its files lie."""
+        return digest([self.revision, {**semantic(self.config), "path": None}])
+
+    def part_name(self, shard: Shard) -> str:
+        """Where its captions of a shard go."""
+        return f"{shard.folder}/table-{self.id[:16]}.parquet"
+
+    def cells(self, kinds: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
+        """What a manifest says of its cells, by id: one for each (perspective, granularity, level)."""
+        return {
+            digest([self.id, *kind]): {
+                "prompt": self.model,
+                "perspective": kind[0],
+                "granularity": kind[1],
+                "level": kind[2],
+                "ends": ENDS.get(kind[1], "sentence"),
+                "model": self.model,
+                "revision": self.revision,
+                "sampling": canonical({}),
+                "sample_index": 0,
+            }
+            for kind in kinds
+        }
+
+
+@dataclass(frozen=True)
+class Brought:
+    """The parts of all tables, and how many of their captions are new."""
+
+    parts: tuple[Part, ...]
+    new: int
+
+
+def external(configs: Sequence[TableConfig]) -> dict[str, str]:
+    """Digests of what the tables hold."""
+    return {f"table:{config.name}": Table.find(config).revision for config in configs}
+
+
+def bring_in(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) -> Brought:
+    """Write what the store lacks of these tables. Nothing is read of a table that is there for all shards."""
+    if not configs:
+        return Brought((), 0)
+    log, shards = CommitLog(folder), store.shards(ingest)
+    committed, parts, new = log.parts(), list[Part](), 0
+    for table in map(Table.find, configs):
+        names = {shard: table.part_name(shard) for shard in shards}
+        missing = [shard for shard, name in names.items() if name not in committed]
+        made = list(_write(table, missing, shards, log)) if missing else []
+        new += sum(part.rows for part in made)
+        parts += made + [committed[name] for name in names.values() if name in committed]
+    return Brought(tuple(sorted(parts, key=lambda part: part.name)), new)
+
+
+def preview(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) -> list[str]:
+    """Lines for `holism plan`."""
+    if not configs:
+        return []
+    committed, shards = CommitLog(folder).parts(), store.shards(ingest)
+    lines = []
+    for table in map(Table.find, configs):
+        missing = sum(table.part_name(shard) not in committed for shard in shards)
+        todo = f"its captions of {missing:,} shards are to be taken over" if missing else "nothing is missing"
+        lines.append(f"{table.model}: {todo}")
+    return lines
+
+
+def _write(table: Table, missing: Sequence[Shard], shards: Sequence[Shard], log: CommitLog) -> Iterator[Part]:
+    progress = Progress(f"caption: {table.model}", len(missing), "shards")
+    with open_rows(table.config, table.files, [Location.of(shard.images) for shard in shards]) as rows:
+        rows.check()
+        counts, cells = rows.counts(), table.cells(rows.kinds())
+        left = {shard.name: shard for shard in missing}
+        for name, found in groupby(rows.matched(), key=lambda row: row["shard"]):
+            if (shard := left.pop(name, None)) is not None:
+                yield _commit(table, shard, cells, [_caption(table, row) for row in found], counts, log)
+                progress.update()
+        for shard in left.values():  # nothing is said of these; an empty part tells that it was looked for
+            yield _commit(table, shard, cells, [], counts, log)
+            progress.update()
+    progress.close()
+
+
+def _commit(
+    table: Table, shard: Shard, cells: Mapping[str, Any], rows: Sequence[Row], counts: Counts, log: CommitLog
+) -> Part:
+    return log.commit(
+        table.part_name(shard),
+        schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS),
+        rows=len(rows),
+        cells=sorted(cells),
+        detail={
+            "shard": shard.name,
+            "start": 0,
+            "stop": shard.rows,
+            "figures": store.figures({**dict.fromkeys(store.TOKENS), **row} for row in rows),
+            "first_error": None,
+            "began": round(time.time(), 3),
+            "table": {"name": table.config.name, "cells": dict(cells), **vars(counts)},
+        },
+    )
+
+
+def _caption(table: Table, row: Row) -> Row:
+    kind = (row["perspective"], row["granularity"], row["level"])
+    said = canonical([*kind, row["text"]])
+    return {
+        **row,
+        "caption_id": caption_id(row["image_id"], said, table.model, "", {}, None),
+        "cell": digest([table.id, *kind]),
+        "prompt_id": table.model,
+        "model": table.model,
+        "revision": table.revision,
+        "engine": "table",
+        "sampling": canonical({}),
+        "sample_index": 0,
+        "status": "ok",
+        "error": None,
+        "created_at": datetime.now(UTC),
+    }
+
+
+def add(outcome: Outcome, brought: Brought) -> Outcome:
+    """What models wrote, and the captions of tables beside it."""
+    if not brought.parts:
+        return outcome
+    in_time = sorted(brought.parts, key=lambda part: part.detail["began"])  # the last knows of the newest images
+    abouts = {part.detail["table"]["name"]: part.detail["table"] for part in in_time}
+    cells = {cell: about for table in abouts.values() for cell, about in table["cells"].items()}
+    counts = {**outcome.counts, "new_captions": outcome.counts["new_captions"] + brought.new}
+    counts["captions"] += sum(part.rows for part in brought.parts)
+    perspectives = {name: dict(count) for name, count in counts["perspectives"].items()}
+    for part in brought.parts:
+        for cell, figures in part.detail["figures"].items():
+            own = perspectives.setdefault(cells[cell]["perspective"], {"captions": 0, "errors": 0})
+            own["captions"] += figures["captions"]
+    return replace(
+        outcome,
+        parts=tuple(sorted([*outcome.parts, *brought.parts], key=lambda part: part.name)),
+        counts={**counts, "perspectives": perspectives},
+        detail={**outcome.detail, "cells": {**outcome.detail["cells"], **cells}},
+        warnings=[*outcome.warnings, *(text for table in abouts.values() for text in _warnings(table))],
+    )
+
+
+def _warnings(table: Mapping[str, Any]) -> list[str]:
+    said = f"table {table['name']!r}"
+    lost = table["rows"] - table["matched"]
+    found = [f"{said}: {lost:,} of its {table['rows']:,} captions match no image of this workspace"] if lost else []
+    return found + ([f"{said}: {table['empty']:,} captions are empty and were left out"] if table["empty"] else [])
+
+
+def _expand(path: str) -> tuple[Location, ...]:
+    """The files of a path or glob, sorted by name; a folder stands for all tables in it."""
+    place = Location.of(path)
+    if place.is_dir():
+        place = place / "*.*"
+    if not any(sign in place.uri for sign in "*?["):
+        return (place,) if place.exists() else ()
+    protocol = "file" if place.is_local else place.uri.split("://", 1)[0]
+    files = fsspec.filesystem(protocol).glob(place.uri)
+    named = [file if place.is_local else f"{protocol}://{str(file).lstrip('/')}" for file in files]
+    return tuple(Location.of(file) for file in sorted(named) if not PurePosixPath(file).name.startswith("."))
+
+
+def _file_digest(file: Location) -> str:
+    info = file.info()
+    if int(info.get("size") or 0) > READ_WHOLE:
+        return stamp_of(info)
+    return hashlib.sha256(file.read()).hexdigest()[:ID_LENGTH]
