@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from captioning.cells import SHARE, Cell
 from captioning.config import CaptionConfig
@@ -47,7 +48,7 @@ class Shares:
         sample = config.prompts.sample if (config.prompts.sample or 0) < len(prompts) else None
         if sample is None and weights is None and among is None:
             return cls(tuple(cells))
-        identity = {
+        identity: dict[str, Any] = {
             "sample": sample,
             "seed": config.prompts.seed,
             "questions": sorted(cell.id for cell in cells) if sample else None,

@@ -17,7 +17,7 @@ from pipeline.manifest import Manifest
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
-    from captioning.curate.stage import Curated
+    from captioning.curate.curation import Curated
 
 CaptionAgain = Callable[[Round], Manifest]
 SERVICE = "caption_again"  # its name among what the stage is handed

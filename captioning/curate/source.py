@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -18,6 +18,10 @@ class Source:
 
     ingest: Manifest
     captions: tuple[Manifest, ...]
+
+    def with_round(self, manifest: Manifest) -> Source:
+        """The same with the captions of a further round."""
+        return replace(self, captions=(*self.captions, manifest))
 
     def shards(self) -> list[str]:
         """Names of all shards, in order."""

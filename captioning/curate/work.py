@@ -1,8 +1,4 @@
-"""What the steps of curation do to one shard. Each is plain data with a call, so that it can be sent anywhere.
-
-texts     raw captions → the verdicts and clean texts of the text gadgets, and counts of near-duplicates
-verdicts  these, and what is known of the corpus → the verdicts of all gadgets, and the bundles
-"""
+"""What the steps of curation do to one shard. Each is plain data with a call, so that it can be sent anywhere."""
 
 from __future__ import annotations
 
@@ -15,91 +11,125 @@ import pyarrow as pa
 
 from captioning.curate import counts
 from captioning.curate.config import CurateConfig
-from captioning.curate.corpus.near_duplicates import NearDuplicates
+from captioning.curate.corpus.statistic import Statistic
 from captioning.curate.draft import IDENTITY, Draft, run_gadgets
 from captioning.curate.gadgets import order
+from captioning.curate.known import Known
 from captioning.curate.source import Source
 from captioning.curate.steps import Parts, part_name
 from pipeline import schemas
-from pipeline.commits import CommitLog
+from pipeline.commits import CommitLog, Part
 from pipeline.errors import StoreError
 from pipeline.storage import Location
 
 ALWAYS = (*IDENTITY, "text", "perspective", "granularity", "level")  # columns that bundles and counts need
+Judged = Mapping[str, Location]  # the verdicts of the step `texts`, by shard
+
+
+@dataclass(frozen=True)
+class Count:
+    """Counts one statistic: of the raw captions, or of those that are `judged` and still open."""
+
+    source: Source
+    config: CurateConfig
+    statistic: Statistic[Any]
+    reads: tuple[str, ...] = ()
+    judged: Judged | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Its own."""
+        return (self.statistic.name,)
+
+    def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
+        """Count a shard."""
+        draft = make_draft(self.source.captions_of(shard), self.reads, self.config.ngram)
+        if self.judged is not None:
+            resume(draft, schemas.read(self.judged[shard], schemas.VERDICTS))
+        return _commit_counts(log, shard, input_digest, [self.statistic], draft)
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The text gadgets over one shard, and what is counted of the cleaned texts."""
+    """The text gadgets over one shard, and statistics of the cleaned texts. `openers` are those that were learnt."""
 
     source: Source
     config: CurateConfig
+    openers: Sequence[str]
+    statistics: tuple[Statistic[Any], ...]
 
-    kinds = ("texts", NearDuplicates.name)
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Verdicts so far, and a kind for each statistic."""
+        return ("texts", *(statistic.name for statistic in self.statistics))
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
-        """Judge and clean; commit the verdicts so far, and the counts."""
+        """Judge and clean a shard's texts."""
         started = time.monotonic()
-        gadgets = order.text_gadgets(self.config)
+        gadgets = order.text_gadgets(self.config, self.openers)
         draft = make_draft(self.source.captions_of(shard), order.columns(gadgets), self.config.ngram)
         reports = run_gadgets(draft, gadgets)
-        statistic = NearDuplicates(self.config.boilerplate)
-        found = statistic.of_shard(draft)
-        detail = {"shard": shard}
-        counted = log.commit(
-            part_name(statistic.name, shard, input_digest), schemas.parquet(found), rows=len(found), detail=detail
-        )
+        parts = _commit_counts(log, shard, input_digest, self.statistics, draft)
         verdicts = verdicts_of(draft, shard, log.folder.name)
-        texts = log.commit(
+        parts["texts"] = log.commit(
             part_name("texts", shard, input_digest),
             schemas.encode(verdicts, schemas.VERDICTS),
             rows=len(verdicts),
             seconds=time.monotonic() - started,
-            detail=detail | {"counts": counts.of_gadgets(reports)},
+            detail={"shard": shard, "counts": counts.of_gadgets(reports)},
         )
-        return {"texts": texts, statistic.name: counted}
+        return parts
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The gadgets that need more than a text, over one shard, and its bundles.
-
-    `texts` says where each shard's part of that step lies, `crowded` is what `NearDuplicates` merged to.
-    """
+    """The gadgets that need more than a text, over one shard, and its bundles."""
 
     source: Source
     config: CurateConfig
-    texts: Mapping[str, Location]
-    crowded: Mapping[int, int]
+    judged: Judged
+    known: Known
 
     kinds = ("verdicts", "bundles")
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
-        """Go on where the text gadgets ended; commit verdicts and bundles."""
-        from captioning.curate.bundles import TOKENIZER, clip_token_counter, make_bundles
+        """Go on where the text gadgets ended."""
+        from captioning.curate.bundles import make_bundles
+        from captioning.curate.tokens import TOKENIZER, clip_token_counter
 
         started = time.monotonic()
-        gadgets = order.image_gadgets(self.config, self.crowded)
+        images = self.source.images_of(shard)
+        alt_texts = dict(zip(images["key"].to_pylist(), images["alt_text"].to_pylist(), strict=True))
+        gadgets = order.image_gadgets(self.config, self.known, alt_texts)
         draft = make_draft(self.source.captions_of(shard), order.columns(gadgets), self.config.ngram)
-        resume(draft, schemas.read(self.texts[shard], schemas.VERDICTS))
+        resume(draft, schemas.read(self.judged[shard], schemas.VERDICTS))
         reports = run_gadgets(draft, gadgets)
-        bundles = make_bundles(self.source.images_of(shard), draft, clip_token_counter())
+        bundles = make_bundles(images, draft, clip_token_counter(), self.config.sub_captions)
         verdicts = verdicts_of(draft, shard, log.folder.name)
-        detail = {"shard": shard}
         first = log.commit(
             part_name("verdicts", shard, input_digest),
             schemas.encode(verdicts, schemas.VERDICTS),
             rows=len(verdicts),
-            detail=detail,
+            detail={"shard": shard},
         )
         second = log.commit(
             part_name("bundles", shard, input_digest),
             schemas.encode(bundles, schemas.BUNDLES, metadata={"holism.tokenizer": TOKENIZER}),
             rows=len(bundles),
             seconds=time.monotonic() - started,
-            detail=detail | {"counts": counts.of_shard(draft, bundles) | counts.of_gadgets(reports)},
+            detail={"shard": shard, "counts": counts.of_shard(draft, bundles) | counts.of_gadgets(reports)},
         )
         return {"verdicts": first, "bundles": second}
+
+
+def _commit_counts(
+    log: CommitLog, shard: str, input_digest: str, statistics: Sequence[Statistic[Any]], draft: Draft
+) -> dict[str, Part]:
+    parts = {}
+    for statistic in statistics:
+        found, name = statistic.of_shard(draft), part_name(statistic.name, shard, input_digest)
+        parts[statistic.name] = log.commit(name, schemas.parquet(found), rows=len(found), detail={"shard": shard})
+    return parts
 
 
 def make_draft(captions: pa.Table, columns: Sequence[str], ngram: int) -> Draft:

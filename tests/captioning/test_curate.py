@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +14,9 @@ from captioning.curate.config import CleanConfig, CurateConfig, EndingConfig, Le
 from captioning.curate.draft import run_gadgets
 from captioning.curate.gadgets.clean import Clean
 from captioning.curate.gadgets.ending import Ending
-from captioning.curate.gadgets.order import all_gadgets
+from captioning.curate.gadgets.order import all_gadgets, image_gadgets, text_gadgets
 from captioning.curate.gadgets.reject import Reject
+from captioning.curate.known import Known
 from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import MEANING, Reason
 from captioning.curate.stage import STAGE
@@ -156,7 +158,9 @@ def test_limits_the_wrong_way_round_are_named() -> None:
 
 
 def test_gadgets_declare_what_they_do_and_are_counted_alone() -> None:
-    gadgets = all_gadgets(CurateConfig())
+    config = build(CurateConfig, {"support": {"enabled": True}})
+    known = Known(image_text=lambda _, rows: np.ones(len(rows), np.float32))
+    gadgets = [*text_gadgets(config), *image_gadgets(config, known)]
     declared = [reason for gadget in gadgets for reason in gadget.reasons]
     assert sorted(declared) == sorted(set(Reason)), "every reason belongs to exactly one gadget"
     assert set(MEANING) == set(Reason)

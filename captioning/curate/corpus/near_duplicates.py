@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from captioning.curate.config import BoilerplateConfig
 from captioning.curate.draft import Draft
-from captioning.curate.words import words
 from pipeline.identity import digest
 
 PERMUTATIONS = 128
@@ -45,7 +44,7 @@ class NearDuplicates:
     def of_shard(self, draft: Draft) -> pa.Table:
         """How many images of the shard each bucket has, over the open rows."""
         rows = self.rows(draft)
-        buckets = self.buckets([draft.texts[row] for row in rows])
+        buckets = self.buckets([draft.words(row) for row in rows])
         image_of = {row: number for number, image in enumerate(draft.images) for row in image}
         images = np.repeat(np.array([image_of[row] for row in rows], np.int64), buckets.shape[1])
         pairs = np.unique(np.stack([buckets.ravel(), images.view(np.uint64)], axis=1), axis=0)
@@ -69,10 +68,10 @@ class NearDuplicates:
 
     def rows(self, draft: Draft) -> list[int]:
         """The open rows that are long enough: short answers repeat by nature."""
-        return [row for row in draft.open_rows() if len(words(draft.texts[row])) >= self.config.min_words]
+        return [row for row in draft.open_rows() if len(draft.words(row)) >= self.config.min_words]
 
-    def buckets(self, texts: Sequence[str]) -> np.ndarray:
-        """The buckets of each text, (texts, bands) unsigned 64 bit."""
+    def buckets(self, texts: Sequence[Sequence[str]]) -> np.ndarray:
+        """The buckets of each text, given as its words: (texts, bands), unsigned 64 bit."""
         from rensa import RMinHash
 
         bands, width = self.bands
@@ -93,6 +92,5 @@ class NearDuplicates:
         return min(fitting, key=lambda band: abs((1 / band[0]) ** (1 / band[1]) - self.config.similarity))
 
 
-def _shingles(text: str) -> list[str]:
-    spoken = words(text)
+def _shingles(spoken: Sequence[str]) -> list[str]:
     return [" ".join(spoken[i : i + SHINGLE]) for i in range(max(1, len(spoken) - SHINGLE + 1))]

@@ -28,7 +28,7 @@ class Boilerplate:
         if not self.crowded:
             return
         rows = self.statistic.rows(draft)
-        buckets = self.statistic.buckets([draft.texts[row] for row in rows])
+        buckets = self.statistic.buckets([draft.words(row) for row in rows])
         for row, own in zip(rows, buckets.tolist(), strict=True):
             images = max((self.crowded[bucket] for bucket in own if bucket in self.crowded), default=0)
             if images:

@@ -1,0 +1,187 @@
+"""The steps of curation in order; each finds for itself what is there already.
+
+openers    which boilerplate openers the captions of this corpus have
+texts      the text gadgets; counts of repeated sentences and of things
+scores     how image-text scores are spread, where a threshold is a quantile
+verdicts   the gadgets that need the corpus, the picture or the captions beside; bundles
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from captioning.curate import counts, work
+from captioning.curate.config import CurateConfig
+from captioning.curate.corpus import score_histogram
+from captioning.curate.corpus.near_duplicates import NearDuplicates
+from captioning.curate.corpus.objects import Objects
+from captioning.curate.corpus.openers import Openers
+from captioning.curate.corpus.score_histogram import ScoreHistogram
+from captioning.curate.corpus.statistic import Statistic
+from captioning.curate.known import Known
+from captioning.curate.measures.image_text import READS as IMAGE_TEXT_READS
+from captioning.curate.measures.image_text import ImageText
+from captioning.curate.measures.measured import Measured
+from captioning.curate.phrases import load_phrases
+from captioning.curate.source import Source
+from captioning.curate.steps import Parts, Step
+from pipeline import schemas
+from pipeline.commits import Part
+from pipeline.config import semantic
+from pipeline.identity import digest
+from pipeline.storage import Location
+
+VERSION = 2  # raised by hand when results change
+TEXT_SECTIONS = ("phrases", "clean", "reject", "ending", "length", "language", "unsafe", "off_topic")
+OTHER_SECTIONS = ("ngram", "coverage", "length", "boilerplate", "duplicates", "select", "support", "sub_captions")
+LISTS = ("phrases", "unsafe")  # what texts are judged by beside the configuration
+MODELS = ("scorer", "embedding")
+MEASURES = "measures"  # folder
+LOAD_CHECKPOINT = (
+    "load_checkpoint"  # the service that loads a Holism checkpoint: (path, device) → what open_clip gives
+)
+
+
+@dataclass(frozen=True)
+class Curated:
+    """The parts of the steps `texts` and `verdicts` by shard and kind; `store` is the folder of the latter."""
+
+    texts: Mapping[str, Parts]
+    verdicts: Mapping[str, Parts]
+    store: str
+
+    def total(self) -> dict[str, Any]:
+        """The figures of all shards."""
+        return counts.total(
+            [parts["texts"].detail["counts"] for parts in self.texts.values()]
+            + [parts["bundles"].detail["counts"] for parts in self.verdicts.values()]
+        )
+
+    def selected(self) -> list[Part]:
+        """The parts that the manifest names."""
+        return [part for shard in sorted(self.verdicts) for part in self.verdicts[shard].values()]
+
+    def silent(self) -> list[str]:
+        """The shards without any caption."""
+        return [shard for shard, parts in sorted(self.verdicts.items()) if not parts["verdicts"].rows]
+
+    def bundles(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of the bundles, shard by shard."""
+        for shard in sorted(self.verdicts):
+            part = Location.of(self.store) / self.verdicts[shard]["bundles"].name
+            yield schemas.read(part, schemas.BUNDLES, columns)
+
+
+@dataclass(frozen=True)
+class Curation:
+    """Captions of a `source` under a configuration, in the curate stage's `folder`.
+
+    `external` are digests of what the configuration names outside of it (phrases, lists, models), by name.
+    """
+
+    config: CurateConfig
+    folder: Location
+    source: Source
+    external: Mapping[str, str]
+    services: Mapping[str, Any]
+
+    def run(self) -> Curated:
+        """Go through the steps."""
+        openers = self._openers()
+        statistics = self._statistics()
+        settings = [self._semantic(TEXT_SECTIONS), openers, [statistic.digest for statistic in statistics]]
+        texts_step = self._step("texts", settings, LISTS)
+        texts = texts_step.run(
+            work.Texts(self.source, self.config, openers, statistics), self.source.caption_digests()
+        )
+        judged = {shard: texts_step.folder / parts["texts"].name for shard, parts in texts.items()}
+        merged = {one.name: one.merge(tables(texts_step, texts, one.name)) for one in statistics}
+        inputs = self._inputs(texts)
+        known = Known(
+            crowded=merged[NearDuplicates.name],
+            thresholds=self._thresholds(judged, inputs),
+            objects=merged.get(Objects.name, ()),
+            image_text=self.image_text,
+            embed=self.embed,
+        )
+        judging: list[Any] = [
+            self._semantic(OTHER_SECTIONS), sorted(known.crowded.items()), sorted(known.thresholds.items()),
+            digest(known.objects),
+        ]  # fmt: skip
+        step = self._step("verdicts", judging, MODELS)
+        verdicts = step.run(work.Verdicts(self.source, self.config, judged, known), inputs)
+        return Curated(texts, verdicts, step.folder.uri)
+
+    @cached_property
+    def embed(self) -> Measured | None:
+        """Sentence embeddings, if similarity in meaning is asked for."""
+        select = self.config.select
+        if select.similarity == "lexical":
+            return None
+        from captioning.curate.measures.embeddings import Embeddings
+
+        return Embeddings(select.embedding, self.external["embedding"], self.folder / MEASURES)
+
+    @cached_property
+    def image_text(self) -> ImageText | None:
+        """Scores of captions against their pictures, if a model is named."""
+        scorer = self.config.ground.scorer
+        if scorer is None:
+            return None
+        load = self.services.get(LOAD_CHECKPOINT)
+        return ImageText(scorer, self.external["scorer"], self.source, self.folder / MEASURES, load)
+
+    def _openers(self) -> tuple[str, ...]:
+        clean = self.config.clean
+        if not (clean.openers and clean.learn):
+            return ()
+        statistic = Openers(clean, load_phrases(self.config.phrases).learn)
+        return self._count(statistic, self.source.caption_digests(), work.Count(self.source, self.config, statistic))
+
+    def _statistics(self) -> tuple[Statistic[Any], ...]:
+        """What is counted of the cleaned texts."""
+        found: list[Statistic[Any]] = [NearDuplicates(self.config.boilerplate)]
+        if self.config.support.enabled:
+            found.append(Objects(self.config.support.min_images))
+        return tuple(found)
+
+    def _thresholds(self, judged: work.Judged, inputs: Mapping[str, str]) -> dict[str, float]:
+        """The lowest image-text score to keep by perspective; none if nothing is scored."""
+        ground = self.config.ground
+        if self.image_text is None:
+            return {}
+        if not score_histogram.needs_histograms(ground):
+            return score_histogram.thresholds(ground, {})
+        statistic = ScoreHistogram(self.image_text, self.image_text.digest)
+        counting = work.Count(self.source, self.config, statistic, IMAGE_TEXT_READS, judged)
+        return score_histogram.thresholds(ground, self._count(statistic, inputs, counting))
+
+    def _count(self, statistic: Statistic[Any], inputs: Mapping[str, str], counting: work.Count) -> Any:
+        step = self._step(statistic.name, statistic.digest, ())
+        return statistic.merge(tables(step, step.run(counting, inputs), statistic.name))
+
+    def _inputs(self, texts: Mapping[str, Parts]) -> dict[str, str]:
+        """What the steps after the texts make each shard's parts from."""
+        images = self.source.image_digests()
+        return {shard: digest([parts["texts"].digest, images[shard]]) for shard, parts in texts.items()}
+
+    def _step(self, name: str, settings: Any, external: Iterable[str]) -> Step:
+        named = {key: self.external[key] for key in external if key in self.external}
+        return Step.at(self.folder, name, [VERSION, settings, named], self.config.ray)
+
+    def _semantic(self, sections: Iterable[str]) -> dict[str, Any]:
+        whole = semantic(self.config)
+        return {name: whole[name] for name in sections}
+
+
+def tables(step: Step, parts: Mapping[str, Parts], kind: str) -> Iterator[pa.Table]:
+    """The tables of one kind that a step made, one at a time, by shard."""
+    for shard in sorted(parts):
+        with (step.folder / parts[shard][kind].name).open() as handle:
+            yield pq.read_table(handle)
