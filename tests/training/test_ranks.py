@@ -1,52 +1,81 @@
-"""Two gloo ranks give the loss and the gradients of one process that holds the whole batch."""
+"""Two and four gloo ranks give the loss and the gradients of one process that holds the whole batch."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+from torch import Tensor
 
 from training.losses import gather, weighted_sum
 
-WEIGHTS = {"m2m": 1.0, "free_matching": 0.5, "served": 0.3}
+SAMPLES, WIDTH = 8, 6
+# Branches, slots and weights of terms.
+CASES = {
+    "as many": (3, 3, {"m2m": 1.0, "served": 0.3, "multi_positive": 0.4, "sigmoid": 0.2, "diversity": 2.0}),
+    "more slots": (2, 4, {"free_matching": 0.5, "free_matching_soft": 0.7, "free_matching_balanced": 0.3}),
+    "more branches": (4, 2, {"free_matching": 0.5, "free_matching_balanced": 0.3, "served": 0.3}),
+    "one branch": (1, 3, {"o2o": 1.0, "o2m": 0.5, "sigmoid": 0.2}),
+}
 
 RANK_PROGRAM = """
 import sys, torch, torch.distributed as dist
-from training.losses import gather, weighted_sum
-rank, store, data, weights = int(sys.argv[1]), sys.argv[2], torch.load(sys.argv[3]), eval(sys.argv[4])
+from training.losses import gather, tiles, weighted_sum
+rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
-dist.init_process_group("gloo", init_method="file://" + store, rank=rank, world_size=2)
-rows = slice(4 * rank, 4 * rank + 4)
-leaves = [data[name][rows].clone().requires_grad_() for name in ("image", "text")]
-scale = data["scale"].clone().requires_grad_()
-total = weighted_sum(gather(*leaves, data["mask"][rows], scale), weights).total
-grads = torch.autograd.grad(total, [*leaves, scale])
-torch.save({"loss": total.detach(), "grads": grads}, f"{sys.argv[3]}.{rank}")
+tiles.TILE_LOGITS, tiles.KEPT_LOGITS = 10, 0
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+found = {}
+for name, (data, weights) in torch.load(f"{folder}/cases").items():
+    share = len(data["mask"]) // ranks
+    rows = slice(share * rank, share * (rank + 1))
+    leaves = [data[key][rows].clone().requires_grad_() for key in ("image", "text")]
+    scale = data["scale"].clone().requires_grad_()
+    loss = weighted_sum(gather(*leaves, data["mask"][rows], scale), weights)
+    grads = torch.autograd.grad(loss.total, [*leaves, scale])
+    found[name] = {"loss": loss.total.detach(), "grads": grads, "by_slot": loss.by_slot}
+torch.save(found, f"{folder}/found.{rank}")
 dist.destroy_process_group()
 """
 
 
-def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(0)
-    data = {
-        "image": torch.nn.functional.normalize(torch.randn(8, 3, 6, generator=generator, dtype=torch.float64), dim=-1),
-        "text": torch.nn.functional.normalize(torch.randn(8, 3, 6, generator=generator, dtype=torch.float64), dim=-1),
-        "mask": torch.rand(8, 3, generator=generator) < 0.7,  # unequal numbers of captions on the two ranks
-        "scale": torch.tensor(5.0, dtype=torch.float64),
-    }
-    assert data["mask"][:4].sum() != data["mask"][4:].sum()
-    torch.save(data, tmp_path / "data")
-    arguments = [str(tmp_path / "store"), str(tmp_path / "data"), repr(WEIGHTS)]
-    ranks = [subprocess.Popen([sys.executable, "-c", RANK_PROGRAM, str(rank), *arguments]) for rank in range(2)]
-    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+def batch(seed: int, branches: int, slots: int) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
 
-    leaves = [data[name].clone().requires_grad_() for name in ("image", "text", "scale")]
-    total = weighted_sum(gather(leaves[0], leaves[1], data["mask"], leaves[2]), WEIGHTS).total
-    wanted_image, wanted_text, wanted_scale = torch.autograd.grad(total, leaves)
-    found = [torch.load(tmp_path / f"data.{rank}") for rank in range(2)]
-    # DDP averages over ranks, so a rank's rows carry twice their share of the global gradient.
-    torch.testing.assert_close((found[0]["loss"] + found[1]["loss"]) / 2, total.detach(), rtol=1e-10, atol=0)
-    for place, wanted in ((0, wanted_image), (1, wanted_text)):
-        rows = torch.cat([rank["grads"][place] for rank in found]) / 2
-        torch.testing.assert_close(rows, wanted, rtol=1e-8, atol=1e-12)
-    torch.testing.assert_close((found[0]["grads"][2] + found[1]["grads"][2]) / 2, wanted_scale, rtol=1e-8, atol=0)
+    def unit(count: int) -> Tensor:
+        x = torch.randn(SAMPLES, count, WIDTH, generator=generator, dtype=torch.float64)
+        return torch.nn.functional.normalize(x + 2.0, dim=-1)  # branches near enough for the diversity term
+
+    mask = torch.rand(SAMPLES, slots, generator=generator) < 0.7  # the ranks have unequal numbers of captions
+    return {"image": unit(branches), "text": unit(slots), "mask": mask, "scale": torch.tensor(5.0).double()}
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
+    cases = {name: (batch(seed, H, M), weights) for seed, (name, (H, M, weights)) in enumerate(CASES.items())}
+    torch.save(cases, tmp_path / "cases")
+    arguments = [str(ranks), str(tmp_path)]
+    started = [subprocess.Popen([sys.executable, "-c", RANK_PROGRAM, str(rank), *arguments]) for rank in range(ranks)]
+    assert [process.wait(timeout=300) for process in started] == [0] * ranks
+    found = [torch.load(tmp_path / f"found.{rank}") for rank in range(ranks)]
+
+    for name, (data, weights) in cases.items():
+        leaves = [data[key].clone().requires_grad_() for key in ("image", "text", "scale")]
+        loss = weighted_sum(gather(leaves[0], leaves[1], data["mask"], leaves[2]), weights)
+        wanted = torch.autograd.grad(loss.total, leaves)
+        assert all(value > 0 for value in loss.terms.values())
+
+        def mean(values: list[Tensor]) -> Tensor:
+            return torch.stack(values).mean(dim=0)
+
+        total = mean([rank[name]["loss"] for rank in found])
+        torch.testing.assert_close(total, loss.total.detach(), rtol=1e-10, atol=0)
+        for term, slot_M in loss.by_slot.items():
+            torch.testing.assert_close(mean([rank[name]["by_slot"][term] for rank in found]), slot_M, msg=term)
+        # DDP averages over ranks, so a rank's rows carry the number of ranks times their share of the gradient.
+        for place in (0, 1):
+            rows = torch.cat([rank[name]["grads"][place] for rank in found]) / ranks
+            torch.testing.assert_close(rows, wanted[place], rtol=1e-8, atol=1e-12, msg=name)
+        scale = mean([rank[name]["grads"][2] for rank in found])
+        torch.testing.assert_close(scale, wanted[2], rtol=1e-8, atol=0, msg=name)

@@ -81,7 +81,8 @@ def test_training_brings_the_loss_down(tmp_path: Path, recipe: Recipe) -> None:
     first, last = (sum(row["loss"] for row in part) / 6 for part in (rows[:6], rows[-6:]))
     assert last < 0.8 * first
     assert all(abs(row["loss"] - row["loss/m2m"] - 0.5 * row["loss/served"]) < 1e-4 for row in rows)
-    assert all({"grad_norm", "logit_scale", "branch_cosine", "lr", "epoch"} <= set(row) for row in rows)
+    of_a_step = {"grad_norm", "logit_scale", "lr", "epoch", "branch_cosine", "usage/style", "loss/m2m/style"}
+    assert all(of_a_step <= set(row) for row in rows)
     assert rows[-1]["unreadable"] == trained.unreadable > 0
     assert trained.examples[0].startswith("0005.jpg")
 
