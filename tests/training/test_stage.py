@@ -1,5 +1,6 @@
 """The train stage: a commit per run, nothing trained twice, and a model that loads as open_clip's do."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,21 @@ def test_a_run_without_its_weights_is_trained_again(tmp_path: Path, recipe: Reci
     weights.unlink()
     run_train(stage_run(tmp_path, recipe(epochs=1)))
     assert weights.read_bytes() == original
+
+
+def test_a_model_from_before_there_were_kinds_loads_as_it_was(tmp_path: Path, recipe: Recipe) -> None:
+    outcome = run_train(stage_run(tmp_path, recipe(epochs=1, isolation="full", projection="branch")))
+    folder = Path(outcome.store) / outcome.detail["runs"]["holism"]["folder"]
+    image_BCSS = torch.randn(2, 3, 32, 32)
+    expected = training.load(folder)[0].encode_branches(image_BCSS)
+    description = json.loads((folder / "config.json").read_text())
+    options = description.pop("branch_options")
+    del description["text_pooling"]
+    description |= {"isolation": options["isolation"], "projection": options["projection"]}
+    (folder / "config.json").write_text(json.dumps(description))
+    model, _, _ = training.load(folder)
+    assert (model.options.kind, model.options.isolation) == ("cls", "full")
+    assert torch.equal(model.encode_branches(image_BCSS), expected)
 
 
 def test_a_model_loads_with_its_preprocessing_and_tokenizer(tmp_path: Path, recipe: Recipe) -> None:
