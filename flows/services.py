@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import training
+from captioning.curate.measures.dual_encoder import LOAD_CHECKPOINT
 from captioning.curate.regenerate import SERVICE as CAPTION_AGAIN
 from captioning.rounds import Round
 from flows.config import HolismConfig
@@ -20,4 +22,4 @@ def of(config: HolismConfig, inputs: Mapping[str, Manifest], workspace: Workspac
 
         return run_round(config.caption, inputs["ingest"], workspace, further)
 
-    return {CAPTION_AGAIN: caption_again}
+    return {CAPTION_AGAIN: caption_again, LOAD_CHECKPOINT: training.load}

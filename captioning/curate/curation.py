@@ -25,6 +25,7 @@ from captioning.curate.corpus.openers import Openers
 from captioning.curate.corpus.score_histogram import ScoreHistogram
 from captioning.curate.corpus.statistic import Statistic
 from captioning.curate.known import Known
+from captioning.curate.measures.dual_encoder import LOAD_CHECKPOINT
 from captioning.curate.measures.image_text import READS as IMAGE_TEXT_READS
 from captioning.curate.measures.image_text import ImageText
 from captioning.curate.measures.measured import Measured
@@ -43,9 +44,6 @@ OTHER_SECTIONS = ("ngram", "coverage", "length", "boilerplate", "duplicates", "s
 LISTS = ("phrases", "unsafe")  # what texts are judged by beside the configuration
 MODELS = ("scorer", "embedding")
 MEASURES = "measures"  # folder
-LOAD_CHECKPOINT = (
-    "load_checkpoint"  # the service that loads a Holism checkpoint: (path, device) → what open_clip gives
-)
 
 
 @dataclass(frozen=True)

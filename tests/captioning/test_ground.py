@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,35 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import small_workspace
 import tiny_clip
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tiny_clip import COLORS
 
-from captioning.curate.config import GroundConfig, ScorerConfig, Threshold
+import training
+from captioning.curate.config import CurateConfig, GroundConfig, ScorerConfig, Threshold
 from captioning.curate.corpus.score_histogram import ScoreHistogram, needs_histograms, thresholds
 from captioning.curate.draft import Draft, run_gadgets
 from captioning.curate.gadgets.ground import Ground
 from captioning.curate.measures.dual_encoder import DualEncoder, load_encoder, refuse_own_checkpoint, scorer_digest
 from captioning.curate.measures.image_text import ImageText
+from captioning.curate.stage import STAGE as CURATE
+from captioning.store import shard_captions
+from flows import services
+from flows.config import HolismConfig
 from pipeline import schemas
 from pipeline.config import build
 from pipeline.errors import ConfigError, InputError, StoreError
 from pipeline.identity import image_id
+from pipeline.ingest import shard_images, shard_names, shard_uris
+from pipeline.shards import ShardReader
+from pipeline.stage import Outcome
 from pipeline.storage import Location
+from training.checkpoint import model_files, new_model
+from training.config import RunConfig
 
 COLOR_NAMES = list(COLORS)
 
@@ -279,3 +292,57 @@ def test_a_checkpoint_is_loaded_by_what_is_handed_in(scorer: ScorerConfig, tmp_p
     assert asked == [(str(tmp_path), "cpu")]
     with pytest.raises(ConfigError, match="needs the loader"):
         load_encoder(config, None)
+
+
+def test_in_the_stage_a_changed_threshold_scores_nothing_again(
+    scorer: ScorerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = small_workspace.ingest(tmp_path)
+    small_workspace.caption(workspace)
+
+    def kept(threshold: Threshold) -> tuple[int, int]:
+        config = CurateConfig(ground=GroundConfig(scorer=scorer, threshold=threshold))
+        counts = small_workspace.curate(workspace, config).counts
+        assert counts["seen_by_gadget"]["ground"] > 150
+        return counts["kept"], counts["dropped_by_gadget"]["ground"]
+
+    assert kept(Threshold(quantile=0.0))[1] == 0
+    monkeypatch.setattr(DualEncoder, "encode_images", lambda *_: pytest.fail("a picture was encoded again"))
+    monkeypatch.setattr(DualEncoder, "encode_texts", lambda *_: pytest.fail("a text was encoded again"))
+    seen = 200  # 29 images of 7 captions, less what other gadgets dropped
+    assert 0.4 * seen < kept(Threshold(quantile=0.5))[1] <= 0.5 * seen
+    assert kept(Threshold(value=-1))[1] == 0
+    with pytest.raises(InputError, match="dropped as ungrounded"):
+        kept(Threshold(value=1))
+
+
+def test_a_holism_checkpoint_scores_when_flows_hands_its_loader_in(tmp_path: Path) -> None:
+    run = RunConfig.model_validate({"model": tiny_clip.MODEL, "slots": ["detail", "style"]})
+    for name, data in model_files(new_model(run), run, step=0).items():
+        Location.of(tmp_path / "model" / name).write(data)
+    workspace = small_workspace.ingest(tmp_path)
+    small_workspace.caption(workspace)
+    scorer = ScorerConfig(checkpoint=str(tmp_path / "model"), device="cpu")
+    plan = small_workspace.curate_run(workspace, CurateConfig(ground=GroundConfig(scorer=scorer)))
+    project = HolismConfig.model_validate({"workspace": str(tmp_path / "ws"), "ingest": plan.inputs["ingest"].config})
+    handed = services.of(project, plan.inputs, workspace)
+    outcome = CURATE.run(replace(plan, services=handed))
+    assert 0 < outcome.counts["dropped_by_gadget"]["ground"] < 0.06 * outcome.counts["captions"]
+
+    model, preprocess, tokenizer = training.load(str(tmp_path / "model"))
+    shard = shard_names(plan.inputs["ingest"])[0]
+    scored = next(row for row in verdicts(outcome, shard) if row["keep"])
+    image = next(row for row in shard_images(plan.inputs["ingest"], shard).to_pylist() if row["key"] == scored["key"])
+    captions = shard_captions(plan.inputs["caption"], shard).to_pylist()
+    text = next(row["text"] for row in captions if row["caption_id"] == scored["caption_id"])
+    data = ShardReader(shard_uris(plan.inputs["ingest"])).read(shard, image["offset"], image["size"])
+    with torch.inference_mode():
+        image_D = model.encode_image(preprocess(Image.open(io.BytesIO(data)).convert("RGB"))[None], normalize=True)
+        text_D = model.encode_text(tokenizer([scored["clean_text"] or text]), normalize=True)
+    assert dict(scored["scores"])["image_text"] == pytest.approx(float(image_D @ text_D.T), abs=1e-5)
+
+
+def verdicts(outcome: Outcome, shard: str) -> list[dict[str, Any]]:
+    part = next(part for part in outcome.parts if part.name.startswith("verdicts/") and part.detail["shard"] == shard)
+    rows: list[dict[str, Any]] = schemas.read(Location.of(outcome.store) / part.name, schemas.VERDICTS).to_pylist()
+    return rows

@@ -25,6 +25,7 @@ from pipeline.storage import Location
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LOAD_CHECKPOINT = "load_checkpoint"  # the service of this kind
 LoadCheckpoint = Callable[[str, str], tuple[Any, Any, Any]]  # (path, device) → (model, preprocess, tokenizer)
 Source = TypeVar("Source")
 THREADS = min(8, os.cpu_count() or 1)  # that decode and scale pictures
