@@ -2,7 +2,7 @@
 
 Rendered scenes that the model has not seen get the true captions of seven prompts. One image in `--every` gets one of
 them from another scene, of which it is not true. The scorer is a Holism checkpoint (`make demo` trains one); without
-it only `support` is measured. `--throughput` times encoding with ViT-B-32 instead (random weights: speed needs no skill).
+it only `support` is measured. `--throughput` times encoding with ViT-B-32 instead, of random weights.
 
     python -m benchmarks.curation_ground --checkpoint demo/workspace/train/RUN/model
     python -m benchmarks.curation_ground --throughput
