@@ -20,7 +20,7 @@ from captioning.rounds import ROUND, Round
 from captioning.worker import WorkerSpec
 from pipeline.commits import Part
 from pipeline.config import semantic
-from pipeline.errors import EngineError
+from pipeline.errors import ConfigError, EngineError
 from pipeline.identity import digest
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
@@ -44,6 +44,10 @@ def run(stage_run: StageRun) -> Outcome:
 
 def run_round(config: CaptionConfig, ingest: Manifest, workspace: Workspace, further: Round) -> Manifest:
     """Write what is missing of a further round to the same store; its manifest names the round's captions alone."""
+    if not config.models:
+        raise ConfigError(
+            "curate.regenerate asks models again, but caption.models is empty; name one, or set rounds: 0"
+        )
     drawn = config.sampling.model_copy(update={"temperature": max(further.temperature, config.sampling.temperature)})
     config = config.model_copy(update={"sampling": drawn})
     started, folder = time.monotonic(), workspace.folder("caption")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,11 +19,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 
 from captioning import store
 from captioning.config import TableConfig
 from captioning.store import Shard
-from captioning.table_rows import Counts, open_rows
+from captioning.table_rows import KIND, Counts, open_rows
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
 from pipeline.config import semantic
@@ -136,7 +138,7 @@ def _write(table: Table, missing: Sequence[Shard], shards: Sequence[Shard], log:
         left = {shard.name: shard for shard in missing}
         for name, found in groupby(rows.matched(), key=lambda row: row["shard"]):
             if (shard := left.pop(name, None)) is not None:
-                yield _commit(table, shard, cells, [_caption(table, row) for row in found], counts, log)
+                yield _commit(table, shard, cells, list(found), counts, log)
                 progress.update()
         for shard in left.values():  # nothing is said of these; an empty part tells that it was looked for
             yield _commit(table, shard, cells, [], counts, log)
@@ -147,16 +149,18 @@ def _write(table: Table, missing: Sequence[Shard], shards: Sequence[Shard], log:
 def _commit(
     table: Table, shard: Shard, cells: Mapping[str, Any], rows: Sequence[Row], counts: Counts, log: CommitLog
 ) -> Part:
+    data = _captions(table, rows)
+    said = Counter(data["cell"].to_pylist())
     return log.commit(
         table.part_name(shard),
-        schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS),
+        schemas.encode(data, schemas.CAPTIONS),
         rows=len(rows),
         cells=sorted(cells),
         detail={
             "shard": shard.name,
             "start": 0,
             "stop": shard.rows,
-            "figures": store.figures({**dict.fromkeys(store.TOKENS), **row} for row in rows),
+            "figures": {cell: {**dict.fromkeys(store.COUNTED, 0), "captions": n} for cell, n in sorted(said.items())},
             "first_error": None,
             "began": round(time.time(), 3),
             "table": {"name": table.config.name, "cells": dict(cells), **vars(counts)},
@@ -164,13 +168,19 @@ def _commit(
     )
 
 
-def _caption(table: Table, row: Row) -> Row:
-    kind = (row["perspective"], row["granularity"], row["level"])
-    said = canonical([*kind, row["text"]])
-    return {
-        **row,
-        "caption_id": caption_id(row["image_id"], said, table.model, "", {}, None),
-        "cell": digest([table.id, *kind]),
+def _captions(table: Table, rows: Sequence[Row]) -> pa.Table:
+    """Rows of the captions table, column by column: millions of rows have most of their columns in common."""
+    kinds = [(row["perspective"], row["granularity"], row["level"]) for row in rows]
+    cells = {kind: digest([table.id, *kind]) for kind in set(kinds)}
+    said = [canonical([*kind, row["text"]]) for kind, row in zip(kinds, rows, strict=True)]
+    own: dict[str, Sequence[Any]] = {
+        **{name: [row[name] for row in rows] for name in ("shard", "key", "image_id", "text", *KIND)},
+        "caption_id": [
+            caption_id(row["image_id"], text, table.model, "", {}, None) for row, text in zip(rows, said, strict=True)
+        ],
+        "cell": [cells[kind] for kind in kinds],
+    }
+    common = {
         "prompt_id": table.model,
         "model": table.model,
         "revision": table.revision,
@@ -178,9 +188,21 @@ def _caption(table: Table, row: Row) -> Row:
         "sampling": canonical({}),
         "sample_index": 0,
         "status": "ok",
-        "error": None,
         "created_at": datetime.now(UTC),
     }
+    columns = []
+    for field in schemas.CAPTIONS:
+        if field.name in own:
+            columns.append(pa.array(own[field.name], pa.string()).cast(field.type))
+        else:
+            columns.append(
+                pa.repeat(pa.scalar(common.get(field.name), _plain(field.type)), len(rows)).cast(field.type)
+            )
+    return pa.table(columns, schema=schemas.CAPTIONS)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def add(outcome: Outcome, brought: Brought) -> Outcome:
