@@ -70,7 +70,10 @@ class RunConfig(Section):
     """One training recipe. Its defaults are CLIP's; PAPER 2 names the paper's."""
 
     model: str | dict[str, Any] = Field("ViT-B-32", description="open_clip model name, or its towers spelled out")
-    warm_start: str | None = Field(None, description="weights to start from: open_clip, or a transformers CLIP tower")
+    warm_start: str | None = Field(
+        None,
+        description="weights to start from: a path (open_clip, ours, a transformers CLIP) or open_clip:TAG",
+    )
     context_length: int | None = Field(None, ge=4, le=248, description="text tokens; None: the model's own (77)")
     slots: tuple[SlotField, ...] = Field(tuple(_named_slot(name) for name in DEFAULT_SLOTS), validate_default=True)
     branches: int | None = Field(None, ge=1, description="None: one per slot, bearing its name")

@@ -134,7 +134,7 @@ def _start(
     torch.manual_seed(config.seed)
     model = new_model(config)
     if config.warm_start:
-        warm_start(model, config.warm_start, config.model if isinstance(config.model, str) else None)
+        warm_start(model, config.warm_start, config)
     model.to(ranks.device).train()
     side = model.visual.image_size[0]
     batches = BatchMaker(

@@ -18,8 +18,10 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor
 
 from pipeline.errors import ConfigError
+from training.config import RunConfig
 from training.model import HolisticCLIP
 from training.positions import fit_text_positions
+from training.pretrained import fetch
 from training.transformers_tower import has_transformers_tower, tower_of_transformers
 from training.weights import pretrained_tag, weights_file
 
@@ -37,15 +39,14 @@ class _Source:
     tower_only: bool = False
 
 
-def warm_start(model: HolisticCLIP, source: str | Path, name: str | None = None) -> None:
+def warm_start(model: HolisticCLIP, source: str | Path, recipe: RunConfig | None = None) -> None:
     """Loads weights into the model: a checkpoint file, a folder that holds one, or `open_clip:TAG`.
 
-    `name` is the model's name in open_clip's registry, which a tag needs. Position tables are fitted to this model's
-    image size and context length. Raises ConfigError where there is no checkpoint, or its parameters are not this
-    architecture's.
+    A tag needs the recipe, whose model it must be for. Position tables are fitted to this model's image size and
+    context length. Raises ConfigError where there is no checkpoint, or its parameters are not this architecture's.
     """
     tag = pretrained_tag(source)
-    file = weights_file(source) if tag is None else _download(tag, name, bool(model.architecture.get("quick_gelu")))
+    file = weights_file(source) if tag is None else fetch(tag, recipe or RunConfig())
     found = _read(file)
     if found.kind not in (None, model.options.kind) and min(len(found.branches), len(model.slots)) > 1:
         raise _misfit(source, f"its branches are of kind {found.kind}, train.branch_kind is {model.options.kind}")
@@ -143,32 +144,6 @@ def _description_beside(file: Path) -> dict[str, Any] | None:
         return None
     description: dict[str, Any] = json.loads(config.read_text(encoding="utf8"))
     return description if "branches" in description else None
-
-
-def _download(tag: str, name: str | None, quick_gelu: bool) -> Path:
-    """Weights that open_clip knows by a tag, from its cache or where it has them from."""
-    import open_clip
-
-    known = open_clip.list_pretrained_tags_by_model(name) if name else []
-    config = open_clip.get_pretrained_cfg(name, tag) if name else None
-    if not config:
-        raise ConfigError(
-            f"train.warm_start: open_clip has no weights {tag!r} for train.model {name or 'spelled out'}; "
-            f"it has {', '.join(known) or 'none: name the model as open_clip does, or give a file'}"
-        )
-    if bool(config.get("quick_gelu")) != quick_gelu:
-        other = f"{name}-quickgelu" if config.get("quick_gelu") else str(name).removesuffix("-quickgelu")
-        raise ConfigError(
-            f"train.warm_start: the weights {tag!r} were trained with another GELU than train.model {name} has; "
-            f"set train.model to {other}"
-        )
-    try:
-        return Path(open_clip.download_pretrained(config))
-    except Exception as error:  # of whichever client fetches it
-        raise ConfigError(
-            f"train.warm_start: the weights {tag!r} could not be fetched ({str(error).splitlines()[0]}); download "
-            "them where there is a network and name the file"
-        ) from error
 
 
 def _misfit(source: str | Path, reason: str) -> ConfigError:

@@ -86,6 +86,27 @@ def test_every_parameter_gets_a_gradient(branches: int, options: BranchOptions) 
     assert [name for name, parameter in tower.named_parameters() if parameter.grad is None] == []
 
 
+@QUICK
+@given(branches=st.integers(1, 4), options=OPTIONS)
+def test_no_mask_has_more_rows_than_the_branches(branches: int, options: BranchOptions) -> None:
+    """The patches' attention keeps the fast kernels: only the few class rows, one a head, ever have a mask."""
+    attention = F.scaled_dot_product_attention
+    rows: list[int] = []
+
+    def recorded(*args: Any, attn_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        rows.append(0 if attn_mask is None else attn_mask.shape[-2])
+        return attention(*args, attn_mask=attn_mask, **kwargs)
+
+    tower = small(branches, options).visual
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", recorded)
+        tower.tokens(pictures())
+        tower(pictures())
+    heads = 2
+    assert max(rows) <= heads * branches
+    assert branches > 1 or max(rows) == 0
+
+
 @pytest.mark.parametrize("options", ALONE, ids=lambda options: options.kind)
 @given(data=st.data(), branches=st.integers(2, 4))
 @settings(max_examples=15, deadline=None)

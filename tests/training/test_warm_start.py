@@ -188,21 +188,23 @@ def test_weights_that_open_clip_knows_are_fetched_by_tag(
     torch.save(plain.state_dict(), tmp_path / "fetched.pt")
     monkeypatch.setattr(open_clip, "download_pretrained", lambda _: str(tmp_path / "fetched.pt"))
     model = HolisticCLIP(tiny_architecture, SLOTS)
-    warm_start(model, "open_clip:laion2b_s34b_b79k", "ViT-B-32")
+    warm_start(model, "open_clip:laion2b_s34b_b79k", RunConfig(model="ViT-B-32"))
     assert torch.equal(model.visual.conv1.weight, plain.visual.conv1.weight)
-    with pytest.raises(ConfigError, match=r"has no weights 'nowhere'.*laion2b_s34b_b79k"):
-        warm_start(model, "open_clip:nowhere", "ViT-B-32")
-    with pytest.raises(ConfigError, match=r"set train\.model to ViT-B-32-quickgelu"):
-        warm_start(model, "open_clip:openai", "ViT-B-32")
-    with pytest.raises(ConfigError, match="name the model as open_clip does"):
-        warm_start(model, "open_clip:openai")
+    for tag, name, said in (
+        ("nowhere", "ViT-B-32", r"has no weights 'nowhere'.*laion2b_s34b_b79k"),
+        ("openai", "ViT-B-32", r"set train\.model to ViT-B-32-quickgelu"),
+        ("laion2b_s32b_b82k", "ViT-L-14", r"another normalisation; set train\.image_mean to \[0\.5, 0\.5, 0\.5\]"),
+        ("openai", tiny_architecture, "name the model as open_clip does"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            warm_start(model, f"open_clip:{tag}", RunConfig(model=name))
 
     def fail(_: Any) -> str:
         raise OSError("no network")
 
     monkeypatch.setattr(open_clip, "download_pretrained", fail)
     with pytest.raises(ConfigError, match=r"could not be fetched \(no network\)"):
-        warm_start(model, "open_clip:laion2b_s34b_b79k", "ViT-B-32")
+        warm_start(model, "open_clip:laion2b_s34b_b79k", RunConfig(model="ViT-B-32"))
 
 
 def test_other_weights_are_another_start(tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Weights that open_clip knows by a tag, and what a recipe must have in common with them.
+
+A state dict does not say which GELU it was trained with, nor how its images were normalised. open_clip's list of tags
+does, and a recipe that differs would train from a start that is much worse than it looks.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import open_clip
+
+from pipeline.errors import ConfigError
+from training.config import RunConfig
+
+
+def fetch(tag: str, recipe: RunConfig) -> Path:
+    """The file with the weights, from open_clip's cache or from where it has them.
+
+    Raises ConfigError where the tag is not one of the recipe's model, where model or normalisation are not those it
+    was trained with, or where it cannot be fetched.
+    """
+    name = recipe.model if isinstance(recipe.model, str) else None
+    found = open_clip.get_pretrained_cfg(name, tag) if name else None
+    if name is None or not found:
+        known = open_clip.list_pretrained_tags_by_model(name) if name else []
+        raise ConfigError(
+            f"train.warm_start: open_clip has no weights {tag!r} for train.model {name or 'spelled out'}; "
+            f"it has {', '.join(known) or 'none: name the model as open_clip does, or give a file'}"
+        )
+    _require_same_gelu(tag, name, found)
+    for field in ("mean", "std"):
+        value = tuple(found.get(field) or ())
+        if value and value != getattr(recipe, f"image_{field}"):
+            raise ConfigError(
+                f"train.warm_start: the weights {tag!r} were trained with another normalisation; set "
+                f"train.image_{field} to {list(value)}"
+            )
+    try:
+        return Path(open_clip.download_pretrained(found))
+    except Exception as error:  # of whichever client fetches it
+        raise ConfigError(
+            f"train.warm_start: the weights {tag!r} could not be fetched ({str(error).splitlines()[0]}); download "
+            "them where there is a network and name the file"
+        ) from error
+
+
+def _require_same_gelu(tag: str, name: str, found: Mapping[str, Any]) -> None:
+    config = open_clip.get_model_config(name) or {}
+    if bool(found.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        other = f"{name}-quickgelu" if found.get("quick_gelu") else name.removesuffix("-quickgelu")
+        raise ConfigError(
+            f"train.warm_start: the weights {tag!r} were trained with another GELU than train.model {name} has; "
+            f"set train.model to {other}"
+        )
