@@ -10,8 +10,6 @@ from pydantic import Field, model_validator
 from captioning.config import RayConfig
 from pipeline.config import Section, operational
 
-Granularity = Literal["word", "phrase", "sentence", "paragraph"]
-
 
 class CleanConfig(Section):
     """What `clean` takes off a text."""
