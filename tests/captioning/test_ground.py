@@ -152,7 +152,7 @@ def test_scores_are_cosines_and_are_computed_once(
     assert counts == {"images": 9, "texts": len({text for _, text in said}) + 1}
     np.testing.assert_array_equal(np.delete(changed, 3), np.delete(first, 3))
 
-    encoder = load_encoder(scorer, None)
+    encoder = load_encoder(scorer, scorer_digest(scorer), None)
     for row in (0, 3, 11):
         key = made.columns["key"][row]
         alone = images(encoder, [key], lambda color: tiny_clip.picture(color, seed=10**6))
@@ -247,10 +247,10 @@ def test_a_scorer_that_does_not_load_is_one_sentence(tmp_path: Path) -> None:
     torn = tmp_path / "torn.pt"
     torn.write_bytes(b"no weights")
     with pytest.raises(InputError, match=r"does not load: ViT-B-32 with .*torn\.pt") as error:
-        load_encoder(ScorerConfig(model="ViT-B-32", pretrained=str(torn)), None)
+        load_encoder(ScorerConfig(model="ViT-B-32", pretrained=str(torn)), "digest", None)
     assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="does not load: ViT-Z"):
-        load_encoder(ScorerConfig(model="ViT-Z", pretrained=str(torn)), None)
+        load_encoder(ScorerConfig(model="ViT-Z", pretrained=str(torn)), "digest", None)
 
 
 def test_the_weights_are_the_identity(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_checkpoint_of_this_workspace_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_loaded_by_what_is_handed_in(scorer: ScorerConfig, tmp_path: Path) -> None:
-    open_clip = load_encoder(scorer, None)
+    open_clip = load_encoder(scorer, scorer_digest(scorer), None)
     asked: list[tuple[str, str]] = []
 
     def load(path: str, device: str) -> tuple[Any, Any, Any]:
@@ -287,11 +287,11 @@ def test_a_checkpoint_is_loaded_by_what_is_handed_in(scorer: ScorerConfig, tmp_p
 
     (tmp_path / "config.json").write_text("{}")
     config = ScorerConfig(checkpoint=str(tmp_path), device="cpu")
-    vectors = load_encoder(config, load).encode_texts(["red"])
+    vectors = load_encoder(config, "digest", load).encode_texts(["red"])
     np.testing.assert_allclose(vectors, open_clip.encode_texts(["red"]), atol=1e-6)
     assert asked == [(str(tmp_path), "cpu")]
     with pytest.raises(ConfigError, match="needs the loader"):
-        load_encoder(config, None)
+        load_encoder(config, "digest", None)
 
 
 def test_in_the_stage_a_changed_threshold_scores_nothing_again(

@@ -14,6 +14,7 @@ import pytest
 import world
 from small_workspace import curate
 
+from captioning.browse.catalog import Catalog
 from captioning.config import TableConfig
 from captioning.stage import STAGE, external
 from captioning.table_rows import open_rows
@@ -125,6 +126,10 @@ def test_beside_a_model_and_through_curation(made: Workspace, tmp_path: Path) ->
         for row in schemas.read(curated.location(part), schemas.BUNDLES).to_pylist()
     ]
     assert any(caption["text"].endswith("of a boat.") for row in bundles for caption in row["captions"])
+    shown = Catalog(made).current()
+    assert shown.rows("SELECT engine, count(*) AS n FROM captions WHERE model = 'table:mine' GROUP BY ALL") == [
+        {"engine": "table", "n": 10}
+    ]
 
 
 def test_nothing_new_is_not_read_again(made: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,8 +120,9 @@ def refuse_own_checkpoint(config: ScorerConfig, workspace: Location) -> None:
 
 
 @lru_cache(maxsize=2)
-def load_encoder(config: ScorerConfig, load_checkpoint: LoadCheckpoint | None) -> DualEncoder:
-    """The model, once per process. Raises `InputError` in one sentence if it does not load."""
+def load_encoder(config: ScorerConfig, weights: str, load_checkpoint: LoadCheckpoint | None) -> DualEncoder:
+    """The model, once per process and digest of its `weights`. Raises `InputError` if it does not load."""
+    del weights  # part of the cache's key: other weights under the same path are another model
     device = config.device if config.device != "auto" else _best_device()
     if config.checkpoint is not None and load_checkpoint is None:
         raise ConfigError("curate.ground.scorer.checkpoint needs the loader that the holism command hands in")

@@ -69,7 +69,7 @@ class ImageText:
 
     def _scores(self, shard: str, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
         """Scores of (image_id, text), (pairs,). Every image and every text is encoded once."""
-        encoder, load = load_encoder(self.config, self.load_checkpoint), self._loader(shard)
+        encoder, load = load_encoder(self.config, self.digest, self.load_checkpoint), self._loader(shard)
         texts = {text: place for place, text in enumerate(dict.fromkeys(text for _, text in pairs))}
         text_TD = encoder.encode_texts(list(texts))
         by_image: dict[str, list[int]] = {}
