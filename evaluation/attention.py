@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 
 from evaluation.benchmarks import Benchmark
 from evaluation.features import Encoder
-from evaluation.thumbnails import SIDE, data_uri
+from pipeline.thumbnails import SIDE, data_uri
 
 PICTURES = 5
 DARKEST = 0.18  # brightness of what a branch does not look at

@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+import pipeline
 from evaluation import branches, intervals, measure
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.measure import Evaluation, Measurement
-from evaluation.thumbnails import thumbnail
+from pipeline.thumbnails import thumbnail
 
 DIRECTIONS = (measure.TEXT_TO_IMAGE, measure.IMAGE_TO_TEXT)
 TEMPLATES = Path(__file__).parent / "templates"
+SHARED = Path(pipeline.__file__).parent / "templates"  # how all reports look
 LARGEST_CONFUSION = 40  # classes; a larger matrix is no picture any more
 PACKAGES = ("holism", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow")
 
@@ -58,7 +60,7 @@ class Row:
 def render(evaluations: Sequence[Evaluation], config: EvaluateConfig, fingerprint: str) -> str:
     """The whole page."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader([TEMPLATES, SHARED]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -223,7 +225,7 @@ def _pictures(
 ) -> list[Mapping[str, Any]]:
     for image in images:
         if image not in made:
-            made[image] = thumbnail(benchmark.image(image))
+            made[image] = thumbnail(benchmark.image(image).read())
     return [
         {"source": made[image], "file": benchmark.files[image], "right": hit}
         for image, hit in zip(images, right, strict=True)

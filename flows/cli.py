@@ -70,6 +70,14 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--forms", default="holism", metavar="A,B", help="of holism, open_clip, onnx (default: %(default)s)"
     )
+    diversity = commands.add_parser("diversity", help="report on how different the captions of images are")
+    diversity.add_argument("configs", nargs="+", metavar="CONFIG", help="configuration files, compared side by side")
+    diversity.add_argument("--output", metavar="FILE", help="the page (default: in the first one's workspace)")
+    diversity.add_argument("--plots", metavar="FOLDER", help="write the plots as PNG as well")
+    diversity.add_argument(
+        "--model", help="of the sentence embeddings (default: curate.select.embedding; none: do without)"
+    )
+    diversity.set_defaults(handler=_diversity)
     doctor = commands.add_parser("doctor", help="check what is installed and what this machine offers")
     doctor.set_defaults(handler=_doctor)
     return parser
@@ -147,6 +155,15 @@ def _export(options: argparse.Namespace) -> None:
 
     forms = [form.strip() for form in options.forms.split(",")]
     print(export(Session.open(options.config, options.overrides), options.run, options.to, forms))
+
+
+def _diversity(options: argparse.Namespace) -> None:
+    from flows.diversity import report
+    from flows.run import Session
+
+    sessions = [Session.open(config) for config in options.configs]
+    for file in report(sessions, options.output, options.model, options.plots):
+        print(file)
 
 
 def _doctor(_: argparse.Namespace) -> int:

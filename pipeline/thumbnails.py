@@ -7,15 +7,13 @@ import io
 
 from PIL import Image
 
-from pipeline.storage import Location
-
 SIDE = 96
 QUALITY = 82
 
 
-def thumbnail(location: Location) -> str:
-    """The picture at no more than 96 pixels a side."""
-    with Image.open(io.BytesIO(location.read())) as opened:
+def thumbnail(data: bytes) -> str:
+    """An encoded picture at no more than 96 pixels a side."""
+    with Image.open(io.BytesIO(data)) as opened:
         image = opened.convert("RGB")
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return data_uri(image)

@@ -1,0 +1,123 @@
+"""What a report on diversity shows of one set of captions, gathered from its manifests shard by shard."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captioning.curate.diversity import types
+from captioning.curate.diversity.figures import Diversity, Figures
+from captioning.curate.draft import Draft
+from captioning.store import shard_captions
+from pipeline import schemas
+from pipeline.ingest import shard_names, shard_uris
+from pipeline.manifest import Manifest
+from pipeline.shards import ShardReader
+from pipeline.thumbnails import thumbnail
+
+COLUMNS = ("caption_id", "key", "text", "perspective", "granularity", "shard")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its kept captions, (perspective, granularity, text) each."""
+
+    image_id: str
+    picture: str  # a data URI
+    captions: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class CaptionSet:
+    """The captions of one workspace: as they were written, as curation left them, and why the others went."""
+
+    name: str
+    models: tuple[str, ...]
+    written: Figures
+    kept: Figures
+    dropped: Mapping[tuple[str, str], int]  # (gadget, reason) → captions
+    judged: int  # captions with a verdict
+    rounds: Sequence[Mapping[str, Any]]
+    samples: tuple[Sample, ...]
+
+
+def collect(
+    name: str, inputs: Mapping[str, Manifest], curated: Manifest, statistic: Diversity, *, ngram: int, samples: int
+) -> CaptionSet:
+    """Read one set. `inputs` are the manifests of ingest and caption, `curated` is that of curate."""
+    ingest, captions = inputs["ingest"], inputs["caption"]
+    dropped: Counter[tuple[str, str]] = Counter()
+    judged = 0
+    for part in curated.select("verdicts/"):
+        table = schemas.read(curated.location(part), schemas.VERDICTS, ["gadget", "reason"])
+        judged += len(table)
+        groups = table.filter(pc.is_valid(table["gadget"])).to_pylist()
+        dropped.update((row["gadget"], row["reason"]) for row in groups)
+    return CaptionSet(
+        name=name,
+        models=tuple(sorted({str(cell.get("model", "")) for cell in captions.detail["cells"].values()} - {""})),
+        written=statistic.merge(
+            statistic.of_shard(_draft(table, ngram)) for table in _written(captions, shard_names(ingest))
+        ),
+        kept=statistic.merge(statistic.of_shard(_draft(table, ngram)) for table in _kept(curated)),
+        dropped=dict(dropped),
+        judged=judged,
+        rounds=curated.counts.get("rounds", ()),
+        samples=_samples(ingest, curated, samples),
+    )
+
+
+def _draft(table: pa.Table, ngram: int) -> Draft:
+    return Draft({name: table[name].to_pylist() for name in COLUMNS}, ngram=ngram)
+
+
+def _written(captions: Manifest, shards: Sequence[str]) -> Iterator[pa.Table]:
+    """The captions that came out well, before curation; further rounds are not among them."""
+    for shard in shards:
+        table = shard_captions(captions, shard, [*COLUMNS, "status"], structured=False)
+        yield table.filter(pc.equal(table["status"].cast(pa.string()), "ok"))
+
+
+def _kept(curated: Manifest) -> Iterator[pa.Table]:
+    """The captions in bundles, without alt texts and parts of captions."""
+    for part in curated.select("bundles/"):
+        bundles = schemas.read(curated.location(part), schemas.BUNDLES, ["shard", "key", "captions"])
+        parents = pc.list_parent_indices(bundles["captions"])
+        entries = pc.list_flatten(bundles["captions"])
+        columns = {name: pc.struct_field(entries, name) for name in COLUMNS if name not in ("key", "shard")}
+        columns |= {name: bundles[name].take(parents) for name in ("key", "shard")}
+        yield pa.table(columns).filter(pc.equal(pc.struct_field(entries, "source"), "caption"))
+
+
+def _samples(ingest: Manifest, curated: Manifest, count: int) -> tuple[Sample, ...]:
+    """The images with the smallest hashes of their content: the same ones for every set that has them."""
+    found: list[tuple[int, dict[str, Any]]] = []
+    for part in curated.select("bundles/"):
+        bundles = schemas.read(curated.location(part), schemas.BUNDLES, ["shard", "key", "image_id", "offset", "size"])
+        ranked = ((types.rank(row["image_id"]), row | {"part": part}) for row in bundles.to_pylist())
+        found = heapq.nsmallest(count, [*found, *ranked], key=lambda ranked: ranked[0])
+    reader = ShardReader(shard_uris(ingest))
+    return tuple(
+        Sample(
+            row["image_id"],
+            thumbnail(reader.read(row["shard"], row["offset"], row["size"])),
+            _captions_of(curated, row),
+        )
+        for _, row in found
+    )
+
+
+def _captions_of(curated: Manifest, row: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    bundles = schemas.read(curated.location(row["part"]), schemas.BUNDLES, ["key", "captions"])
+    (entries,) = bundles.filter(pc.equal(bundles["key"], row["key"]))["captions"].to_pylist()
+    return tuple(
+        (entry["perspective"], entry["granularity"], entry["text"])
+        for entry in entries
+        if entry["source"] == "caption"
+    )
