@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 import training
+from benchmarks import curation_world
 from captioning.curate.config import GroundConfig, ScorerConfig, SupportConfig, Threshold
 from captioning.curate.corpus.objects import Objects
 from captioning.curate.corpus.score_histogram import ScoreHistogram, thresholds
@@ -94,6 +96,22 @@ def captions(scenes: Scenes, every: int, seed: int) -> tuple[Draft, np.ndarray, 
     return draft, np.array(prompts), np.array(planted)
 
 
+def photo_captions(images: int, every: int, seed: int) -> tuple[Draft, np.ndarray, np.ndarray]:
+    """The same for captions as of photos (`curation_world`), with a richer vocabulary and no pictures."""
+    rng = Random(seed)
+    rows = curation_world.captions(images, seed)
+    honest = {row["caption_id"]: row["text"] for row in rows}
+    said = {prompt: [row["text"] for row in rows if row["prompt"] == prompt] for prompt in curation_world.PROMPTS}
+    for number in range(0, images, every):
+        row = rng.choice(rows[number * len(said) : (number + 1) * len(said)])
+        row["text"] = rng.choice(said[row["prompt"]])
+    rows.sort(key=lambda row: (row["key"], row["caption_id"]))
+    names = ("key", "caption_id", "perspective", "text")
+    draft = Draft({name: [row[name] for row in rows] for name in names})
+    planted = [row["text"] != honest[row["caption_id"]] for row in rows]
+    return draft, np.array([row["prompt"] for row in rows]), np.array(planted)
+
+
 def _other(truths: Sequence[Any], truth: Any, prompt: str, rng: np.random.Generator) -> Any:
     """A scene whose answer is not true of this one."""
     while demo_world.holds(other := truths[rng.integers(len(truths))], prompt, truth):
@@ -138,10 +156,7 @@ def planted_faults(checkpoint: str | None, scenes: int, every: int, quantiles: S
         shown = Scenes.render(Path(folder) / "scenes", scenes)
         draft, prompts, planted = captions(shown, every, seed=0)
         print(f"{len(draft):,} captions of {scenes:,} scenes, {planted.sum()} of another scene\n")
-        objects = Objects(min_images=3)
-        vocabulary = objects.merge(iter([objects.of_shard(draft)]))
-        print(f"support (share above 0.5, {len(vocabulary)} things known)\n")
-        measure(draft, Support(SupportConfig(), vocabulary, {}), prompts, planted, "unsupported")
+        support(draft, prompts, planted)
         if checkpoint is None:
             return
         scorer = ScorerConfig(checkpoint=checkpoint, device="cpu")
@@ -156,6 +171,14 @@ def planted_faults(checkpoint: str | None, scenes: int, every: int, quantiles: S
             limits = thresholds(GroundConfig(scorer=scorer, threshold=Threshold(quantile=quantile)), histograms)
             print(f"ground (quantile {quantile:g})\n")
             measure(draft, Ground(measured, limits), prompts, planted, "image_text")
+
+
+def support(draft: Draft, prompts: np.ndarray, planted: np.ndarray) -> None:
+    """The table of `support`, with the vocabulary learnt from the same captions."""
+    objects = Objects(min_images=3)
+    vocabulary = objects.merge(iter([objects.of_shard(draft)]))
+    print(f"support ({len(vocabulary)} things known)\n")
+    measure(draft, Support(SupportConfig(), vocabulary, {}), prompts, planted, "unsupported")
 
 
 def throughput(images: int, texts: int) -> Mapping[str, float]:
@@ -191,10 +214,15 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=2858)
     parser.add_argument("--every", type=int, default=3, help="one image in so many has a caption of another scene")
     parser.add_argument("--quantiles", type=float, nargs="+", default=[0.025, 0.05, 0.1])
+    parser.add_argument("--photos", action="store_true", help="support alone, on captions as of photos")
     parser.add_argument("--throughput", action="store_true")
     options = parser.parse_args()
     if options.throughput:
         throughput(images=256, texts=512)
+    elif options.photos:
+        draft, prompts, planted = photo_captions(options.scenes, options.every, seed=1)
+        print(f"{len(draft):,} captions of {options.scenes:,} photos, {planted.sum()} of another photo\n")
+        support(draft, prompts, planted)
     else:
         planted_faults(options.checkpoint, options.scenes, options.every, options.quantiles)
 

@@ -143,7 +143,10 @@ class SupportConfig(Section):
     """Which captions name things that no other caption of the image knows of."""
 
     enabled: bool = False
-    max_unsupported: float = Field(default=0.5, ge=0, le=1, description="share of a caption's things")
+    max_unsupported: float = Field(default=0.7, ge=0, le=1, description="share of a caption's things")
+    not_judged: tuple[str, ...] = Field(
+        default=("style", "mood", "purpose", "text"), description="perspectives that look at what no other looks at"
+    )
     min_others: int = Field(default=3, ge=1, description="fewer other captions are too few to tell")
     min_images: int = Field(default=3, ge=1, description="a word is a thing if as many images list it")
 

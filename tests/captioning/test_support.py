@@ -113,8 +113,19 @@ def test_what_nobody_else_mentions_is_dropped() -> None:
 def test_alt_text_supports() -> None:
     strange = ("k", "background", "A horse before a tower.")
     assert dropped(apply(draft(*HONEST, strange), "our tower and a horse")) == []
-    assert dropped(apply(draft(*HONEST, strange), "our tower")) == []  # half of it is not more than half
+    assert dropped(apply(draft(*HONEST, strange), "our tower", max_unsupported=0.5)) == []  # no more than half
     assert dropped(apply(draft(*HONEST, strange), "our tower", max_unsupported=0.4)) == [strange[2]]
+
+
+def test_captions_of_style_testify_and_are_not_judged() -> None:
+    strange = ("k", "background", "A horse before a tower.")
+    style = ("k", "style", "A sketch of a horse, a tower and a gull.")
+    made = apply(draft(*HONEST, strange, style))
+    assert dropped(made) == []
+    assert made.scores[3]["unsupported"] == 0.0
+    assert "unsupported" not in made.scores[4]
+    assert dropped(apply(draft(*HONEST, style), not_judged=())) == []  # gulls are in the detail caption
+    assert dropped(apply(draft(*HONEST, style), not_judged=(), max_unsupported=0.5)) == [style[2]]
 
 
 def test_few_witnesses_judge_nobody() -> None:

@@ -2,7 +2,8 @@
 
 Several captions of one picture are witnesses of each other: what one invents, the others do not mention. This needs no
 model. It cannot tell a thing that only one caption noticed from one that is not there, so a caption goes only if most
-of its things are unsupported. Off unless `curate.support.enabled`.
+of its things are unsupported; captions of style or mood, whose light and shadows nobody else names, are not judged.
+Off unless `curate.support.enabled`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Support:
     """
 
     name = "support"
-    reads: tuple[str, ...] = ()
+    reads = ("perspective",)
     reasons = (Reason.UNSUPPORTED,)
 
     def __init__(self, config: SupportConfig, objects: Iterable[str], alt_texts: Mapping[str, str]) -> None:
@@ -43,8 +44,9 @@ class Support:
     def _judge(self, draft: Draft, rows: list[int], alt_text: frozenset[str]) -> None:
         mentions = {row: self.mentions(draft.words(row)) for row in rows}
         captions = Counter(thing for own in mentions.values() for thing in own)
+        perspectives = draft.columns["perspective"]
         for row, own in mentions.items():
-            if own:
+            if own and perspectives[row] not in self.config.not_judged:
                 alone = sum(captions[thing] == 1 and thing not in alt_text for thing in own)
                 draft.scores[row][SCORE] = alone / len(own)
         shares = {row: draft.scores[row].get(SCORE, 0.0) for row in rows}
