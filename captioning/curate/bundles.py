@@ -7,7 +7,6 @@ what training sees is decided by its slots and not by what went wrong here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -19,8 +18,6 @@ from captioning.curate.selection.padding import mean_pairwise
 from captioning.curate.sub_captions import granularity_of, sub_captions
 from captioning.curate.words import words
 from pipeline import schemas
-
-TOKENIZER = "open_clip:SimpleTokenizer"  # CLIP's byte-pair encoding, 49,408 tokens
 
 
 def make_bundles(
@@ -102,12 +99,3 @@ def _alt_text(text: str) -> dict[str, Any]:
         "level": "scene",
         "text": text,
     }
-
-
-@lru_cache(maxsize=1)
-def clip_token_counter() -> Callable[[str], int]:
-    """Count tokens as CLIP's context length does, with the start and the end token."""
-    from open_clip.tokenizer import SimpleTokenizer
-
-    tokenizer = SimpleTokenizer()
-    return lambda text: len(tokenizer.encode(text)) + 2

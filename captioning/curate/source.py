@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -29,11 +29,11 @@ class Source:
 
         return shard_names(self.ingest)
 
-    def captions_of(self, shard: str) -> pa.Table:
+    def captions_of(self, shard: str, columns: Sequence[str]) -> pa.Table:
         """The captions of a shard, without structured answers as a whole: their fields are captions of their own."""
         from captioning.store import shard_captions
 
-        tables = [shard_captions(manifest, shard, structured=False) for manifest in self.captions]
+        tables = [shard_captions(manifest, shard, columns, structured=False) for manifest in self.captions]
         return pa.concat_tables(tables).unify_dictionaries()
 
     def images_of(self, shard: str) -> pa.Table:

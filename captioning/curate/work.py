@@ -19,7 +19,6 @@ from captioning.curate.source import Source
 from captioning.curate.steps import Parts, part_name
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
-from pipeline.errors import StoreError
 from pipeline.storage import Location
 
 ALWAYS = (*IDENTITY, "text", "perspective", "granularity", "level")  # columns that bundles and counts need
@@ -43,7 +42,7 @@ class Count:
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Count a shard."""
-        draft = make_draft(self.source.captions_of(shard), self.reads, self.config.ngram)
+        draft = make_draft(self.source, shard, self.reads, self.config.ngram)
         if self.judged is not None:
             resume(draft, schemas.read(self.judged[shard], schemas.VERDICTS))
         return _commit_counts(log, shard, input_digest, [self.statistic], draft)
@@ -67,7 +66,7 @@ class Texts:
         """Judge and clean a shard's texts."""
         started = time.monotonic()
         gadgets = order.text_gadgets(self.config, self.openers)
-        draft = make_draft(self.source.captions_of(shard), order.columns(gadgets), self.config.ngram)
+        draft = make_draft(self.source, shard, order.columns(gadgets), self.config.ngram)
         reports = run_gadgets(draft, gadgets)
         parts = _commit_counts(log, shard, input_digest, self.statistics, draft)
         verdicts = verdicts_of(draft, shard, log.folder.name)
@@ -101,7 +100,7 @@ class Verdicts:
         images = self.source.images_of(shard)
         alt_texts = dict(zip(images["key"].to_pylist(), images["alt_text"].to_pylist(), strict=True))
         gadgets = order.image_gadgets(self.config, self.known, alt_texts)
-        draft = make_draft(self.source.captions_of(shard), order.columns(gadgets), self.config.ngram)
+        draft = make_draft(self.source, shard, order.columns(gadgets), self.config.ngram)
         resume(draft, schemas.read(self.judged[shard], schemas.VERDICTS))
         reports = run_gadgets(draft, gadgets)
         bundles = make_bundles(images, draft, clip_token_counter(), self.config.sub_captions)
@@ -132,11 +131,10 @@ def _commit_counts(
     return parts
 
 
-def make_draft(captions: pa.Table, columns: Sequence[str], ngram: int) -> Draft:
-    """A draft with the columns that gadgets and bundles read."""
+def make_draft(source: Source, shard: str, columns: Sequence[str], ngram: int) -> Draft:
+    """A draft of a shard's captions, with the columns that gadgets and bundles read."""
     names = list(dict.fromkeys([*ALWAYS, *columns]))
-    if lacking := [name for name in names if name not in captions.column_names]:
-        raise StoreError(f"the captions table lacks the columns {lacking} that curation reads")
+    captions = source.captions_of(shard, names)
     return Draft({name: captions[name].to_pylist() for name in names}, ngram=ngram)
 
 
