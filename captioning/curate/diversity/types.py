@@ -51,10 +51,11 @@ def _mix(numbers: np.ndarray) -> np.ndarray:
 
 def sketch(hash_N: np.ndarray, rank_N: np.ndarray) -> pa.Table:
     """The smallest hashes, each once, with the smallest rank of their images. Sketches merge by this same function."""
-    order = np.lexsort((rank_N, hash_N))
+    order = np.argsort(hash_N)
     hash_N, rank_N = hash_N[order], rank_N[order]
-    first = np.flatnonzero(np.diff(hash_N, prepend=-1))[:KEPT]
-    return pa.table([pa.array(hash_N[first]), pa.array(rank_N[first])], schema=SCHEMA)
+    starts = np.flatnonzero(np.diff(hash_N, prepend=-1))
+    lowest = np.minimum.reduceat(rank_N, starts)[:KEPT] if len(starts) else rank_N
+    return pa.table([pa.array(hash_N[starts[:KEPT]]), pa.array(lowest)], schema=SCHEMA)
 
 
 def growth(kept: pa.Table) -> list[float]:
