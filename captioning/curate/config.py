@@ -238,3 +238,11 @@ class CurateConfig(Section):
     select: SelectConfig = Field(default_factory=SelectConfig)
     regenerate: RegenerateConfig = Field(default_factory=RegenerateConfig)
     sub_captions: SubCaptionsConfig = Field(default_factory=SubCaptionsConfig)
+
+    @model_validator(mode="after")
+    def _has_what_selection_goes_by(self) -> CurateConfig:
+        if self.select.quality == "ground" and self.ground.scorer is None:
+            raise ValueError("select.quality is ground, which needs scores: name a model in ground.scorer")
+        if self.select.quality != "uniform" and self.select.method == "max_min":
+            raise ValueError(f"select.quality is {self.select.quality}, which max_min does not weigh: take mmr or dpp")
+        return self
