@@ -37,6 +37,7 @@ def of_shard(draft: Draft, bundles: pa.Table) -> dict[str, Any]:
         "kept": sum(kept),
         "dropped": len(draft) - sum(kept),
         "cleaned": sum(text != (raw or "") for text, raw in zip(draft.texts, draft.columns["text"], strict=True)),
+        "sub_captions": sum(found.count("sub") for found in sources),
         "images": len(bundles),
         "images_without_captions": sum("caption" not in found for found in sources),
         "images_with_nothing": sum(not found for found in sources),

@@ -47,10 +47,12 @@ def split_sentences(text: str) -> list[str]:
 def sub_captions(text: str, caption_id: str, config: SubCaptionsConfig) -> list[str]:
     """Up to `per_caption` different parts of 1 to `max_sentences` sentences, never all of it; none of a single one."""
     sentences = split_sentences(text)
+    if len(sentences) < 2:
+        return []
     draw = random.Random(caption_id)
-    longest = min(config.max_sentences, max(0, len(sentences) - 1))
+    longest = min(config.max_sentences, len(sentences) - 1)
     found: dict[tuple[str, ...], str] = {}
-    for turn in range(config.per_caption if longest else 0):
+    for turn in range(config.per_caption):
         for _ in range(TRIES):
             chosen = (
                 _consecutive(draw, len(sentences), longest) if turn % 2 == 0 else _any(draw, len(sentences), longest)

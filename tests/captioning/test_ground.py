@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -141,7 +142,7 @@ def test_scores_are_cosines_and_are_computed_once(
 
     monkeypatch.setattr(DualEncoder, "encode_images", encode_images)
     monkeypatch.setattr(DualEncoder, "encode_texts", encode_texts)
-    measured = image_text(scorer, tmp_path)
+    measured = pickle.loads(pickle.dumps(image_text(scorer, tmp_path)))  # as it comes to other processes
     said = [*RIGHT, *WRONG, *[(color, "the same for all") for color in COLORS]]
     made = draft(said)
     first = measured(made, range(len(made)))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
+import small_workspace
 from hypothesis import given
 from hypothesis import strategies as st
 
 from captioning.curate.bundles import make_bundles
-from captioning.curate.config import SubCaptionsConfig
+from captioning.curate.config import CurateConfig, SubCaptionsConfig
 from captioning.curate.draft import Draft
 from captioning.curate.sub_captions import granularity_of, split_sentences, sub_captions
 from captioning.curate.words import words
@@ -156,3 +159,19 @@ def test_training_draws_parts_in_the_slot_of_their_caption() -> None:
     drawn = columns.weight[[name == "detail" for name in names]]
     assert drawn[0] == 1.0
     assert 0 < drawn[1:].sum() <= 1.0 + 1e-6
+
+
+def test_the_stage_counts_them(tmp_path: Path) -> None:
+    workspace = small_workspace.ingest(tmp_path)
+    small_workspace.caption(workspace)
+    without = small_workspace.curate(workspace)
+    assert without.counts["sub_captions"] == 0
+    manifest = small_workspace.curate(workspace, CurateConfig(sub_captions=ON))
+    bundles = [
+        row
+        for part in manifest.select("bundles/")
+        for row in schemas.read(manifest.location(part), schemas.BUNDLES).to_pylist()
+    ]
+    parts = [caption for row in bundles for caption in row["captions"] if caption["source"] == "sub"]
+    assert manifest.counts["sub_captions"] == len(parts) > 20
+    assert manifest.counts["kept"] == without.counts["kept"]
