@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
+from pydantic import ValidationError
 
-from captioning.curate.config import CurateConfig, DuplicatesConfig
+from captioning.curate.config import CurateConfig, DuplicatesConfig, SelectConfig, WordLimits
 from captioning.curate.draft import Draft, run_gadgets
 from captioning.curate.gadgets.duplicates import Duplicates
+from captioning.curate.gadgets.ground import SCORE
 from captioning.curate.gadgets.order import all_gadgets
+from captioning.curate.gadgets.select import Select
 from captioning.curate.reasons import Reason
 from captioning.curate.selection.lexical import similarity_matrix
+from captioning.curate.selection.quality import quality
 from captioning.curate.words import words
 
 WORD = st.sampled_from(["a", "red", "blue", "boat", "house", "on", "the", "sea", "sky", "with"])
@@ -129,3 +136,47 @@ def test_scores_say_how_near_a_caption_is() -> None:
     assert_allclose(draft.scores[dropped[0]]["nearest"], similarity, rtol=1e-6)
     assert draft.scores[2]["nearest"] == 0
     assert [scores["words"] for scores in draft.scores] == [3, 4, 2]
+
+
+def test_meaning_decides_where_it_is_asked() -> None:
+    """Words say that the first two differ; their embeddings say that they do not."""
+    slot = ("summary", "phrase")
+    draft = draft_of([("a red boat", slot), ("one crimson vessel", slot), ("a red house", slot)])
+    vectors = np.array([[1, 0], [0.96, 0.28], [0, 1]], np.float32)
+    asked: list[int] = []
+
+    def embed(_: Draft, rows: Sequence[int]) -> np.ndarray:
+        asked.extend(rows)
+        return vectors[rows]
+
+    config = SelectConfig(similarity="semantic", max_similarity=0.9)
+    Select(config, coverage=False, embed=embed).apply(draft)
+    assert asked == [0, 1, 2]
+    assert draft.verdicts == [None, ("select", Reason.REDUNDANT), None]
+    assert_allclose([scores["nearest"] for scores in draft.scores], [0, 0.96, 0], atol=1e-6)
+    with pytest.raises(ValueError, match="an embedding model goes with semantic similarity"):
+        Select(config, coverage=False)
+
+
+def test_quality_is_a_usual_length_or_a_good_score() -> None:
+    texts = ["w " * 12, "w " * 24, "w " * 3, "w"]
+    draft = draft_of([(text.strip(), ("summary", "sentence")) for text in texts])
+    rows_BM, open_BM = np.array([[0, 1, 2, 3]]), np.array([[True, True, True, False]])
+    limits = {"sentence": WordLimits(min=3, max=48)}  # the geometric mean is 12
+    assert_allclose(quality("uniform", draft, rows_BM, open_BM, limits), 1)
+    assert_allclose(quality("length", draft, rows_BM, open_BM, limits)[0, :3], [1, 0.5, 0.25])
+    assert_allclose(quality("length", draft, rows_BM, open_BM, {}), 1)
+    for row, score in enumerate([0.3, 0.2, 0.05]):
+        draft.scores[row][SCORE] = score
+    assert_allclose(quality("ground", draft, rows_BM, open_BM, limits)[0, :3], np.exp([0, -1, -2.5]))
+    del draft.scores[1][SCORE]
+    assert_allclose(quality("ground", draft, rows_BM, open_BM, limits)[0, :3], [1, 1, np.exp(-2.5)])
+
+
+def test_a_quality_that_nothing_weighs_or_gives_is_refused() -> None:
+    for wrong, message in (
+        ({"quality": "ground", "method": "dpp"}, "name a model in ground.scorer"),
+        ({"quality": "length"}, "max_min does not weigh"),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            CurateConfig.model_validate({"select": wrong})
