@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from captioning.store import shard_captions
 from pipeline import schemas
 from pipeline.ingest import shard_names, shard_uris
 from pipeline.manifest import Manifest
+from pipeline.progress import Progress
 from pipeline.shards import ShardReader
 from pipeline.thumbnails import thumbnail
 
@@ -59,13 +60,21 @@ def collect(
         judged += len(table)
         groups = table.filter(pc.is_valid(table["gadget"])).to_pylist()
         dropped.update((row["gadget"], row["reason"]) for row in groups)
+    shards = shard_names(ingest)
+    progress = Progress(f"diversity of {name}", 2 * len(shards), "shards")
+
+    def figures(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        for table in tables:
+            yield statistic.of_shard(_draft(table, ngram))
+            progress.update()
+
+    written, kept = statistic.merge(figures(_written(captions, shards))), statistic.merge(figures(_kept(curated)))
+    progress.close()
     return CaptionSet(
         name=name,
         models=tuple(sorted({str(cell.get("model", "")) for cell in captions.detail["cells"].values()} - {""})),
-        written=statistic.merge(
-            statistic.of_shard(_draft(table, ngram)) for table in _written(captions, shard_names(ingest))
-        ),
-        kept=statistic.merge(statistic.of_shard(_draft(table, ngram)) for table in _kept(curated)),
+        written=written,
+        kept=kept,
         dropped=dict(dropped),
         judged=judged,
         rounds=curated.counts.get("rounds", ()),
