@@ -45,6 +45,14 @@ def test_run_makes_every_stage_and_a_report(project: Path) -> None:
     assert sum(part.rows for part in captions.parts) == 24 * 7  # every image, every prompt of the paper's set
 
 
+def test_diversity_writes_a_page_and_names_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diversity", str(project), str(project), "--model", "none"]) == 0
+    (page,) = capsys.readouterr().out.split()
+    text = Path(page).read_text()
+    assert f"{project.stem} 1: " in text
+    assert f"{project.stem} 2: " in text
+
+
 def test_a_second_run_does_nothing_and_says_so_without_heavy_imports(project: Path) -> None:
     code = (
         "import sys; from flows.cli import main; status = main(sys.argv[1:]); "
