@@ -55,9 +55,7 @@ def warm_start(model: HolisticCLIP, source: str | Path, recipe: RunConfig | None
         state = {key: value for key, value in state.items() if not key.startswith("text_pooling.")}
     _branch(state, model, found.branches)
     _fit_shapes(state, model)
-    new = {key for key in model.state_dict() if found.tower_only and _is_new_beside_a_tower(key)}
-    new |= {f"visual.{key}" for key in model.visual.branch_parameters if len(found.branches) == 1}
-    new |= {key for key in model.state_dict() if key.startswith("text_pooling.")}
+    new = {key for key in model.state_dict() if _may_be_new(key, found)}
     try:
         result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -103,8 +101,11 @@ def _fit_shapes(state: dict[str, Tensor], model: HolisticCLIP) -> None:
         state["positional_embedding"] = fit_text_positions(state["positional_embedding"], model.context_length)
 
 
-def _is_new_beside_a_tower(key: str) -> bool:
-    return key == "visual.proj" or not key.startswith("visual.")
+def _may_be_new(key: str, found: _Source) -> bool:
+    """Whether a parameter may start as it was made: what a tower alone, or a model of one branch, cannot have."""
+    if key.startswith("text_pooling.") or (key == "visual.branch_queries" and len(found.branches) == 1):
+        return True
+    return found.tower_only and (key == "visual.proj" or not key.startswith("visual."))
 
 
 def _read(file: Path) -> _Source:

@@ -68,6 +68,16 @@ def test_a_run_without_its_weights_is_trained_again(tmp_path: Path, recipe: Reci
     assert weights.read_bytes() == original
 
 
+@pytest.mark.parametrize("kind", ["mlp", "query"])
+def test_every_kind_of_branch_trains_and_loads(tmp_path: Path, recipe: Recipe, kind: str) -> None:
+    outcome = run_train(stage_run(tmp_path, recipe(epochs=2, branch_kind=kind, branch_blocks=1)))
+    model, _, _ = training.load(f"{outcome.store}/{outcome.detail['runs']['holism']['folder']}")
+    assert (model.options.kind, model.options.blocks, model.slots) == (kind, 1, ("alt_text", "detail", "style"))
+    branches_BHD = model.encode_branches(torch.randn(2, 3, 32, 32))
+    assert branches_BHD.shape == (2, 3, 24)
+    assert not torch.allclose(branches_BHD[:, 0], branches_BHD[:, 1], atol=1e-3)
+
+
 def test_a_model_from_before_there_were_kinds_loads_as_it_was(tmp_path: Path, recipe: Recipe) -> None:
     outcome = run_train(stage_run(tmp_path, recipe(epochs=1, isolation="full", projection="branch")))
     folder = Path(outcome.store) / outcome.detail["runs"]["holism"]["folder"]

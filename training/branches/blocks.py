@@ -1,7 +1,7 @@
 """The parts of an open_clip block, with its own weights and residuals, and without an (L, L) mask.
 
-Attention has three forms: everything sees everything (`attend`); the first H rows under a mask of
-their own, the rest under none, so that both keep a fast kernel (`attend_split`); the first rows alone (`attend_rows`).
+Attention has three forms: everything sees everything (`attend`); the first H rows under a mask of their own and the
+rest under none, so that the many keep their fast kernel (`attend_split`); the first rows alone (`attend_rows`).
 
 `attend_rows` is exact and needs neither keys nor values. With few queries, (q · W_k y) = (W_k' q · y) costs R · W per
 token on the right and W² on the left, and the weighted mean of values is the value of the weighted mean. The key bias
@@ -34,7 +34,7 @@ def attend_rows(block: nn.Module, x_BLW: Tensor, rows: int, mask_RL: Tensor | No
     y_BLW = block.ln_1(x_BLW)
     heads = block.attn.num_heads
     query_BXW = _carried_queries(block, y_BLW, rows)
-    mask_XL = None if mask_RL is None else mask_RL.to(y_BLW.dtype).repeat(heads, 1)
+    mask_XL = None if mask_RL is None else mask_RL.to(query_BXW.dtype).repeat(heads, 1)
     scale = block.attn.head_dim**-0.5
     # One head as wide as the tokens: the tokens themselves are its keys and its values.
     y_B1LW = y_BLW[:, None]
