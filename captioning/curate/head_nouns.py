@@ -24,23 +24,27 @@ _ADJECTIVE_ENDS = ("y", "ed", "ful", "ous", "ive", "ish", "al", "ic", "less", "a
 _MARKS = "\"'“”‘’*"
 
 
-def head_noun(text: str) -> str | None:
-    """The head noun, in lower case and in the number it has, or None."""
+def head_nouns(text: str) -> list[str]:
+    """The head nouns, in lower case and in the number they have: one, none, or a container and what is in it."""
     data = _lists()
+    heads: list[str] = []
     phrase: list[str] = []
     for word in _PUNCTUATION.sub(" , ", _LEAD.sub("", text, count=1).lower()).split():
-        if word == "of" and phrase and phrase[-1] in data["measures"]:
+        if word == "of" and phrase and phrase[-1] in data["containers"]:
+            heads.append(phrase[-1])
             phrase = []
-        elif word == ",":
+        elif word == "of" and phrase and phrase[-1] in data["measures"]:
+            phrase = []
+        elif word in (",", "and"):  # "a small, red boat", "a red and white boat"
             if not (phrase and _may_be_adjective(phrase[-1])):
                 break
         elif phrase and _ends_phrase(word):
             break
         elif word not in data["articles"] and word not in data["breaks"]:
             phrase.append(word)
-    head = phrase[-1].strip(_MARKS).removesuffix("'s").removesuffix("’s") if phrase else ""
-    is_thing = head.isalpha() and len(head) > 2 and singular(head) not in data["no_things"]
-    return head if is_thing else None
+    heads += phrase[-1:]
+    bare = [head.strip(_MARKS).removesuffix("'s").removesuffix("’s") for head in heads]
+    return [head for head in bare if head.isalpha() and len(head) > 2 and singular(head) not in data["no_things"]]
 
 
 def _ends_phrase(word: str) -> bool:

@@ -18,7 +18,7 @@ from pipeline.identity import digest
 
 BUILT_IN = Path(__file__).with_name("phrases.yaml")
 KEYS = {"parts", "openers", "learn", "refusals", "meta", "dangling", "hanging"}
-LEARN_KEYS = {"picture", "before", "follows", "never_last"}
+LEARN_KEYS = {"picture", "before", "follows", "never_last", "phrasal"}
 # What comes after an opener must stand by itself: 'The image shows that …' does not.
 _AFTER_OPENER = r"(?:[\s:,]+)(?!that\b|how\b|what\b)(?=\S)"
 
@@ -31,21 +31,26 @@ class LearnWords:
     before: frozenset[str] = frozenset()
     follows: frozenset[str] = frozenset()
     never_last: frozenset[str] = frozenset()
+    phrasal: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Search:
-    """A pattern that may occur anywhere in a text, and what every text in which it does contains, in lower case.
+    """A pattern that may occur anywhere in a text, and the words or marks one of which every such text has.
 
-    Searching all of a text is the dearest thing there is, and most texts have none of `needs`. Empty: search always.
+    Searching all of a text is the dearest thing there is, and most texts have none of them. Without any: always.
     """
 
     pattern: re.Pattern[str]
-    needs: tuple[str, ...] = ()
+    words: frozenset[str] = frozenset()
+    marks: tuple[str, ...] = ()
 
-    def found_in(self, text: str, lowered: str) -> bool:
-        """Whether the text has it; `lowered` is the text in lower case."""
-        return (not self.needs or any(need in lowered for need in self.needs)) and bool(self.pattern.search(text))
+    def found_in(self, text: str, tokens: Iterable[str]) -> bool:
+        """Whether the text has it; `tokens` are the text's words in lower case."""
+        needs = self.words or self.marks
+        if needs and self.words.isdisjoint(tokens) and not any(mark in text for mark in self.marks):
+            return False
+        return self.pattern.search(text) is not None
 
 
 @dataclass(frozen=True)
@@ -113,10 +118,12 @@ def _searches(source: Path, data: dict[str, Any], key: str) -> tuple[Search, ...
         if not isinstance(entry, dict) or set(entry) - {"needs", "says"} or not isinstance(entry.get("says"), str):
             raise ConfigError(
                 f"{source}: '{key}' has {phrase!r}; it must be a regular expression, or a mapping with the regular "
-                "expression under 'says' and a list of texts, one of which it needs, under 'needs'"
+                "expression under 'says' and the words, one of which it needs, under 'needs'"
             )
         pattern = _checked(source, data, key, entry["says"])
-        found.append(Search(_either([pattern]), tuple(str(need).lower() for need in entry.get("needs", ()))))
+        needs = str(entry.get("needs", "")).lower().split()
+        marks = tuple(need for need in needs if not any(map(str.isalnum, need)))
+        found.append(Search(_either([pattern]), frozenset(needs) - set(marks), marks))
     return tuple(found)
 
 

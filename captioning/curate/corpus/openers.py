@@ -86,9 +86,17 @@ class Openers:
         """How many images of all must have a caption that begins so."""
         return self.config.learn_share
 
+    @cached_property
+    def _begins(self) -> re.Pattern[str]:
+        """What a text must begin with to be looked at: nearly all texts are told by their first word."""
+        before, picture = ("|".join(map(re.escape, sorted(some))) for some in (self.words.before, self.words.picture))
+        return re.compile(rf"\W*(?:(?:{before})\W+){{0,{PICTURE_WITHIN - 1}}}(?:{picture})\b", re.IGNORECASE)
+
     def _openings(self, texts: Iterable[str]) -> list[str]:
         found = set()
         for text in texts:
+            if not self._begins.match(text):
+                continue
             spoken = words(_FIRST_CLAUSE.match(text)[0])[:KEPT_WORDS]  # type: ignore[index]  # it matches everything
             if picture_at(spoken, self.words) is not None:
                 found.add(" ".join(spoken))
@@ -134,7 +142,10 @@ def learn(images: Sequence[Sequence[Opening]], stock: LearnWords, share: float) 
 
 
 def _stops(opening: Opening, stock: LearnWords) -> list[int]:
-    """Lengths at which an opener may end: at or after the word for a picture, before a noun phrase."""
+    """Lengths at which an opener may end: at or after the word for a picture, before a noun phrase.
+
+    No preposition ends one ("the photo was taken in"), unless it belongs to its verb ("the photo focuses on").
+    """
     at = picture_at(opening, stock)
     if at is None:
         return []
@@ -143,7 +154,7 @@ def _stops(opening: Opening, stock: LearnWords) -> list[int]:
         last = opening[stop - 1]
         if stop > at + 1 and last in stock.follows:
             break
-        if last not in stock.never_last:
+        if last not in stock.never_last or not stock.phrasal.isdisjoint(opening[at:stop]):
             stops.append(stop)
     return stops
 

@@ -2,9 +2,9 @@
 
 Where the engine says that it stopped at its limit (`finish_reason` is "length"), a text without an end was cut: a
 caption of sentences goes back to its last whole sentence, a list to its last whole item, and what has neither is
-dropped. Where the engine ended by itself, only a full stop may be missing and is put there, unless the last word
-cannot end anything ("a", "of"). Where nobody knows (captions of others), words that seldom end a caption count as cut
-as well.
+dropped. Where the engine ended by itself, one sentence without a full stop gets it, unless the last word cannot end
+anything ("a", "of"); after whole sentences a piece without one goes all the same. Where nobody knows (captions of
+others), words that seldom end a caption count as cut as well.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from captioning.curate.config import OffTopicConfig
 from captioning.curate.draft import Draft
-from captioning.curate.head_nouns import head_noun
+from captioning.curate.head_nouns import head_nouns
 from captioning.curate.reasons import Reason
 from captioning.curate.words import singular
 
@@ -34,9 +34,8 @@ class OffTopic:
         perspective = draft.columns["perspective"]
         for image in draft.images:
             rows = draft.open_of(image)
-            heads = {
-                head for row in rows if perspective[row] == self.subject and (head := head_noun(draft.texts[row]))
-            }
+            subjects = (row for row in rows if perspective[row] == self.subject)
+            heads = {head for row in subjects for head in head_nouns(draft.texts[row])}
             if not heads:
                 continue
             for row in rows:

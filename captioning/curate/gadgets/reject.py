@@ -12,7 +12,9 @@ from captioning.curate.draft import Draft
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
 
-_STUTTER = re.compile(r"([^\d])\1{7,}")  # "aaaaaaaa", "!!!!!!!!"
+_STUTTER = re.compile(r"([^\d])\1{7}")  # "aaaaaaaa", "!!!!!!!!"
+_STUTTER_LENGTH = 8
+_MARKS = re.compile(r"[^A-Za-z0-9]{8,}")
 LONGEST_WORD = 45  # a longer one is a loop without spaces
 ROUNDS = 3  # a text that ends in the same words three times over runs in a loop
 _TRIGRAM = 3
@@ -27,6 +29,9 @@ class Reject:
 
     def __init__(self, config: RejectConfig, phrases: Phrases) -> None:
         self.config, self.phrases = config, phrases
+        self._always = any(not search.words and not search.marks for search in phrases.meta)
+        self._words = frozenset(word for search in phrases.meta for word in search.words)
+        self._marks = tuple(mark for search in phrases.meta for mark in search.marks)
 
     def apply(self, draft: Draft) -> None:
         """Judge every open row and note how much of it is repetition."""
@@ -44,20 +49,33 @@ class Reject:
             return Reason.EMPTY
         if self.phrases.refusal.match(text):
             return Reason.REFUSAL
-        lowered = text.lower()
-        if any(search.found_in(text, lowered) for search in self.phrases.meta):
+        if self._is_meta(text, tokens):
             return Reason.META
         scores["repetition"] = repetition(tokens)
         return Reason.REPETITION if self._loops(text, tokens, scores["repetition"]) else None
+
+    def _is_meta(self, text: str, tokens: Sequence[str]) -> bool:
+        if self._words.isdisjoint(tokens) and not self._always and not any(mark in text for mark in self._marks):
+            return False
+        return any(search.found_in(text, tokens) for search in self.phrases.meta)
 
     def _loops(self, text: str, tokens: Sequence[str], repeated: float) -> bool:
         return (
             repeated > self.config.max_repetition
             or longest_run(tokens) > self.config.max_run
             or (repeated > 0 and ends_in_loop(tokens))
-            or len(max(tokens, key=len)) > LONGEST_WORD
-            or _STUTTER.search(text) is not None
+            or stutters(text, tokens)
         )
+
+
+def stutters(text: str, tokens: Sequence[str]) -> bool:
+    """Whether one character stands eight times in a row, or a word has no end."""
+    if max(map(len, tokens)) > LONGEST_WORD:
+        return True
+    if not text.isascii():
+        return _STUTTER.search(text) is not None
+    suspects = [token for token in tokens if len(token) >= _STUTTER_LENGTH] + _MARKS.findall(text)
+    return any(map(_STUTTER.search, suspects))  # a few words instead of the text: twice as fast
 
 
 def repetition(tokens: Sequence[str]) -> float:
