@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import open_clip
 import pyarrow as pa
 import pytest
 import small_workspace
@@ -161,6 +162,19 @@ def test_scores_are_cosines_and_are_computed_once(
         assert changed[row] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_padding_is_left_out_where_it_changes_nothing(short: bool) -> None:
+    torch.manual_seed(0)
+    run = RunConfig.model_validate({"model": tiny_clip.MODEL, "slots": ["detail"]})
+    model = new_model(run) if short else open_clip.model.CLIP(**tiny_clip.MODEL)
+    encoder = DualEncoder(model, None, open_clip.SimpleTokenizer(), "cpu", batch_size=2)
+    assert encoder._reads_short_texts is short
+    said = ["red", "A very long text about everything that is blue. " * 12, "", *(text for _, text in RIGHT), "red"]
+    with torch.inference_mode():
+        padded = model.encode_text(encoder.tokenizer(said), normalize=True).numpy()
+    np.testing.assert_allclose(encoder.encode_texts(said), padded, atol=1e-5)
+
+
 def test_a_picture_that_cannot_be_decoded_is_not_judged(scorer: ScorerConfig, tmp_path: Path) -> None:
     made = draft([("broken", "A red surface."), ("red", "A red surface.")])
     run_gadgets(made, [Ground(image_text(scorer, tmp_path), {"": 0.5})])
@@ -279,17 +293,17 @@ def test_a_checkpoint_of_this_workspace_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_loaded_by_what_is_handed_in(scorer: ScorerConfig, tmp_path: Path) -> None:
-    open_clip = load_encoder(scorer, scorer_digest(scorer), None)
+    own = load_encoder(scorer, scorer_digest(scorer), None)
     asked: list[tuple[str, str]] = []
 
     def load(path: str, device: str) -> tuple[Any, Any, Any]:
         asked.append((path, device))
-        return open_clip.model, open_clip.preprocess, open_clip.tokenizer
+        return own.model, own.preprocess, own.tokenizer
 
     (tmp_path / "config.json").write_text("{}")
     config = ScorerConfig(checkpoint=str(tmp_path), device="cpu")
     vectors = load_encoder(config, "digest", load).encode_texts(["red"])
-    np.testing.assert_allclose(vectors, open_clip.encode_texts(["red"]), atol=1e-6)
+    np.testing.assert_allclose(vectors, own.encode_texts(["red"]), atol=1e-6)
     assert asked == [(str(tmp_path), "cpu")]
     with pytest.raises(ConfigError, match="needs the loader"):
         load_encoder(config, "digest", None)

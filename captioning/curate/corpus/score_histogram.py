@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,8 +60,15 @@ class ScoreHistogram:
 
 def bins(scores: np.ndarray) -> np.ndarray:
     """The bin of each score; -1 for NaN."""
-    places = np.clip(np.floor((np.nan_to_num(scores) + 1) / 2 * BINS), 0, BINS - 1).astype(np.int64)
-    return np.where(np.isnan(scores), -1, places)
+    exact = np.nan_to_num(scores).astype(np.float64)
+    places = np.clip(np.floor((exact + 1) / 2 * BINS), 0, BINS - 1).astype(np.int64)
+    places -= exact < edge(places)  # what rounding has lifted over it
+    return np.where(np.isnan(scores), -1, np.maximum(places, 0))
+
+
+def edge(place: Any) -> Any:
+    """The lowest score of a bin."""
+    return place / BINS * 2 - 1
 
 
 def thresholds(config: GroundConfig, histograms: Histograms) -> dict[str, float]:
@@ -84,5 +92,5 @@ def _limit(threshold: Threshold, counts: tuple[tuple[int, int], ...]) -> float:
     for place, captions in counts:
         below += captions
         if below > allowed:
-            return place / BINS * 2 - 1
+            return float(edge(place))
     return -1.0

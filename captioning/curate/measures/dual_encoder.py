@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,15 +61,38 @@ class DualEncoder:
         return np.concatenate(found)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(texts, D) float32; a text that is longer than the model's context is cut there."""
+        """(texts, D) float32; a text that is longer than the model's context is cut there.
+
+        Texts of a length go together, without the padding behind them where the model can do without (Holism's can,
+        open_clip's cannot): most captions are a fifth of the context.
+        """
+        tokens_TL = self.tokenizer(list(texts))
+        length_T = (tokens_TL != 0).sum(dim=1)
+        if not self._reads_short_texts:
+            length_T = length_T.new_full(length_T.shape, tokens_TL.shape[1])
+        order = length_T.argsort(stable=True)
+        found = [
+            self._encode_tokens(tokens_TL[rows, : int(length_T[rows].max())]) for rows in order.split(self.batch_size)
+        ]
+        return np.concatenate(found)[order.argsort().numpy()]
+
+    @cached_property
+    def _reads_short_texts(self) -> bool:
+        """Whether padding changes nothing for this model: it is tried, as text towers differ in this."""
+        tokens = self.tokenizer(["A boat on the sea."])
+        try:
+            short = self._encode_tokens(tokens[:, : int((tokens != 0).sum())])
+        except RuntimeError:  # it takes its whole context or nothing
+            return False
+        return bool(np.allclose(short, self._encode_tokens(tokens), atol=1e-5))
+
+    def _encode_tokens(self, tokens_TL: Any) -> np.ndarray:
         import torch
 
         with torch.inference_mode():
-            found = [
-                self.model.encode_text(self.tokenizer(batch).to(self.device), normalize=True).float().cpu().numpy()
-                for batch in batches(texts, self.batch_size)
-            ]
-        return np.concatenate(found)
+            vectors = self.model.encode_text(tokens_TL.to(self.device), normalize=True)
+        array: np.ndarray = vectors.float().cpu().numpy()
+        return array
 
     def _width(self) -> int:
         return self.encode_texts([""]).shape[1]
