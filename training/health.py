@@ -57,10 +57,11 @@ def usage(features: Features, losses: Mapping[Any, float]) -> Tensor:
 def dead_branches(rows: Sequence[Mapping[str, Any]], branches: Sequence[str]) -> dict[str, str]:
     """A warning for each branch that the captions of the last steps hardly chose, by its name.
 
-    `rows` are lines of the metrics; fewer than a whole window of them judge nobody.
+    `rows` are lines of the metrics; fewer than a whole window of them judge nobody. Lines without usage, of a single
+    branch or from before it was logged, do not count.
     """
-    rows = rows[-WINDOW:]
-    if len(rows) < WINDOW or len(branches) == 1:
+    rows = [row for row in rows if f"usage/{branches[0]}" in row][-WINDOW:]
+    if len(rows) < WINDOW:
         return {}
     found = {}
     for name in branches:

@@ -1,5 +1,7 @@
 """Usage and cosines of branches, and the alarm when one is dead."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,8 +9,11 @@ import torch
 from torch.nn import functional as F
 
 from tests.training.loss_references import embeddings, everything
+from tests.training.test_stage import stage_run
+from training import health
 from training.health import WINDOW, branch_health, dead_branches, usage
 from training.losses import Features, gather
+from training.stage import run_train
 
 NAMES = ("detail", "style", "nouns")
 
@@ -68,3 +73,18 @@ def test_few_steps_and_recovered_branches_are_no_alarm() -> None:
     alive = rows(WINDOW, detail=0.0, style=0.5, nouns=0.5) + rows(WINDOW, detail=0.2, style=0.4, nouns=0.4)
     assert not dead_branches(alive, NAMES)
     assert not dead_branches([{"step": step} for step in range(WINDOW)], ("image",))
+
+
+def test_a_dead_branch_is_warned_of(
+    tmp_path: Path,
+    recipe: Callable[..., dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """On the terminal once, when it dies, and in the manifest, if it still is at the end."""
+    monkeypatch.setattr(health, "WINDOW", 3)
+    monkeypatch.setattr(health, "DEAD_SHARE", 3.1)  # of three branches' fair share: more than all captions
+    outcome = run_train(stage_run(tmp_path, recipe(losses={"free_matching": 1.0}, log_every=1)))
+    for name in ("alt_text", "detail", "style"):
+        assert any(f"branch {name} is dead: in steps 6 to 8" in warning for warning in outcome.warnings)
+    assert capsys.readouterr().err.count("warning: branch style is dead: in steps 0 to 2") == 1

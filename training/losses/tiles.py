@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# Logits in hand at once, 16 MiB in float32. On two CPU cores 2^18 to 2^24 are within a fifth of each other; a GPU wants
-# products large enough to fill it.
+# Logits in hand at once, 16 MiB in float32. On two CPU cores 2^20 to 2^24 differ by about a tenth, and 2^16 takes half
+# as long again; a GPU wants products large enough to fill it.
 TILE_LOGITS = 1 << 22
 # Logits of a call that are kept for backward, 128 MiB in float32; of more, none are.
 KEPT_LOGITS = 1 << 25
