@@ -51,7 +51,12 @@ def embeddings(captions: int, dimensions: int, seed: int) -> np.ndarray:
 
 def selection(method: str, similarity: str, embed: Measured | None) -> Callable[[Draft], object]:
     """The gadget `select` with these settings, of at most six captions of an image."""
-    settings = {"method": method, "similarity": similarity, "quality": "length", "max_captions": 6}
+    settings = {
+        "method": method,
+        "similarity": similarity,
+        "quality": "uniform" if method == "max_min" else "length",
+        "max_captions": 6,
+    }
     config = CurateConfig.model_validate({"select": settings})
     return Select(config.select, coverage=True, embed=embed, limits=config.length.limits()).apply
 
