@@ -58,7 +58,7 @@ class Language:
             )
         scripts = [known.get(code, {}).get("scripts", "") for code in expected]
         # None: a language whose script is not listed may be written in any
-        self._letters = _one_of(" ".join(scripts).split()) if all(scripts) else None
+        self._letters = _one_of(" ".join(scripts).split()) if scripts and all(scripts) else None
         self._ascii = self._letters is None or self._letters.match("a") is not None
         self._function_words = [
             frozenset(spoken.split()) for code in expected if (spoken := known.get(code, {}).get("words"))
