@@ -21,7 +21,7 @@ from pipeline import schemas
 from pipeline.commits import CommitLog, Part
 from pipeline.storage import Location
 
-ALWAYS = (*IDENTITY, "text", "perspective", "granularity", "level")  # columns that bundles and counts need
+ALWAYS = (*IDENTITY, "shard", "text", "perspective", "granularity", "level")  # for bundles, counts, measures
 Judged = Mapping[str, Location]  # the verdicts of the step `texts`, by shard
 
 
