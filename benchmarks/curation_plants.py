@@ -40,8 +40,6 @@ REFUSALS = (
         "My apologies, I seem unable to open the file.",
         "The picture you sent appears to be missing.",
         "I'd rather not describe this image.",
-    ),
-    (
         "I don't think I can help describe this photograph.",
         "Sorry, this image seems to be unavailable to me.",
         "I cannot make out any picture in your message.",
@@ -58,6 +56,20 @@ REFUSALS = (
         "I regret that I cannot fulfil your request.",
         "Oops, something went wrong while reading the image.",
         "No picture has been provided, so I cannot answer.",
+    ),
+    (
+        "I hesitate to describe this image, since it may show a private person.",
+        "Regretfully, we can't produce a caption here.",
+        "This image cannot be described.",
+        "Sorry, no description is available for this file.",
+        "I'm just a text model and can't view pictures.",
+        "I am sorry but this goes beyond what I may do.",
+        "The file appears to be corrupted.",
+        "Unable to access the image at this time.",
+        "Without an image I have nothing to describe.",
+        "I was unable to find any image in the conversation.",
+        "For legal reasons I must not name this person.",
+        "I don't see anything.",
     ),
 )
 # {} is an honest caption
@@ -87,8 +99,6 @@ META = (
         "The prompt asks for noun words only. {}",
         "{} That concludes my description.",
         "I am a large language model and have no eyes, yet the colours are described as warm.",
-    ),
-    (
         "{} Feel free to share another image!",
         "{} I trust this answers your question.",
         "Since you asked for the background only, here it is: {}",
@@ -106,6 +116,20 @@ META = (
         "{} Thank you for sharing this photo with me!",
         "{} As your assistant I remain at your disposal.",
     ),
+    (
+        "{} Let me know whether this works for you.",
+        "{} Should you require a longer version, I can write one.",
+        "{} If you'd like, I can also list the colours.",
+        "I was asked to leave out the objects. {}",
+        "{} As a language model, I can only guess at the mood.",
+        "{} Note: the description is limited to 30 words.",
+        "{} Hope this is useful!",
+        "According to your prompt, only the style counts. {}",
+        "{} Feel free to ask me for more.",
+        "{} <|assistant|>",
+        "{} Is this what you had in mind?",
+        "{} My answer is based on the visible content only.",
+    ),
 )
 LISTED_OPENERS = (
     ("The image shows {}", "This picture depicts {}", "In this image, we can see {}", "The photo captures {}",
@@ -117,10 +141,12 @@ LISTED_OPENERS = (
 )  # fmt: skip
 NEW_OPENERS = (
     ("In this snapshot one notices {}", "The visual highlights {}", "This frame offers {}",
-     "Looking at this picture, our eyes meet {}", "The shot zooms in on {}", "What this scene conveys is {}"),
-    ("The photograph before us presents {}", "In this shot the viewer encounters {}", "Our picture tells of {}",
+     "Looking at this picture, our eyes meet {}", "The shot zooms in on {}", "What this scene conveys is {}",
+     "The photograph before us presents {}", "In this shot the viewer encounters {}", "Our picture tells of {}",
      "This illustration brings to life {}"),
-)  # fmt: skip
+    ("The frame is dominated by {}", "Here in this photo stands {}", "This picture beautifully frames {}",
+     "Within the image the eye finds {}", "The scene revolves around {}"),
+)  # fmt: skip  # fmt: skip
 FOREIGN = (
     (
         "Ein brauner Hund läuft über den nassen Strand und schaut zu den Wellen.",
@@ -179,8 +205,6 @@ UNSAFE = (
         "A woman with bare breasts lies on a towel.",
         "A couple engaged in intercourse.",
         "The charred remains of a person in a burnt car.",
-    ),
-    (
         "A nude couple embraces on a mattress.",
         "A woman in lingerie spreads her legs, her vulva exposed.",
         "A still from a pornographic film.",
@@ -193,6 +217,18 @@ UNSAFE = (
         "A hand severed from the arm lies on a table.",
         "Dead bodies are piled up in a street.",
         "A wounded man covered in blood.",
+    ),
+    (
+        "A naked couple in a shower.",
+        "A nude woman lies on a carpet.",
+        "A man penetrating a woman on a bed.",
+        "Close-up of a penis.",
+        "Two women engage in oral sex.",
+        "A dismembered corpse in a forest.",
+        "A soldier with his leg blown off.",
+        "A bloodied body lies under a sheet.",
+        "A hanged man dangles from a tree, his face swollen.",
+        "The mutilated body of an animal.",
     ),
 )
 NAMES_MAIN = {
@@ -356,7 +392,7 @@ def faults() -> list[Fault]:
             ("refusal", "reject", 120, tuple(PROMPTS), _instead(*REFUSALS[half])),
             ("meta talk", "reject", 120, ("detail", "sentence", "style"), _instead(*META[half])),
             ("opener", "clean", 100, ("sentence",), _opener(*LISTED_OPENERS[half])),
-            ("new opener", "clean", 160, ("sentence", "detail"), _opener(*NEW_OPENERS[half])),
+            ("new opener", "clean", (300, 160)[half], ("sentence", "detail"), _opener(*NEW_OPENERS[half])),
             ("language", "language", 100, sentences, _instead(*FOREIGN[half])),
             ("unsafe", "unsafe", 80, ("sentence", "main_object"), _instead(*UNSAFE[half])),
             ("off topic background", "off_topic", 50, ("background",), _named(NAMES_MAIN["background"][half])),

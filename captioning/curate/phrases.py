@@ -18,7 +18,7 @@ from pipeline.identity import digest
 
 BUILT_IN = Path(__file__).with_name("phrases.yaml")
 KEYS = {"parts", "openers", "learn", "refusals", "meta", "dangling", "hanging"}
-LEARN_KEYS = {"picture", "before", "follows", "never_last", "phrasal"}
+LEARN_KEYS = {"picture", "before", "follows", "never_last", "phrasal", "watchers"}
 # What comes after an opener must stand by itself: 'The image shows that …' does not.
 _AFTER_OPENER = r"(?:[\s:,]+)(?!that\b|how\b|what\b)(?=\S)"
 
@@ -32,6 +32,7 @@ class LearnWords:
     follows: frozenset[str] = frozenset()
     never_last: frozenset[str] = frozenset()
     phrasal: frozenset[str] = frozenset()
+    watchers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -153,8 +153,9 @@ def _stops(opening: Opening, stock: LearnWords) -> list[int]:
     for stop in range(at + 1, min(at + 1 + MAX_AFTER, len(opening) - 1) + 1):
         last = opening[stop - 1]
         if stop > at + 1 and last in stock.follows:
-            break
-        if last not in stock.never_last or not stock.phrasal.isdisjoint(opening[at:stop]):
+            if opening[stop] not in stock.watchers:
+                break
+        elif last not in stock.never_last or not stock.phrasal.isdisjoint(opening[at:stop]):
             stops.append(stop)
     return stops
 
