@@ -34,7 +34,10 @@ MOST_BYTES = 2**31  # of a protocol buffer
 
 
 def export(
-    source: str | Location, target: str | Location, forms: Sequence[str] = ("holism",), facts: Mapping[str, str] = {}
+    source: str | Location,
+    target: str | Location,
+    forms: Sequence[str] = ("holism",),
+    facts: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Writes the model of a finished run's folder to `target`; returns the names of the files.
 
@@ -53,7 +56,7 @@ def export(
         files |= open_clip_files(model, description["preprocess"])
     if "onnx" in forms:
         files |= onnx_files(model)
-    files[CARD] = model_card(model, description, sorted(files), facts).encode()
+    files[CARD] = model_card(model, description, sorted(files), facts or {}).encode()
     for name, data in files.items():
         (Location.of(target) / name).write(data)
     return sorted(files)
