@@ -68,7 +68,7 @@ class SentenceModel:
 
     def __init__(self, model: Any, batch_size: int) -> None:
         self.model, self.batch_size = model, batch_size
-        self.width = int(self.model.get_sentence_embedding_dimension())
+        self.width = self._forward(["width"], LENGTH_STEP).shape[1]  # what asks for it has been renamed
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors, (texts, D) float32; a text longer than the model's context is cut there."""
