@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from functools import lru_cache
 from itertools import count
 from typing import Any
 
@@ -224,16 +225,21 @@ def exchange_text(
 
 
 def _parameters(request: Request) -> Any:
+    pattern = json_pattern(request.json_schema) if request.json_schema else None
+    return _sampling(request.temperature, request.top_p, request.seed, request.max_tokens, pattern)
+
+
+@lru_cache(maxsize=64)  # vLLM copies them; greedy requests for the same prompt have the same
+def _sampling(temperature: float, top_p: float, seed: int | None, max_tokens: int, pattern: str | None) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-    schema = request.json_schema
     return SamplingParams(
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-        max_tokens=request.max_tokens,
-        structured_outputs=StructuredOutputsParams(regex=json_pattern(schema)) if schema else None,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        max_tokens=max_tokens,
+        structured_outputs=StructuredOutputsParams(regex=pattern) if pattern else None,
         output_kind=RequestOutputKind.FINAL_ONLY,
     )
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from captioning.curate.config import BoilerplateConfig
 from captioning.curate.draft import Draft
 from pipeline.identity import digest
 
-PERMUTATIONS = 128
+PERMUTATIONS = 64
 SHINGLE = 3  # words
 SEED = 1
 MERGE_MEMORY = "1GB"  # more goes to disk
@@ -47,9 +48,12 @@ class NearDuplicates:
         buckets = self.buckets([draft.words(row) for row in rows])
         image_of = {row: number for number, image in enumerate(draft.images) for row in image}
         images = np.repeat(np.array([image_of[row] for row in rows], np.int64), buckets.shape[1])
-        pairs = np.unique(np.stack([buckets.ravel(), images.view(np.uint64)], axis=1), axis=0)
-        found, counts = np.unique(pairs[:, 0], return_counts=True)
-        return pa.table([pa.array(found), pa.array(counts.astype(np.int64))], schema=SCHEMA)
+        order = np.argsort(buckets.ravel(), kind="stable")  # so that the images of a bucket stay in their order
+        bucket, image = buckets.ravel()[order], images[order]
+        starts = _changes(bucket)
+        first = starts | _changes(image)  # an image counts once in a bucket
+        counts = np.add.reduceat(first.astype(np.int64), np.flatnonzero(starts)) if len(bucket) else bucket
+        return pa.table([pa.array(bucket[starts]), pa.array(counts)], schema=SCHEMA)
 
     def merge(self, tables: Iterator[pa.Table]) -> Mapping[int, int]:
         """Images by bucket, for the buckets of too many images."""
@@ -79,7 +83,8 @@ class NearDuplicates:
             return np.zeros((0, bands), np.uint64)
         shingles = [_shingles(text) for text in texts]
         rows = RMinHash.digest_matrix_from_token_sets(shingles, PERMUTATIONS, SEED).to_rows()
-        signature = np.array(rows, np.uint64)[:, : bands * width].reshape(len(texts), bands, width)
+        flat = np.fromiter(chain.from_iterable(rows), np.uint64, count=len(texts) * PERMUTATIONS)
+        signature = flat.reshape(len(texts), -1)[:, : bands * width].reshape(len(texts), bands, width)
         keys = np.broadcast_to(np.uint64(_BASIS) + np.arange(bands, dtype=np.uint64), signature.shape[:2])
         for column in range(width):
             keys = (keys ^ signature[:, :, column]) * _PRIME
@@ -90,6 +95,11 @@ class NearDuplicates:
         """Number and width of the bands whose threshold (1/bands)^(1/width) comes nearest to the similarity."""
         fitting = [(PERMUTATIONS // width, width) for width in range(1, PERMUTATIONS + 1)]
         return min(fitting, key=lambda band: abs((1 / band[0]) ** (1 / band[1]) - self.config.similarity))
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+    """Where a value differs from the one before it; the first always does."""
+    return np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])
 
 
 def _shingles(spoken: Sequence[str]) -> list[str]:
