@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioning.curate.config import SupportConfig
-from captioning.curate.corpus.objects import Objects, listed, main_object
+from captioning.curate.corpus.objects import Objects, listed
 from captioning.curate.draft import Draft, run_gadgets
 from captioning.curate.gadgets.support import Support
 from pipeline import demo_world
@@ -45,23 +45,6 @@ def dropped(made: Draft) -> list[str]:
 )
 def test_lists_name_things(text: str, things: set[str]) -> None:
     assert listed(text) == things
-
-
-@pytest.mark.parametrize(
-    ("text", "thing"),
-    [
-        ("A small red boat.", "boat"),
-        ("The main object is a small red boat.", "boat"),
-        ("The most striking thing is an orange umbrella.", "umbrella"),
-        ("Two brown dogs running on a beach", "dog"),
-        ("A tall building.", "building"),
-        ("A man with a hat.", "man"),
-        ("Butterflies, many of them.", "butterfly"),
-        ("?", None),
-    ],
-)
-def test_sentences_name_their_main_object(text: str, thing: str | None) -> None:
-    assert main_object(text) == thing
 
 
 def test_a_thing_is_what_several_images_list() -> None:
