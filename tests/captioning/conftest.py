@@ -1,0 +1,26 @@
+"""What the tests of captioning share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+import pytest
+
+from captioning.engines.base import Answer, Request
+from captioning.engines.fake import FakeEngine
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """Counts the requests that reach the engine, by (image, prompt)."""
+    counter: Counter[tuple[str, str]] = Counter()
+    submit = FakeEngine.submit
+
+    def counted(self: FakeEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
+        counter.update((request.image_id, request.prompt) for request in requests)
+        return submit(self, requests)
+
+    monkeypatch.setattr(FakeEngine, "submit", counted)
+    return counter
