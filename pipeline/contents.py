@@ -1,4 +1,4 @@
-"""Identity of big files by content: a fingerprint of 16 GB of weights must not take a minute each time nothing is to do."""
+"""Identity of big files by content: a fingerprint of 16 GB of weights must not take a minute each time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK = 65_536
 
 
 def content_digest(files: Iterable[Location]) -> str:
-    """Digest of files by name and content, in this order: small ones whole, big ones by size and evenly spaced blocks."""
+    """Digest of files by name and content, in order: small ones whole, big ones by size and evenly spaced blocks."""
     total = sha256()
     for file in files:
         size = file.size()
