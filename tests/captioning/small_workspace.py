@@ -73,12 +73,12 @@ REPAIRED: dict[tuple[int, str], tuple[str, str, str]] = {
 PLANTED = DROPPED | REPAIRED
 
 
-def write_tars(folder: Path, images: int = 30) -> None:
+def write_tars(folder: Path, images: int = 30, shard_images: int = SHARD_IMAGES) -> None:
     """Tars of rendered pictures; the first ten have strange keys, the last picture is cut short."""
     folder.mkdir(parents=True)
-    for start in range(0, images, SHARD_IMAGES):
-        with tarfile.open(folder / f"part-{start // SHARD_IMAGES:03}.tar", "w") as tar:
-            for i in range(start, min(start + SHARD_IMAGES, images)):
+    for start in range(0, images, shard_images):
+        with tarfile.open(folder / f"part-{start // shard_images:03}.tar", "w") as tar:
+            for i in range(start, min(start + shard_images, images)):
                 scene = demo_world.sample(i)
                 picture = io.BytesIO()
                 demo_world.render(scene).save(picture, "PNG" if i % 2 else "JPEG")
@@ -141,9 +141,9 @@ def number_of(image: dict[str, Any]) -> int:
     return int(image["key"].removeprefix("picture_"))
 
 
-def ingest(root: Path, images: int = 30) -> Workspace:
+def ingest(root: Path, images: int = 30, shard_images: int = SHARD_IMAGES) -> Workspace:
     """A workspace whose images are ingested."""
-    write_tars(root / "tars", images)
+    write_tars(root / "tars", images, shard_images)
     workspace = Workspace(str(root / "ws"))
     config = IngestConfig(source=WebdatasetSource(path=str(root / "tars")), workers=1)
     execute(resolve([INGEST], {"ingest": config}, workspace)["ingest"], workspace)

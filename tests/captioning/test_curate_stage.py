@@ -153,6 +153,35 @@ def test_nothing_left_ends_in_one_clear_sentence(tmp_path: Path) -> None:
         curate(workspace, CurateConfig(length=nothing))
 
 
+def test_results_do_not_depend_on_the_layout_of_shards(tmp_path: Path) -> None:
+    config = build(
+        CurateConfig,
+        {
+            "support": {"enabled": True, "min_images": 1},
+            "sub_captions": {"enabled": True},
+            "boilerplate": {"max_images": 3, "min_words": 3},
+            "select": {"max_captions": 5, "max_similarity": 0.3},
+            "coverage": False,
+        },
+    )
+    found = []
+    for size in (4, 10, 50):
+        workspace = ingest(tmp_path / str(size), shard_images=size)
+        caption(workspace)
+        manifest = curate(workspace, config)
+        verdicts = rows_of(manifest, "verdicts/", schemas.VERDICTS)
+        bundles = rows_of(manifest, "bundles/", schemas.BUNDLES)
+        found.append(
+            (
+                {(row["caption_id"], row["key"]): (row["reason"], row["clean_text"]) for row in verdicts},
+                {row["key"]: (row["captions"], row["mean_similarity"]) for row in bundles},
+            )
+        )
+    assert found[0] == found[1] == found[2]
+    reasons = {reason for reason, _ in found[0][0].values()}
+    assert {"boilerplate", "redundant"} <= reasons
+
+
 def files_of(workspace: Workspace, stage: str) -> dict[str, tuple[float, int]]:
     """Time and size of every file of a stage but manifests."""
     folder = Path(workspace.folder(stage).uri)
