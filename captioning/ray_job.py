@@ -123,7 +123,7 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
         from ray.data import ActorPoolStrategy
 
         pool = Pool.of(config, len(items), ray.cluster_resources())
-        _find_room(pool, min(config.ray.actors.min or 1, pool.max), config.ray.schedule_seconds)
+        find_room(pool, min(config.ray.actors.min or 1, pool.max), config.ray.schedule_seconds, "caption")
         rows = [{"item": pickle.dumps(item)} for item in items]
         results = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
             RayWorker,
@@ -213,7 +213,7 @@ def _connect(address: str, quiet: dict[str, Any]) -> None:
         raise ScheduleError(f"{failure} ({_reason(error)})") from error
 
 
-def _find_room(pool: Pool, needed: int, seconds: float) -> None:
+def find_room(pool: Pool, needed: int, seconds: float, stage: str) -> None:
     """Ask for all the room that is needed at once: actors that do not fit would wait for ever without a word."""
     import ray
     from ray.util.placement_group import placement_group, remove_placement_group
@@ -226,8 +226,8 @@ def _find_room(pool: Pool, needed: int, seconds: float) -> None:
             wanted = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
             has = ", ".join(f"{there.get(name, 0):g} {name}" for name in bundle)
             raise ScheduleError(
-                f"{needed} caption actors with {wanted} each found no room within {seconds:g} s: the Ray cluster "
-                f"has {has}, some of it perhaps in use; lower caption.ray.actors or raise caption.ray.num_cpus"
+                f"{needed} {stage} actors with {wanted} each found no room within {seconds:g} s: the Ray cluster "
+                f"has {has}, some of it perhaps in use; lower {stage}.ray.actors or raise {stage}.ray.num_cpus"
             )
     finally:
         remove_placement_group(group)

@@ -39,7 +39,7 @@ class _Worker:
 
 
 def _on_ray(work: Callable[[str], T], shards: Sequence[str], config: RayConfig) -> Iterator[T]:
-    from captioning.ray_job import MAX_BLOCKS, cluster
+    from captioning.ray_job import MAX_BLOCKS, Pool, cluster, find_room
 
     with cluster(config):
         import ray
@@ -47,15 +47,18 @@ def _on_ray(work: Callable[[str], T], shards: Sequence[str], config: RayConfig) 
 
         actors = config.actors
         most = min(actors.max or max(1, int(ray.cluster_resources().get("CPU", 1) // actors.cpus)), len(shards))
+        pool = Pool(min(actors.min or most, most), most, actors.cpus, actors.gpus or 0, actors.resources)
+        find_room(pool, min(actors.min or 1, most), config.schedule_seconds, "curate")
         rows = ray.data.from_items(
             [{"shard": shard} for shard in shards], override_num_blocks=min(len(shards), MAX_BLOCKS)
         )
         results = rows.map(
             _Worker,
             fn_constructor_args=(work,),
-            compute=ActorPoolStrategy(min_size=min(actors.min or most, most), max_size=most),
-            num_cpus=actors.cpus,
-            num_gpus=actors.gpus or 0,
+            compute=ActorPoolStrategy(min_size=pool.min, max_size=pool.max),
+            num_cpus=pool.cpus,
+            num_gpus=pool.gpus,
+            resources=dict(pool.resources) or None,
         )
         for row in results.iter_rows():
             result = pickle.loads(row["result"])
