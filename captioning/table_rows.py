@@ -42,15 +42,24 @@ class TableRows:
 
     def counts(self) -> Counts:
         """Counts over the whole table. Raises `InputError` if it has no caption of any image."""
-        rows, empty, matched = self._query(
-            "SELECT count(*), count(*) FILTER (text IS NULL OR trim(text) = ''), count(*) FILTER "
-            "(image IN (SELECT value FROM images)) FROM said"
+        rows, empty, near, matched = self._query(
+            "SELECT count(*), count(*) FILTER (text IS NULL OR trim(text) = ''), "
+            "count(*) FILTER (image IN (SELECT value FROM images)), "
+            "count(*) FILTER ((image, coalesce(shard, '')) IN (SELECT value, shard FROM images) "
+            "OR (shard IS NULL AND image IN (SELECT value FROM images))) FROM said"
         )[0]
-        if not matched:
+        columns = self.config.columns
+        if not near:
             raise InputError(
                 f"{self._name}: none of its {rows:,} captions matches an image by {self.config.match}: column "
-                f"{self.config.columns.image!r} holds {self._examples('said', 'image')}, the images have "
+                f"{columns.image!r} holds {self._examples('said', 'image')}, the images have "
                 f"{self._examples('images', 'value')}; set match to what the column holds"
+            )
+        if not matched:
+            raise InputError(
+                f"{self._name}: none of its {rows:,} captions is in the shard of its image: column "
+                f"{columns.shard!r} holds {self._examples('said', 'shard')}, the shards are "
+                f"{self._examples('images', 'shard')}; name the column that holds them, or leave columns.shard out"
             )
         return Counts(rows, empty, matched)
 
@@ -64,9 +73,9 @@ class TableRows:
             raise InputError(
                 f"{self._name}: some captions have no perspective; set perspective for those that lack one"
             )
-        if self.config.match == "key" and self.config.columns.shard is None:
+        if self.config.match == "key":
             twice = self._query(
-                "SELECT value FROM images WHERE value IN (SELECT image FROM said) GROUP BY value "
+                "SELECT value FROM images WHERE value IN (SELECT image FROM said WHERE shard IS NULL) GROUP BY value "
                 "HAVING count(DISTINCT image_id) > 1 ORDER BY 1 LIMIT 1"
             )
             if twice:

@@ -271,6 +271,26 @@ def test_a_key_that_several_images_bear_needs_the_shard(made: Workspace, tmp_pat
         assert sorted((row["image_id"], row["text"]) for row in found.matched()) == sorted(
             [(everyone[0]["image_id"], "A boat."), (everyone[1]["image_id"], "b")]
         )
+    write(tmp_path / "mine.parquet", [said[0], {**said[0], "tar": None}])
+    with (
+        open_rows(config, [path], [Location.of(parts)]) as found,
+        pytest.raises(InputError, match="several images have the key 'same', in different shards"),
+    ):
+        found.check()  # one of the captions does not tell the shard
+
+
+def test_a_caption_of_another_shard_than_its_image_is_not_lost_in_silence(made: Workspace, tmp_path: Path) -> None:
+    everyone = images(made)
+    rows = [{"id": image["key"], "said": "A boat.", "tar": image["shard"]} for image in everyone]
+    rows[0]["tar"] = "elsewhere"
+    rows[1]["tar"] = None
+    path = write(tmp_path / "mine.parquet", rows)
+    manifest = take(made, table(path, match="key", columns={"shard": "tar"}))
+    assert {row["key"] for row in world.rows(manifest, made)} == {row["id"] for row in rows[1:]}
+    assert manifest.warnings == ("table 'mine': 1 of its 10 captions match no image of this workspace",)
+    write(path, [{**row, "tar": "elsewhere"} for row in rows])
+    with pytest.raises(InputError, match="column 'tar' holds 'elsewhere', the shards are"):
+        take(made, table(path, match="key", columns={"shard": "tar"}))
 
 
 @pytest.mark.parametrize(
