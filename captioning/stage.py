@@ -42,8 +42,13 @@ def run(stage_run: StageRun) -> Outcome:
     return tables.add(_write(stage_run.config, folder, demand, retry_failed=stage_run.retry_failed), brought)
 
 
-def run_round(config: CaptionConfig, ingest: Manifest, workspace: Workspace, further: Round) -> Manifest:
-    """Write what is missing of a further round to the same store; its manifest names the round's captions alone."""
+def run_round(
+    config: CaptionConfig, ingest: Manifest, workspace: Workspace, further: Round, *, retry_failed: bool = False
+) -> Manifest:
+    """Write what is missing of a further round (or failed, if asked to) to the same store.
+
+    The manifest names the round's captions alone.
+    """
     if not config.models:
         raise ConfigError(
             "curate.regenerate asks models again, but caption.models is empty; name one, or set rounds: 0"
@@ -52,7 +57,7 @@ def run_round(config: CaptionConfig, ingest: Manifest, workspace: Workspace, fur
     config = config.model_copy(update={"sampling": drawn})
     started, folder = time.monotonic(), workspace.folder("caption")
     demand = Demand.of(config, ingest, folder, further)
-    outcome = _write(config, folder, demand, retry_failed=False)
+    outcome = _write(config, folder, demand, retry_failed=retry_failed)
     manifest = Manifest(
         stage=ROUND,
         fingerprint=digest(sorted(cell.id for cell in demand.cells)),

@@ -17,9 +17,9 @@ from pipeline.workspace import Workspace
 def of(config: HolismConfig, inputs: Mapping[str, Manifest], workspace: Workspace) -> dict[str, Any]:
     """The services by name. They import what they need when they are called."""
 
-    def caption_again(further: Round) -> Manifest:
+    def caption_again(further: Round, retry_failed: bool) -> Manifest:
         from captioning.stage import run_round
 
-        return run_round(config.caption, inputs["ingest"], workspace, further)
+        return run_round(config.caption, inputs["ingest"], workspace, further, retry_failed=retry_failed)
 
     return {CAPTION_AGAIN: caption_again, LOAD_CHECKPOINT: training.load}

@@ -246,3 +246,13 @@ class CurateConfig(Section):
         if self.select.quality != "uniform" and self.select.method == "max_min":
             raise ValueError(f"select.quality is {self.select.quality}, which max_min does not weigh: take mmr or dpp")
         return self
+
+    @model_validator(mode="after")
+    def _rounds_can_end(self) -> CurateConfig:
+        floor, most = self.regenerate.min_captions, self.select.max_captions
+        if self.regenerate.rounds and floor > most:
+            raise ValueError(
+                f"regenerate.min_captions is {floor}, but select.max_captions keeps no more than {most}: every image "
+                "would be asked again"
+            )
+        return self

@@ -6,7 +6,7 @@ So a round can only add to what an image has to choose from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from pipeline.storage import Location
 if TYPE_CHECKING:
     from captioning.curate.curation import Curated
 
-CaptionAgain = Callable[[Round], Manifest]
+CaptionAgain = Callable[[Round, bool], Manifest]  # the bool: also ask again what failed
 SERVICE = "caption_again"  # its name among what the stage is handed
 
 
@@ -62,6 +62,11 @@ def gained(asked: Round, before: Mapping[str, Diversity], curated: Curated) -> d
         "similarity_before": _mean(before),
         "similarity_after": _mean(after),
     }
+
+
+def new_warnings(asked: Round, manifest: Manifest, known: Sequence[str]) -> list[str]:
+    """What a round warns of, beside what the caption stage has said already."""
+    return [f"round {asked.number}: {warning}" for warning in manifest.warnings if warning not in known]
 
 
 def service(services: Mapping[str, Any]) -> CaptionAgain:

@@ -31,18 +31,19 @@ def run(stage_run: StageRun) -> Outcome:
     _refuse_own_checkpoint(stage_run)
     source = Source(stage_run.inputs["ingest"], (stage_run.inputs["caption"],))
     curation = Curation(config, workspace.folder("curate"), source, external(config), stage_run.services)
-    curated, rounds = curation.run(), list[dict[str, Any]]()
+    curated, rounds, said = curation.run(), list[dict[str, Any]](), list[str]()
     for number in range(1, config.regenerate.rounds + 1):
         asked, before = regenerate.request(config.regenerate, number, curated, workspace.folder("caption"))
         if asked is None:
             break
-        more = regenerate.service(stage_run.services)(asked)
+        more = regenerate.service(stage_run.services)(asked, stage_run.retry_failed)
         curation = replace(curation, source=curation.source.with_round(more))
         curated = curation.run()
         rounds.append(regenerate.gained(asked, before, curated))
+        said += regenerate.new_warnings(asked, more, stage_run.inputs["caption"].warnings)
     found = curated.total() | ({"rounds": rounds} if rounds else {})
     counts.check_not_empty(found)
-    warnings = counts.find_warnings(found, curated.silent(), len(curated.verdicts))
+    warnings = said + counts.find_warnings(found, curated.silent(), len(curated.verdicts))
     further = [manifest.fingerprint for manifest in curation.source.captions[1:]]
     return Outcome(curated.store, curated.selected(), found, {"tokenizer": TOKENIZER, "rounds": further}, warnings)
 

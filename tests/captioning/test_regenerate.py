@@ -44,15 +44,21 @@ class World:
         self.workspace.save(self.captions)
         self.asked: list[Round] = []
 
-    def again(self, further: Round) -> Manifest:
+    def again(self, further: Round, retry_failed: bool = False) -> Manifest:
         self.asked.append(further)
-        return run_round(self.config, self.images, self.workspace, further)
+        return run_round(self.config, self.images, self.workspace, further, retry_failed=retry_failed)
 
-    def curate(self, services: dict[str, Callable[[Round], Manifest]] | None = None, **regenerate: Any) -> Any:
+    def curate(
+        self,
+        services: dict[str, Callable[[Round, bool], Manifest]] | None = None,
+        *,
+        retry_failed: bool = False,
+        **regenerate: Any,
+    ) -> Any:
         config = build(CurateConfig, {"regenerate": regenerate, "duplicates": {"max_similarity": 1}})
         inputs = {"ingest": self.images, "caption": self.captions}
         services = {SERVICE: self.again} if services is None else services
-        return CURATE.run(StageRun(config, inputs, self.workspace, "c" * 64, services=services))
+        return CURATE.run(StageRun(config, inputs, self.workspace, "c" * 64, retry_failed, services))
 
     def questions(self) -> int:
         """How many questions the engine was asked so far."""
@@ -98,6 +104,31 @@ def test_nobody_is_asked_twice(tmp_path: Path) -> None:
     again = world.curate(rounds=1, max_similarity=0.0)
     assert world.questions() == paid, "the rerun finds the round in the store"
     assert [part.digest for part in again.parts] == [part.digest for part in first.parts]
+
+
+def test_what_fails_in_a_round_is_said_and_can_be_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    whole, broken = world.config, _ids(world)[3]
+    engine = {"kind": "fake", "fake": {"ledger": str(world.ledger), "raise_on": [broken]}}
+    world.config = build(CaptionConfig, {"engine": engine, "ray": {"enabled": False}})
+    failed = world.curate(rounds=1, max_similarity=0.0)
+    assert failed.counts["reasons"]["error"] == PROMPTS
+    (warning,) = (warning for warning in failed.warnings if "failed" in warning)
+    assert warning.startswith(f"round 1: {PROMPTS} of ")
+    world.config = whole
+    paid = world.questions()
+    assert world.curate(rounds=1, max_similarity=0.0).warnings == failed.warnings
+    assert world.questions() == paid, "what failed is not asked again unless that is wanted"
+    mended = world.curate(rounds=1, max_similarity=0.0, retry_failed=True)
+    assert world.questions() == paid + PROMPTS
+    assert "error" not in mended.counts["reasons"]
+    assert not [warning for warning in mended.warnings if "failed" in warning]
+
+
+def test_a_floor_that_no_image_can_reach_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"regenerate\.min_captions is 13, but select\.max_captions keeps no more"):
+        build(CurateConfig, {"regenerate": {"rounds": 1, "min_captions": 13}})
+    build(CurateConfig, {"regenerate": {"min_captions": 13}})
 
 
 def test_enough_diversity_asks_nothing(tmp_path: Path) -> None:
