@@ -30,12 +30,13 @@ def columns_of(images: int, seed: int) -> dict[str, list[str]]:
     rng = np.random.default_rng(seed)
     vocabulary = np.array([f"word{i}" for i in range(5000)])
     share = 1 / np.arange(1, len(vocabulary) + 1)
-    columns: dict[str, list[str]] = {name: [] for name in ("key", "caption_id", "text", "perspective", "granularity")}
+    names = ("key", "image_id", "caption_id", "text", "perspective", "granularity")
+    columns: dict[str, list[str]] = {name: [] for name in names}
     for image in range(images):
         for caption in range(int(rng.integers(8, 13))):
             perspective, granularity = SLOTS[caption % len(SLOTS)]
             text = " ".join(rng.choice(vocabulary, int(rng.integers(3, 46)), p=share / share.sum()))
-            values = (f"{image:07}", f"{caption:02}", text, perspective, granularity)
+            values = (f"{image:07}", f"{image:07}", f"{caption:02}", text, perspective, granularity)
             for name, value in zip(columns, values, strict=True):
                 columns[name].append(value)
     return columns

@@ -322,7 +322,7 @@ def learnt(told: list[list[str]], shards: int = 1, seed: int = 0) -> tuple[str, 
     statistic = Openers(CleanConfig(), PHRASES.learn)
     tables: list[pa.Table] = []
     for shard in range(shards):
-        rows = [(f"{i:05}", f"{i}-{n}", text) for i in order[shard::shards] for n, text in enumerate(told[i])]
+        rows = [(f"{shard}_{i:05}", f"{i}-{n}", text) for i in order[shard::shards] for n, text in enumerate(told[i])]
         keys, identities, texts = zip(*rows, strict=True)
         tables.append(statistic.of_shard(Draft({"key": keys, "caption_id": identities, "text": texts})))
     return statistic.merge(iter(tables))
@@ -366,3 +366,11 @@ def test_the_sample_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("captioning.curate.corpus.openers.SAMPLE", 250)
     told = corpus({"The visual highlights": 0.5})
     assert learnt(told, 3) == learnt(told, 8, 5) == ("the visual highlights",)
+
+
+def test_the_sample_is_of_the_same_images_whatever_the_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioning.curate.corpus.openers.SAMPLE", 20)
+    monkeypatch.setattr("captioning.curate.corpus.openers.learn", lambda images, *_: tuple(map(tuple, sorted(images))))
+    told = corpus({"The visual highlights": 1.0})
+    assert learnt(told, 3) == learnt(told, 8, 5) == learnt(told)
+    assert len(learnt(told)) == 20

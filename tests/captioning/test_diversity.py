@@ -30,7 +30,8 @@ def draft_of(images: dict[str, Sequence[str]], order: Sequence[int] | None = Non
     """A draft of texts by image; perspectives take turns."""
     rows: list[dict[str, Any]] = [
         {
-            "key": key,
+            "key": f"place {key}",
+            "image_id": key,
             "caption_id": f"{key}{i}",
             "text": text,
             "perspective": PERSPECTIVES[i % 3],
@@ -40,7 +41,7 @@ def draft_of(images: dict[str, Sequence[str]], order: Sequence[int] | None = Non
         for i, text in enumerate(texts)
     ]
     rows = [rows[i] for i in order] if order is not None else rows
-    names = ("key", "caption_id", "text", "perspective", "granularity")
+    names = ("key", "image_id", "caption_id", "text", "perspective", "granularity")
     return Draft({name: [row[name] for row in rows] for name in names})
 
 

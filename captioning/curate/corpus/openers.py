@@ -61,14 +61,16 @@ class Openers:
     @cached_property
     def digest(self) -> str:
         """Of what decides which openings are kept."""
-        return digest([SAMPLE, PICTURE_WITHIN, KEPT_WORDS, sorted(self.words.picture), sorted(self.words.before)])
+        return digest(
+            ["caption_id", SAMPLE, PICTURE_WITHIN, KEPT_WORDS, sorted(self.words.picture), sorted(self.words.before)]
+        )
 
     def of_shard(self, draft: Draft) -> pa.Table:
         """The openings that may be talk about the picture, image by image, of the shard's share of the sample."""
-        identities, keys = draft.columns["caption_id"], draft.columns["key"]
-        ranked = sorted((_rank(keys[rows.start], identities[rows.start]), rows) for rows in draft.images)
-        openings = [self._openings(draft.texts[row] for row in rows) for _, rows in ranked[:SAMPLE]]
-        return pa.table([[rank for rank, _ in ranked[:SAMPLE]], openings], schema=SCHEMA)
+        identities = draft.columns["caption_id"]
+        ranked = sorted((_rank(identities[rows.start]), rows.start, rows) for rows in draft.images)
+        openings = [self._openings(draft.texts[row] for row in rows) for _, _, rows in ranked[:SAMPLE]]
+        return pa.table([[rank for rank, _, _ in ranked[:SAMPLE]], openings], schema=SCHEMA)
 
     def merge(self, tables: Iterator[pa.Table]) -> tuple[str, ...]:
         """The learnt openers, such as "in this snapshot one notices"."""
@@ -167,6 +169,9 @@ def _is_opener(rests: Sequence[Opening], stock: LearnWords) -> bool:
     return len(rests) ** 2 / sum(count * count for count in contents.values()) >= BRANCHES
 
 
-def _rank(key: str, caption_id: str) -> int:
-    """An image's place in the order by which the sample is drawn: as good as random, and its own for ever."""
-    return int.from_bytes(blake2b(f"{key}\0{caption_id}".encode(), digest_size=8).digest())
+def _rank(caption_id: str) -> int:
+    """An image's place in the order by which the sample is drawn, by its first caption: as good as random.
+
+    Not by its key, which may tell the shard.
+    """
+    return int.from_bytes(blake2b(caption_id.encode(), digest_size=8).digest())

@@ -22,7 +22,8 @@ from pipeline.progress import Progress
 from pipeline.shards import ShardReader
 from pipeline.thumbnails import thumbnail
 
-COLUMNS = ("caption_id", "key", "text", "perspective", "granularity", "shard")
+IMAGE = ("shard", "key", "image_id")
+COLUMNS = (*IMAGE, "caption_id", "text", "perspective", "granularity")
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,11 @@ def _written(captions: Manifest, shards: Sequence[str]) -> Iterator[pa.Table]:
 def _kept(curated: Manifest) -> Iterator[pa.Table]:
     """The captions in bundles, without alt texts and parts of captions."""
     for part in curated.select("bundles/"):
-        bundles = schemas.read(curated.location(part), schemas.BUNDLES, ["shard", "key", "captions"])
+        bundles = schemas.read(curated.location(part), schemas.BUNDLES, [*IMAGE, "captions"])
         parents = pc.list_parent_indices(bundles["captions"])
         entries = pc.list_flatten(bundles["captions"])
-        columns = {name: pc.struct_field(entries, name) for name in COLUMNS if name not in ("key", "shard")}
-        columns |= {name: bundles[name].take(parents) for name in ("key", "shard")}
+        columns = {name: pc.struct_field(entries, name) for name in COLUMNS if name not in IMAGE}
+        columns |= {name: bundles[name].take(parents) for name in IMAGE}
         yield pa.table(columns).filter(pc.equal(pc.struct_field(entries, "source"), "caption"))
 
 
@@ -108,7 +109,7 @@ def _samples(ingest: Manifest, curated: Manifest, count: int) -> tuple[Sample, .
     """The images with the smallest hashes of their content: the same ones for every set that has them."""
     found: list[tuple[int, dict[str, Any]]] = []
     for part in curated.select("bundles/"):
-        bundles = schemas.read(curated.location(part), schemas.BUNDLES, ["shard", "key", "image_id", "offset", "size"])
+        bundles = schemas.read(curated.location(part), schemas.BUNDLES, [*IMAGE, "offset", "size"])
         ranked = ((types.rank(row["image_id"]), row | {"part": part}) for row in bundles.to_pylist())
         found = heapq.nsmallest(count, [*found, *ranked], key=lambda ranked: ranked[0])
     reader = ShardReader(shard_uris(ingest))

@@ -132,7 +132,7 @@ class Diversity:
             for name, value_B in found.items():
                 _count_values(name, value_B[~np.isnan(value_B)], counts, totals)
             _count_captions(draft, rows, counts)
-            ranks_T = np.array([types.rank(draft.columns["key"][row]) for row in rows], np.int64)
+            ranks_T = np.array([types.rank(draft.columns["image_id"][row]) for row in rows], np.int64)
             for order in ORDERS:
                 hash_N, text_N = types.hashes(ngrams, order)
                 kept[order].append(types.sketch(hash_N, ranks_T[text_N]))

@@ -5,8 +5,9 @@ same whatever the shards are (bottom-k, Cohen and Kaplan, 2007). Up to so many d
 above, the number is (KEPT − 1) / the largest kept hash as a share of all hashes, with a relative standard error of
 1 / sqrt(KEPT − 2) = 0.8 %.
 
-With each goes the smallest rank of an image that has it, where an image's rank is a hash of its key. So the vocabulary
-of the random sample of images with ranks below any bound is known, which is the vocabulary's growth (Heaps' curve).
+With each goes the smallest rank of an image that has it, where an image's rank is a hash of its content, not of its
+place. So the vocabulary of the random sample of images with ranks below any bound is known, which is the vocabulary's
+growth (Heaps' curve).
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ _ODD = np.uint64(0x9E3779B97F4A7C15)
 SCHEMA = pa.schema([("hash", pa.int64()), ("rank", pa.int64())])
 
 
-def rank(key: str) -> int:
-    """Of an image: a hash of its key, 63 bits."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") >> 1
+def rank(text: str) -> int:
+    """Of an image by its image_id, or of a word: a hash, 63 bits."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def hashes(ngrams: Ngrams, order: int) -> tuple[np.ndarray, np.ndarray]:
