@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from captioning import attempts, cores
+from captioning import attempts
 from captioning.config import CaptionConfig, RayConfig
 from captioning.store import WorkItem
 from captioning.worker import AT_ONCE, CaptionWorker, WorkerSpec
@@ -71,9 +71,7 @@ class RayWorker:
     User errors travel as values: raised, they would make Ray start the engine again and again.
     """
 
-    def __init__(self, spec: WorkerSpec, crowded: bool = False) -> None:
-        if crowded:
-            cores.keep_to_own(spec.threads)
+    def __init__(self, spec: WorkerSpec) -> None:
         self.worker = CaptionWorker(spec)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
@@ -95,7 +93,6 @@ class Pool:
     cpus: float
     gpus: float
     resources: Mapping[str, float] = field(default_factory=dict)
-    crowded: bool = False  # engines on CPUs that take all there are
 
     @property
     def bundle(self) -> dict[str, float]:
@@ -112,9 +109,7 @@ class Pool:
             gpus = float(config.engine.tensor_parallel_size) if serves else 0.0
         fitting = int(there // gpus) if gpus else min(CPU_ENGINES, int(cluster.get("CPU", 0) // actors.cpus))
         most = min(actors.max or max(fitting, actors.min or 1), items)
-        computes = config.engine.kind not in ("fake", "openai") and not gpus
-        crowded = computes and most * actors.cpus >= cluster.get("CPU", 0)
-        return cls(min(actors.min or most, most), most, actors.cpus, gpus, actors.resources, crowded)
+        return cls(min(actors.min or most, most), most, actors.cpus, gpus, actors.resources)
 
 
 def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
@@ -127,7 +122,7 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
         rows = [{"item": pickle.dumps(item)} for item in items]
         results = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
             RayWorker,
-            fn_constructor_args=(replace(spec, threads=max(1, int(pool.cpus))), pool.crowded),
+            fn_constructor_args=(replace(spec, threads=max(1, int(pool.cpus))),),
             batch_size=1,
             compute=ActorPoolStrategy(
                 min_size=pool.min,
