@@ -150,8 +150,11 @@ def ingest(root: Path, images: int = 30, shard_images: int = SHARD_IMAGES) -> Wo
     return workspace
 
 
-def caption(workspace: Workspace, shards: Iterable[str] | None = None) -> Manifest:
-    """Commit captions of the (given) shards in chunks of four images, and their manifest."""
+def caption(workspace: Workspace, shards: Iterable[str] | None = None, full_stop: str = ".") -> Manifest:
+    """Commit captions of the (given) shards in chunks of four images, and their manifest.
+
+    With another `full_stop` texts differ under the same caption_id, as when a row is asked for again.
+    """
     images = workspace.manifests("ingest")[0]
     log = CommitLog(workspace.folder("caption"))
     cells = [f"{prompt}-demo" for prompt in PROMPTS]
@@ -160,6 +163,7 @@ def caption(workspace: Workspace, shards: Iterable[str] | None = None) -> Manife
         usable = [row for row in shard_images(images, shard).to_pylist() if row["status"] == "ok"]
         for start in range(0, len(usable), 4):
             rows = [row for image in usable[start : start + 4] for row in caption_rows(number_of(image), image)]
+            rows = [{**row, "text": row["text"] and row["text"].replace(".", full_stop)} for row in rows]
             data = schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS)
             name = f"captions/{shard}-{digest(shard)[:8]}/{start:06}-{digest(cells)[:8]}.parquet"
             detail = {"shard": shard, "start": start, "stop": start + 4}

@@ -226,6 +226,15 @@ def test_a_changed_threshold_recomputes_only_what_depends_on_it(tmp_path: Path) 
     assert files_of(workspace, "caption") == captions
 
 
+def test_a_text_that_changed_under_its_id_is_in_the_bundles(tmp_path: Path) -> None:
+    workspace = ingest(tmp_path, images=20, shard_images=1)  # some shards have no text to clean: no verdict changes
+    for full_stop in (".", "!"):
+        caption(workspace, full_stop=full_stop)
+        bundles = rows_of(curate(workspace), "bundles/", schemas.BUNDLES)
+        texts = [entry["text"] for row in bundles for entry in row["captions"] if entry["source"] == "caption"]
+        assert {text[-1] for text in texts if text[-1] in ".!"} == {full_stop}
+
+
 def test_only_shards_that_changed_are_gone_over_again(tmp_path: Path) -> None:
     workspace = ingest(tmp_path)
     caption(workspace, shards=["part-000", "part-001"])
