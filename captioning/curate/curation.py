@@ -2,7 +2,7 @@
 
 openers    which boilerplate openers the captions of this corpus have
 texts      the text gadgets; counts of repeated sentences and of things
-scores     how image-text scores are spread, where a threshold is a quantile
+score_histogram   how image-text scores are spread, where a threshold is a quantile
 verdicts   the gadgets that need the corpus, the picture or the captions beside; bundles
 """
 
@@ -31,6 +31,7 @@ from captioning.curate.measures.image_text import ImageText
 from captioning.curate.measures.measured import Measured
 from captioning.curate.phrases import load_phrases
 from captioning.curate.source import Source
+from captioning.curate.stage import VERSION
 from captioning.curate.steps import Parts, Step
 from pipeline import schemas
 from pipeline.commits import Part
@@ -38,7 +39,6 @@ from pipeline.config import semantic
 from pipeline.identity import digest
 from pipeline.storage import Location
 
-VERSION = 2  # raised by hand when results change
 TEXT_SECTIONS = ("phrases", "clean", "reject", "ending", "length", "language", "unsafe", "off_topic")
 OTHER_SECTIONS = ("ngram", "coverage", "length", "boilerplate", "duplicates", "select", "support", "sub_captions")
 LISTS = ("phrases", "unsafe")  # what texts are judged by beside the configuration

@@ -16,7 +16,7 @@ import pyarrow as pa
 from captioning.curate.diversity import types
 from captioning.curate.diversity.images import ORDERS, cosines, of_images
 from captioning.curate.draft import Draft
-from captioning.curate.measures.measured import Measured
+from captioning.curate.measures.measured import Measured, placed
 from captioning.curate.selection.ngrams import Ngrams
 from pipeline.identity import digest
 
@@ -157,12 +157,7 @@ class Diversity:
     def _vectors(self, draft: Draft) -> np.ndarray | None:
         """Embeddings of the rows that batches hold, at their places."""
         rows = [row for batch in draft.batches() for row in batch.rows_BM[draft.is_open(batch.rows_BM)].tolist()]
-        if self.embed is None or not rows:
-            return None
-        found = self.embed(draft, rows)
-        vectors = np.zeros((len(draft), found.shape[1]), np.float32)
-        vectors[rows] = found
-        return vectors
+        return placed(self.embed, draft, rows)
 
 
 def _count_values(name: str, values: np.ndarray, counts: Counter[tuple[str, str, int]], totals: Counter[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from captioning.curate.config import SelectConfig, WordLimits
 from captioning.curate.draft import Draft
-from captioning.curate.measures.measured import Measured
+from captioning.curate.measures.measured import Measured, placed
 from captioning.curate.reasons import Reason
 from captioning.curate.selection import semantic
 from captioning.curate.selection.dpp import DeterminantalPointProcess
@@ -79,12 +79,7 @@ class Select:
     def _vectors(self, draft: Draft) -> np.ndarray | None:
         """The embeddings of the open rows at their places, (rows, D), or None if words decide."""
         rows = list(draft.open_rows())
-        if self.embed is None or not rows:
-            return None
-        found = self.embed(draft, rows)
-        vectors = np.zeros((len(draft), found.shape[1]), np.float32)
-        vectors[rows] = found
-        return vectors
+        return placed(self.embed, draft, rows)
 
     def _record(self, draft: Draft, rows: np.ndarray, nearest: np.ndarray, selected: np.ndarray) -> None:
         redundant = nearest > self.config.max_similarity

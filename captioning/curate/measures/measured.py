@@ -19,3 +19,13 @@ class Measured(Protocol):
     def __call__(self, draft: Draft, rows: Sequence[int]) -> np.ndarray:
         """Scores (rows,) or unit vectors (rows, D) of these rows, float32; NaN where nothing can be measured."""
         ...
+
+
+def placed(embed: Measured | None, draft: Draft, rows: Sequence[int]) -> np.ndarray | None:
+    """The vectors of these rows at their places in the draft, (all rows, D); None without a measure or without rows."""
+    if embed is None or not rows:
+        return None
+    found = embed(draft, rows)
+    vectors = np.zeros((len(draft), found.shape[1]), np.float32)
+    vectors[rows] = found
+    return vectors
