@@ -22,7 +22,7 @@ class Measured(Protocol):
 
 
 def placed(embed: Measured | None, draft: Draft, rows: Sequence[int]) -> np.ndarray | None:
-    """The vectors of these rows at their places in the draft, (all rows, D); None without a measure or without rows."""
+    """Vectors of these rows at their places in the draft, (all rows, D); None without a measure or without rows."""
     if embed is None or not rows:
         return None
     found = embed(draft, rows)
