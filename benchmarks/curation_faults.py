@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-import pyarrow as pa
-
-from benchmarks.curation_plants import Fault, faults
+from benchmarks.curation_plants import Fault, faults, silent_faults
 from benchmarks.curation_world import PROMPTS, captions
 from captioning.curate.config import CurateConfig
+from captioning.curate.corpus.endings import Endings
 from captioning.curate.corpus.near_duplicates import NearDuplicates
 from captioning.curate.corpus.openers import Openers
 from captioning.curate.draft import Draft, Gadget
@@ -46,7 +45,7 @@ class Planted:
     expected: str | None
 
 
-def plant(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Planted]:
+def plant(rows: Sequence[dict[str, Any]], kinds: Sequence[Fault], seed: int) -> dict[str, Planted]:
     """Plant every fault in images of its own; planted rows by caption_id."""
     rng = Random(seed)
     by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -56,7 +55,7 @@ def plant(rows: Sequence[dict[str, Any]], seed: int) -> dict[str, Planted]:
     rng.shuffle(keys)
     scale = len(rows) / 20_000
     planted = {}
-    for fault in faults():
+    for fault in kinds:
         for _ in range(round(fault.count * scale)):
             row = _fitting(by_image, keys, fault, rng)
             planted[row["caption_id"]] = Planted(fault, row, fault.plant(row, rng))
@@ -90,10 +89,12 @@ def curate(
     started = time.perf_counter()
     openers = Openers(config.clean, load_phrases(config.phrases).learn)
     learnt = openers.merge(iter([openers.of_shard(draft)]))
-    cost["learning openers"] = time.perf_counter() - started
+    endings = Endings()
+    habits = endings.merge(iter([endings.of_shard(draft)]))
+    cost["learning openers and endings"] = time.perf_counter() - started
     print("learnt openers:", ", ".join(learnt))
     changed: dict[str, set[str]] = defaultdict(set)
-    for gadget in text_gadgets(config, learnt):
+    for gadget in text_gadgets(config, learnt, habits):
         _apply(gadget, draft, cost, changed)
     started = time.perf_counter()
     repeated = NearDuplicates(config.boilerplate)
@@ -169,7 +170,7 @@ def _tables(
     by_gadget = ["| gadget | honest captions lost | precision | recall | planted | held-out recall | planted |",
                  "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     total: dict[str, dict[bool, list[int]]] = {}
-    for fault in faults():
+    for fault in counts:
         n, hits, gadget = counts[fault], found[fault], fault.gadgets[0]
         sums = total.setdefault(gadget, {False: [0, 0], True: [0, 0]})[fault.held_out]
         sums[0] += n
@@ -184,18 +185,21 @@ def _tables(
 
 
 def main() -> None:
-    """Plant, curate, judge, print."""
+    """Plant, curate, judge, print; and again as if no engine had said why it stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rows = captions(-(-options.captions // len(PROMPTS)), options.seed)
-    planted = plant(rows, options.seed)
-    draft, cost, changed = curate(rows, build(CurateConfig, CONFIG))
-    by_fault, by_gadget = judge(draft, planted, changed)
-    print(f"\n{len(rows):,} captions, {len(planted):,} faults, pyarrow {pa.__version__}\n")
-    print("\n".join([*by_gadget, "", *by_fault, "", "| step | µs a caption |", "| --- | ---: |"]))
-    print("\n".join(f"| {name} | {spent:.1f} |" for name, spent in cost.items()))
+    for kinds, knows in ((faults(), True), (silent_faults(), False)):
+        rows = captions(-(-options.captions // len(PROMPTS)), options.seed)
+        planted = plant(rows, kinds, options.seed)
+        if not knows:
+            rows = [{**row, "finish_reason": None} for row in rows]
+        draft, cost, changed = curate(rows, build(CurateConfig, CONFIG))
+        by_fault, by_gadget = judge(draft, planted, changed)
+        print(f"\n{len(rows):,} captions, {len(planted):,} faults, finish_reason {'known' if knows else 'unknown'}\n")
+        print("\n".join([*by_gadget, "", *by_fault, "", "| step | µs a caption |", "| --- | ---: |"]))
+        print("\n".join(f"| {name} | {spent:.1f} |" for name, spent in cost.items()))
 
 
 if __name__ == "__main__":

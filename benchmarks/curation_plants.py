@@ -406,10 +406,17 @@ def faults() -> list[Fault]:
         Fault("cut paragraph", ("ending",), 120, ("detail",), _cut("length")),
         Fault("cut sentence", ("ending",), 80, ("sentence", "background"), _cut("length")),
         Fault("cut list", ("ending",), 80, ("nouns",), _cut_list, fits=_is_list),
-        Fault("cut, nobody says so", ("ending",), 80, ("detail", "sentence"), _cut(None), held_out=True),
         Fault("too short", ("length",), 60, ("detail",), _short),
         Fault("too long", ("length",), 60, ("nouns", "phrase"), _long, fits=bool),
         Fault("same words twice", ("duplicates",), 100, ("sentence",), _same),
         Fault("nearly the same words", ("duplicates",), 100, ("sentence",), _nearly_same),
         Fault("same sentence everywhere", ("boilerplate",), 250, ("style",), _instead(*BOILERPLATE[:2])),
+    ]
+
+
+def silent_faults() -> list[Fault]:
+    """Cuts in a table of captions that does not say why any of them stopped. Of lists they cannot be told."""
+    return [
+        Fault(f"cut {prompt}", ("ending",), 40, (prompt,), _cut(None))
+        for prompt in ("detail", "sentence", "main_object", "background", "style")
     ]

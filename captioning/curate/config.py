@@ -23,10 +23,13 @@ class CleanConfig(Section):
 
 
 class RejectConfig(Section):
-    """What `reject` takes for a loop; refusals, talk about itself, errors and empty texts always go."""
+    """What `reject` takes for a loop, and where it listens less; errors and empty texts always go."""
 
     max_repetition: float = Field(default=0.4, ge=0, le=1, description="share of word trigrams that came before")
     max_run: int = Field(default=2, ge=1, description="how often one word may stand in a row")
+    quoting: tuple[str, ...] = Field(
+        default=("text",), description="perspectives that quote what is written in a picture, in any person"
+    )
 
 
 class EndingConfig(Section):

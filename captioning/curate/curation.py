@@ -1,6 +1,6 @@
 """The steps of curation in order; each finds for itself what is there already.
 
-openers    which boilerplate openers the captions of this corpus have
+habits     which boilerplate openers the captions of this corpus have, and how they end
 texts      the text gadgets; counts of repeated sentences and of things
 score_histogram   how image-text scores are spread, where a threshold is a quantile
 verdicts   the gadgets that need the corpus, the picture or the captions beside; bundles
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from captioning.curate import counts, work
 from captioning.curate.config import CurateConfig
 from captioning.curate.corpus import score_histogram
+from captioning.curate.corpus.endings import Endings, Habits
 from captioning.curate.corpus.near_duplicates import NearDuplicates
 from captioning.curate.corpus.objects import Objects
 from captioning.curate.corpus.openers import Openers
@@ -91,12 +92,13 @@ class Curation:
 
     def run(self) -> Curated:
         """Go through the steps."""
-        openers = self._openers()
+        openers, habits = self._habits()
         statistics = self._statistics()
-        settings = [self._semantic(TEXT_SECTIONS), openers, [statistic.digest for statistic in statistics]]
+        counted = [statistic.digest for statistic in statistics]
+        settings = [self._semantic(TEXT_SECTIONS), openers, habits.digest, counted]
         texts_step = self._step("texts", settings, LISTS)
         texts = texts_step.run(
-            work.Texts(self.source, self.config, openers, statistics), self.source.caption_digests()
+            work.Texts(self.source, self.config, openers, habits, statistics), self.source.caption_digests()
         )
         judged = {shard: texts_step.folder / parts["texts"].name for shard, parts in texts.items()}
         merged = {one.name: one.merge(tables(texts_step, texts, one.name)) for one in statistics}
@@ -135,12 +137,14 @@ class Curation:
         load = self.services.get(LOAD_CHECKPOINT)
         return ImageText(scorer, self.external["scorer"], self.source, self.folder / MEASURES, load)
 
-    def _openers(self) -> tuple[str, ...]:
-        clean = self.config.clean
-        if not (clean.openers and clean.learn):
-            return ()
-        statistic = Openers(clean, load_phrases(self.config.phrases).learn)
-        return self._count(statistic, self.source.caption_digests(), work.Count(self.source, self.config, statistic))
+    def _habits(self) -> tuple[tuple[str, ...], Habits]:
+        """How the raw captions begin and end: one pass."""
+        clean, endings = self.config.clean, Endings()
+        openers = Openers(clean, load_phrases(self.config.phrases).learn)
+        learning = (openers, endings) if clean.openers and clean.learn else (endings,)
+        counting = work.Count(self.source, self.config, learning, endings.reads)
+        found = self._count("habits", self.source.caption_digests(), counting)
+        return found.get(openers.name, ()), found[endings.name]
 
     def _statistics(self) -> tuple[Statistic[Any], ...]:
         """What is counted of the cleaned texts."""
@@ -157,12 +161,14 @@ class Curation:
         if not score_histogram.needs_histograms(ground):
             return score_histogram.thresholds(ground, {})
         statistic = ScoreHistogram(self.image_text, self.image_text.digest)
-        counting = work.Count(self.source, self.config, statistic, IMAGE_TEXT_READS, judged)
-        return score_histogram.thresholds(ground, self._count(statistic, inputs, counting))
+        counting = work.Count(self.source, self.config, (statistic,), IMAGE_TEXT_READS, judged)
+        return score_histogram.thresholds(ground, self._count(statistic.name, inputs, counting)[statistic.name])
 
-    def _count(self, statistic: Statistic[Any], inputs: Mapping[str, str], counting: work.Count) -> Any:
-        step = self._step(statistic.name, statistic.digest, ())
-        return statistic.merge(tables(step, step.run(counting, inputs), statistic.name))
+    def _count(self, name: str, inputs: Mapping[str, str], counting: work.Count) -> dict[str, Any]:
+        """What a step of counting finds, by statistic."""
+        step = self._step(name, [[one.name, one.digest] for one in counting.statistics], ())
+        parts = step.run(counting, inputs)
+        return {one.name: one.merge(tables(step, parts, one.name)) for one in counting.statistics}
 
     def _inputs(self, texts: Mapping[str, Parts]) -> dict[str, str]:
         """What the steps after the texts make each shard's parts from: verdicts hold no text that stayed as it was."""

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from captioning.curate.talk.vocabulary import TalkWords
 from pipeline.config import load_yaml
 from pipeline.errors import ConfigError
 from pipeline.identity import digest
 
 BUILT_IN = Path(__file__).with_name("phrases.yaml")
-KEYS = {"parts", "openers", "learn", "refusals", "meta", "dangling", "hanging"}
-LEARN_KEYS = {"picture", "before", "follows", "never_last", "phrasal", "watchers"}
+KEYS = {"parts", "openers", "learn", "refusals", "meta", "talk", "dangling", "hanging"}
 # What comes after an opener must stand by itself: 'The image shows that …' does not.
 _AFTER_OPENER = r"(?:[\s:,]+)(?!that\b|how\b|what\b)(?=\S)"
 
@@ -62,6 +62,7 @@ class Phrases:
     learn: LearnWords
     refusal: re.Pattern[str]
     meta: tuple[Search, ...]
+    talk: TalkWords
     dangling: frozenset[str]
     hanging: frozenset[str]
 
@@ -82,17 +83,23 @@ def load_phrases(path: str | None) -> Phrases:
     data = load_yaml(source)
     if unknown := set(data) - KEYS:
         raise ConfigError(f"{source} has the unknown keys {sorted(unknown)}; known are {sorted(KEYS)}")
-    learn = data.get("learn", {})
-    if not isinstance(learn, dict) or set(learn) - LEARN_KEYS:
-        raise ConfigError(f"{source}: 'learn' must be a mapping with keys of {sorted(LEARN_KEYS)}")
     return Phrases(
         openers=_patterns(source, data, "openers"),
-        learn=LearnWords(**{name: _word_set(source, learn, name) for name in learn}),
+        learn=LearnWords(**_word_sets(source, data, "learn", LearnWords)),
         refusal=_either(_patterns(source, data, "refusals")),
         meta=_searches(source, data, "meta"),
+        talk=TalkWords(**_word_sets(source, data, "talk", TalkWords)),
         dangling=_word_set(source, data, "dangling"),
         hanging=_word_set(source, data, "hanging"),
     )
+
+
+def _word_sets(source: Path, data: dict[str, Any], key: str, what: type) -> dict[str, frozenset[str]]:
+    """The sets of words under a key, by the fields of the class they are for."""
+    known, found = {field.name for field in fields(what)}, data.get(key, {})
+    if not isinstance(found, dict) or set(found) - known:
+        raise ConfigError(f"{source}: '{key}' must be a mapping with keys of {sorted(known)}")
+    return {name: _word_set(source, found, name) for name in found}
 
 
 def _word_set(source: Path, data: dict[str, Any], key: str) -> frozenset[str]:
@@ -129,7 +136,7 @@ def _searches(source: Path, data: dict[str, Any], key: str) -> tuple[Search, ...
 
 
 def _checked(source: Path, data: dict[str, Any], key: str, phrase: str) -> str:
-    for name, part in data.get("parts", {}).items():
+    for name, part in reversed(data.get("parts", {}).items()):  # a part may use those before it
         phrase = phrase.replace(f"{{{name}}}", part)
     try:
         re.compile(phrase)

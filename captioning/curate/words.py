@@ -10,7 +10,7 @@ import string
 from functools import lru_cache
 
 _NO_SPACES = "\u3040-\u30ff\u3400-\u9fff"
-_WORD = re.compile(rf"[{_NO_SPACES}]|[^\W_{_NO_SPACES}]+(?:['’\-][^\W_{_NO_SPACES}]+)*")
+WORD = re.compile(rf"[{_NO_SPACES}]|[^\W_{_NO_SPACES}]+(?:['’\-][^\W_{_NO_SPACES}]+)*")
 _NO_WORD = {code: " " for code in range(128) if chr(code) not in string.ascii_letters + string.digits}
 
 
@@ -20,7 +20,7 @@ def words(text: str) -> tuple[str, ...]:
     text = text.lower()
     if text.isascii() and "'" not in text and "-" not in text:  # most captions, and three times as fast
         return tuple(text.translate(_NO_WORD).split())
-    return tuple(_WORD.findall(text))
+    return tuple(WORD.findall(text))
 
 
 def singular(word: str) -> str:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from captioning.curate import counts
 from captioning.curate.config import CurateConfig
+from captioning.curate.corpus.endings import Habits
 from captioning.curate.corpus.statistic import Statistic
 from captioning.curate.draft import IDENTITY, Draft, run_gadgets
 from captioning.curate.gadgets import order
@@ -27,34 +28,38 @@ Judged = Mapping[str, Location]  # the verdicts of the step `texts`, by shard
 
 @dataclass(frozen=True)
 class Count:
-    """Counts one statistic: of the raw captions, or of those that are `judged` and still open."""
+    """Counts statistics: of the raw captions, or of those that are `judged` and still open."""
 
     source: Source
     config: CurateConfig
-    statistic: Statistic[Any]
+    statistics: tuple[Statistic[Any], ...]
     reads: tuple[str, ...] = ()
     judged: Judged | None = None
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """Its own."""
-        return (self.statistic.name,)
+        """One for each statistic."""
+        return tuple(statistic.name for statistic in self.statistics)
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Count a shard."""
         draft = make_draft(self.source, shard, self.reads, self.config.ngram)
         if self.judged is not None:
             resume(draft, schemas.read(self.judged[shard], schemas.VERDICTS))
-        return _commit_counts(log, shard, input_digest, [self.statistic], draft)
+        return _commit_counts(log, shard, input_digest, self.statistics, draft)
 
 
 @dataclass(frozen=True)
 class Texts:
-    """The text gadgets over one shard, and statistics of the cleaned texts. `openers` are those that were learnt."""
+    """The text gadgets over one shard, and statistics of the cleaned texts.
+
+    `openers` and `habits` are those that were learnt.
+    """
 
     source: Source
     config: CurateConfig
     openers: Sequence[str]
+    habits: Habits
     statistics: tuple[Statistic[Any], ...]
 
     @property
@@ -65,7 +70,7 @@ class Texts:
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Judge and clean a shard's texts."""
         started = time.monotonic()
-        gadgets = order.text_gadgets(self.config, self.openers)
+        gadgets = order.text_gadgets(self.config, self.openers, self.habits)
         draft = make_draft(self.source, shard, order.columns(gadgets), self.config.ngram)
         reports = run_gadgets(draft, gadgets)
         parts = _commit_counts(log, shard, input_digest, self.statistics, draft)

@@ -329,12 +329,12 @@ def learnt(told: list[list[str]], shards: int = 1, seed: int = 0) -> tuple[str, 
 
 
 def test_new_openers_are_learnt_and_taken_off() -> None:
-    found = learnt(corpus({"In this snapshot one notices": 0.2, "The visual highlights": 0.2}))
-    assert found == ("in this snapshot one notices", "the visual highlights")
+    found = learnt(corpus({"In this snapshot one recalls": 0.2, "The visual evokes": 0.2}))
+    assert found == ("in this snapshot one recalls", "the visual evokes")
     clean = Clean(CleanConfig(), PHRASES, found)
-    assert clean.clean("In this snapshot, one notices a red boat.") == "A red boat."
-    assert clean.clean("The visual highlights that it is late.") == "The visual highlights that it is late."
-    unlearnt = "The visual highlights a red boat."
+    assert clean.clean("In this snapshot, one recalls a red boat.") == "A red boat."
+    assert clean.clean("The visual evokes that it is late.") == "The visual evokes that it is late."
+    unlearnt = "The visual evokes a red boat."
     assert Clean(CleanConfig(), PHRASES).clean(unlearnt) == unlearnt
 
 

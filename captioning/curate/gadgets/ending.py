@@ -4,7 +4,8 @@ Where the engine says that it stopped at its limit (`finish_reason` is "length")
 caption of sentences goes back to its last whole sentence, a list to its last whole item, and what has neither is
 dropped. Where the engine ended by itself, one sentence without a full stop gets it, unless the last word cannot end
 anything ("a", "of"); after whole sentences a piece without one goes all the same. Where nobody knows (captions of
-others), words that seldom end a caption count as cut as well.
+others), words that seldom end a caption count as cut as well, and so does every text without a full stop where the
+others of its perspective nearly all have one (`corpus/endings.py`).
 """
 
 from __future__ import annotations
@@ -12,61 +13,70 @@ from __future__ import annotations
 import re
 
 from captioning.curate.config import EndingConfig
+from captioning.curate.corpus.endings import SENTENCES, Habits, Slot
 from captioning.curate.draft import Draft
+from captioning.curate.ended import CLOSING, is_ended
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
 from captioning.curate.words import words
 
-_CLOSING = r"[\"'”’»)\]*]*"
-_ENDED = re.compile(rf"[.!?…。！？]{_CLOSING}$")
 _TRAILS_OFF = re.compile(r"(?:…|\.\.\.?)$")
 _ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "vs", r"e\.g", r"i\.e", "[A-Za-z]")
 _NO_ABBREVIATION = "".join(rf"(?<!\b{short})" for short in _ABBREVIATIONS)
-_LAST_END = re.compile(rf".*(?:{_NO_ABBREVIATION}[.!?…]{_CLOSING}(?=\s|$)|[。！？])", re.DOTALL)
+_LAST_END = re.compile(rf".*(?:{_NO_ABBREVIATION}[.!?…]{CLOSING}(?=\s|$)|[。！？])", re.DOTALL)
 _LAST_ITEM = re.compile(r"(.*\S)\s*[,;]", re.DOTALL)
+NO_HABITS = Habits()
 _LOOSE_END = ",;:-–—(&/"
-SENTENCES = ("sentence", "paragraph")
 
 
 class Ending:
-    """Cuts back, closes or drops texts that stop in the middle; complete ones stay as they are."""
+    """Cuts back, closes or drops texts that stop in the middle; complete ones stay as they are.
+
+    `habits` are how the captions of this corpus end.
+    """
 
     name = "ending"
-    reads = ("granularity", "finish_reason")
+    reads = ("perspective", "granularity", "finish_reason")
     reasons = (Reason.CUT_OFF,)
 
-    def __init__(self, config: EndingConfig, phrases: Phrases) -> None:
-        self.config = config
+    def __init__(self, config: EndingConfig, phrases: Phrases, habits: Habits = NO_HABITS) -> None:
+        self.config, self.habits = config, habits
         self._never_last = phrases.dangling
-        self._seldom_last = phrases.dangling | phrases.hanging
+        self._seldom_last = phrases.hanging
 
     def apply(self, draft: Draft) -> None:
         """Repair or drop every open row that was cut off."""
-        granularity, finish = draft.columns["granularity"], draft.columns["finish_reason"]
+        finish = draft.columns["finish_reason"]
         for row in draft.open_rows():
             text = draft.texts[row]
-            repaired = self.repair(text, granularity[row], finish[row])
+            if text[-1:] == "." and text[-5:-1].isalpha():  # nearly every sentence, and quicker
+                continue
+            perspective, granularity = draft.slot(row)
+            repaired = self.repair(text, granularity, finish[row], perspective)
             if repaired is None:
                 draft.drop(row, self, Reason.CUT_OFF)
             elif repaired != text:
                 draft.texts[row] = repaired
 
-    def repair(self, text: str, granularity: str, finish: str | None) -> str | None:
+    def repair(self, text: str, granularity: str, finish: str | None, perspective: str = "") -> str | None:
         """The text with a whole last sentence (phrase, list item), or None if there is none to keep."""
-        if self._is_whole(text, granularity, finish):
+        last = words(text[-60:])[-1:]
+        slot = (perspective, granularity)
+        early = self._stops_early(text, last, finish, slot)
+        if self._is_whole(text, granularity, finish, early):
             return text
-        return self._cut_back(text, granularity, finish) if self.config.repair else None
+        if finish is None and not early and not is_ended(text):
+            early = self.habits.is_cut(slot, last[0])
+        return self._cut_back(text, granularity, finish, early) if self.config.repair else None
 
-    def _is_whole(self, text: str, granularity: str, finish: str | None) -> bool:
-        if text[-1:] == "." and text[-5:-1].isalpha():  # nearly every sentence, and quicker
-            return True
-        if _ENDED.search(text):
-            trails_off = _TRAILS_OFF.search(text) and self._stops_early(text, finish)
+    def _is_whole(self, text: str, granularity: str, finish: str | None, early: bool) -> bool:
+        if is_ended(text):
+            trails_off = early and _TRAILS_OFF.search(text)
             at_limit_in_abbreviation = finish == "length" and not _ends_whole(text)
             return not trails_off and not at_limit_in_abbreviation
-        return granularity not in SENTENCES and finish != "length" and not self._stops_early(text, finish)
+        return granularity not in SENTENCES and finish != "length" and not early
 
-    def _cut_back(self, text: str, granularity: str, finish: str | None) -> str | None:
+    def _cut_back(self, text: str, granularity: str, finish: str | None, early: bool) -> str | None:
         if granularity == "word":
             items = _LAST_ITEM.match(text)
             return items[1] if items else None
@@ -75,13 +85,14 @@ class Ending:
         whole = _LAST_END.match(text)
         if whole and whole[0] != text:
             return whole[0]
-        return None if finish == "length" or self._stops_early(text, finish) else f"{text}."
+        return None if finish == "length" or early else f"{text}."
 
-    def _stops_early(self, text: str, finish: str | None) -> bool:
+    def _stops_early(self, text: str, last: tuple[str, ...], finish: str | None, slot: Slot) -> bool:
         """Whether the last word, or what stands after it, is none to stop at."""
-        last = words(text[-60:])[-1:]
-        never = self._never_last if finish in ("stop", "length") else self._seldom_last
-        return not last or last[0] in never or text[-1] in _LOOSE_END
+        if not last or text[-1] in _LOOSE_END or last[0] in self._never_last:
+            return True
+        known = finish in ("stop", "length")
+        return not known and last[0] in self._seldom_last and last[0] not in self.habits.usual.get(slot, ())
 
 
 def _ends_whole(text: str) -> bool:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from captioning.curate.config import CurateConfig
+from captioning.curate.corpus.endings import Habits
 from captioning.curate.corpus.near_duplicates import NearDuplicates
 from captioning.curate.draft import Gadget
 from captioning.curate.gadgets.boilerplate import Boilerplate
 from captioning.curate.gadgets.clean import Clean
 from captioning.curate.gadgets.duplicates import Duplicates
-from captioning.curate.gadgets.ending import Ending
+from captioning.curate.gadgets.ending import NO_HABITS, Ending
 from captioning.curate.gadgets.ground import Ground
 from captioning.curate.gadgets.language import Language
 from captioning.curate.gadgets.length import Length
@@ -26,13 +27,16 @@ from captioning.curate.phrases import load_phrases
 NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 
 
-def text_gadgets(config: CurateConfig, openers: Sequence[str] = ()) -> tuple[Gadget, ...]:
-    """What a caption can be judged by alone, or beside its image's other answers; `openers` are learnt ones."""
+def text_gadgets(config: CurateConfig, openers: Sequence[str] = (), habits: Habits = NO_HABITS) -> tuple[Gadget, ...]:
+    """What a caption can be judged by alone, or beside its image's other answers.
+
+    `openers` and `habits` are what was learnt of how captions begin and end.
+    """
     phrases = load_phrases(config.phrases)
     return (
         Clean(config.clean, phrases, openers),
         Reject(config.reject, phrases),
-        Ending(config.ending, phrases),
+        Ending(config.ending, phrases, habits),
         Length(config.length),
         Language(config.language),
         Unsafe(config.unsafe),

@@ -11,6 +11,7 @@ from captioning.curate.config import RejectConfig
 from captioning.curate.draft import Draft
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
+from captioning.curate.talk.talk import Talk
 
 _STUTTER = re.compile(r"([^\d])\1{7}")  # "aaaaaaaa", "!!!!!!!!"
 _STUTTER_LENGTH = 8
@@ -24,35 +25,41 @@ class Reject:
     """Drops by what a single text says; needs no other caption and no model."""
 
     name = "reject"
-    reads = ("status",)
+    reads = ("status", "perspective")
     reasons = (Reason.ERROR, Reason.EMPTY, Reason.REFUSAL, Reason.META, Reason.REPETITION)
 
     def __init__(self, config: RejectConfig, phrases: Phrases) -> None:
         self.config, self.phrases = config, phrases
+        self.talk = Talk(phrases.talk)
         self._always = any(not search.words and not search.marks for search in phrases.meta)
         self._words = frozenset(word for search in phrases.meta for word in search.words)
         self._marks = tuple(mark for search in phrases.meta for mark in search.marks)
 
     def apply(self, draft: Draft) -> None:
         """Judge every open row and note how much of it is repetition."""
-        status = draft.columns["status"]
+        status, perspectives = draft.columns["status"], draft.columns["perspective"]
         for row in draft.open_rows():
             if status[row] != "ok":
                 draft.drop(row, self, Reason.ERROR)
                 continue
-            reason = self._judge(draft.texts[row], draft.words(row), draft.scores[row])
+            reason = self._says_why(draft.texts[row], draft.words(row), perspectives[row])
+            if reason is None:
+                draft.scores[row]["repetition"] = repeated = repetition(draft.words(row))
+                reason = Reason.REPETITION if self._loops(draft.texts[row], draft.words(row), repeated) else None
             if reason is not None:
                 draft.drop(row, self, reason)
 
-    def _judge(self, text: str, tokens: Sequence[str], scores: dict[str, float]) -> Reason | None:
+    def _says_why(self, text: str, tokens: Sequence[str], perspective: str) -> Reason | None:
+        """The reason that the text itself gives, if it is no caption."""
         if not tokens:
             return Reason.EMPTY
         if self.phrases.refusal.match(text):
             return Reason.REFUSAL
         if self._is_meta(text, tokens):
             return Reason.META
-        scores["repetition"] = repetition(tokens)
-        return Reason.REPETITION if self._loops(text, tokens, scores["repetition"]) else None
+        if self.talk.may_be_in(text, tokens):
+            return self.talk.judge(text, quotes=perspective in self.config.quoting)
+        return None
 
     def _is_meta(self, text: str, tokens: Sequence[str]) -> bool:
         if self._words.isdisjoint(tokens) and not self._always and not any(mark in text for mark in self._marks):

@@ -1,0 +1,1 @@
+"""Talk: sentences in which a model speaks, where a caption only describes."""

@@ -1,0 +1,48 @@
+"""Whether a text has a sentence of talk.
+
+Refusals and remarks about the request come in ever new words, but they have a shape that captions do not have:
+somebody speaks, addresses a reader, tells of the answer, or has no picture. Each of these cues is a file here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from captioning.curate.reasons import Reason
+from captioning.curate.talk.addresses import addresses
+from captioning.curate.talk.answers import answers
+from captioning.curate.talk.lacks import lacks
+from captioning.curate.talk.sentences import Sentence, sentences
+from captioning.curate.talk.speaks import speaks
+from captioning.curate.talk.vocabulary import TalkWords
+
+
+class Talk:
+    """Tells talk from captions, by the words of a language."""
+
+    def __init__(self, words: TalkWords) -> None:
+        self.words = words
+        self._signals = words.signals
+
+    def may_be_in(self, text: str, tokens: Iterable[str]) -> bool:
+        """A quick look, which nearly all captions end: whether a word is there without which nothing is talk."""
+        return not self._signals.isdisjoint(tokens) or "?" in text
+
+    def judge(self, text: str, *, quotes: bool = False) -> Reason | None:
+        """Why the text is no caption, if it is talk.
+
+        Where captions quote what is written in a picture, a sentence has to be about the picture or the request too.
+        """
+        for number, sentence in enumerate(sentences(text, self.words)):
+            if quotes and not sentence.has(self.words.picture | self.words.request | self.words.perform):
+                continue
+            if lacks(sentence, self.words):
+                return Reason.REFUSAL if number == 0 else Reason.META
+            if speaks(sentence, self.words):
+                return Reason.REFUSAL if number == 0 and self._refuses(sentence) else Reason.META
+            if answers(sentence, self.words) or addresses(sentence, self.words):
+                return Reason.META
+        return None
+
+    def _refuses(self, sentence: Sentence) -> bool:
+        return sentence.has(self.words.negative) or sentence.has(self.words.regret)
