@@ -52,6 +52,11 @@ class Cell:
         return self.container or self.prompt
 
     @property
+    def is_asked(self) -> bool:
+        """Whether an engine is asked; a field of a structured answer is read."""
+        return self.container is None
+
+    @property
     def question(self) -> str:
         """The id without the share: what is asked, whoever it is asked about."""
         return question_of(self.id)

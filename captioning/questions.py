@@ -12,7 +12,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -66,7 +66,8 @@ class Questions:
     """Asks one engine about images of one shard.
 
     `known` are rows that are in the store already: those chains may go on from, by (key, cell), and `same` those that
-    answer the same for another configuration, by (key, question). `decode_seconds` and `preprocess_seconds` add up.
+    answer the same for another configuration, by (key, question). `answered` is told of questions that are done with,
+    in any thread. `decode_seconds` and `preprocess_seconds` add up.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class Questions:
         reader: ShardReader,
         known: Mapping[tuple[str, str], Mapping[str, Any]],
         same: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+        answered: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.engine, self.reader = engine, reader
-        self.known, self.same = known, same or {}
+        self.known, self.same, self.answered = known, same or {}, answered
         self.decode_seconds = self.preprocess_seconds = 0.0
 
     def ask(self, wanted: Sequence[Wanted]) -> list[dict[str, Any]]:
@@ -103,6 +105,7 @@ class Questions:
                 unasked = {question.cell.id: self._without_asking(question) for question in questions}
                 rows |= {cell: row for cell, row in unasked.items() if row is not None}
                 left = [question for question in questions if question.cell.id not in rows]
+                self.answered(sum(question.cell.is_asked for question in questions) - len(left))
                 if left and image is None:
                     image = self._load(want)
                 for question, answer in zip(left, await self._answers(left, image), strict=True):
@@ -144,11 +147,12 @@ class Questions:
     async def _answers(self, questions: Sequence[Question], image: Image | str | None) -> list[Answer]:
         """Answers in order; a request's own error is an answer, the engine's death is not."""
         if isinstance(image, str):
+            self.answered(len(questions))
             return [Answer(None, error=image)] * len(questions)
         if not questions or image is None:
             return []
         futures = self.engine.submit([_request(question, image) for question in questions])
-        await _finished(futures)
+        await _finished(futures, self.answered)
         answers = [_answer(future) for future in futures]
         self.preprocess_seconds += sum(answer.preprocess_seconds for answer in answers)
         return answers
@@ -210,17 +214,19 @@ def _field(container: Mapping[str, Any], name: str) -> Answer:
     return Answer(text, finish_reason="stop")
 
 
-async def _finished(futures: Sequence[Future[Answer]]) -> None:
+async def _finished(futures: Sequence[Future[Answer]], answered: Callable[[int], None]) -> None:
     """Wait until all are there, with one wake-up for all of them. Whoever stops waiting takes the questions back."""
     loop, woken, arrived = asyncio.get_running_loop(), asyncio.Event(), itertools.count(1)
 
     def count(_: Future[Answer]) -> None:
+        answered(1)
         if next(arrived) == len(futures) and not loop.is_closed():
             loop.call_soon_threadsafe(woken.set)
 
-    waiting = not all(future.done() for future in futures)
     try:
-        if waiting:
+        if all(future.done() for future in futures):
+            answered(len(futures))
+        else:
             for future in futures:
                 future.add_done_callback(count)
             await woken.wait()

@@ -7,6 +7,7 @@ next one; what it cannot know, which image was to blame, is in the store's notes
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import pickle
 import socket
@@ -21,7 +22,7 @@ from typing import Any
 from captioning import attempts
 from captioning.config import CaptionConfig, RayConfig
 from captioning.store import WorkItem
-from captioning.worker import AT_ONCE, CaptionWorker, WorkerSpec
+from captioning.worker import IN_HAND, CaptionWorker, WorkerSpec
 from pipeline.commits import Part
 from pipeline.errors import HolismError, ScheduleError
 
@@ -53,10 +54,10 @@ def _here(spec: WorkerSpec, items: Sequence[WorkItem]) -> Iterator[Part]:
     """One worker in this process, as many items at once as an actor has."""
     worker, waiting = CaptionWorker(spec), deque(items)
     under_way: set[Future[list[Part]]] = set()
-    with ThreadPoolExecutor(AT_ONCE, "caption") as threads:
+    with ThreadPoolExecutor(IN_HAND, "caption") as threads:
         try:
             while waiting or under_way:
-                while waiting and len(under_way) < AT_ONCE:
+                while waiting and len(under_way) < IN_HAND:
                     under_way.add(threads.submit(worker.work, waiting.popleft()))
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -119,6 +120,7 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
 
         pool = Pool.of(config, len(items), ray.cluster_resources())
         find_room(pool, min(config.ray.actors.min or 1, pool.max), config.ray.schedule_seconds, "caption")
+        in_hand = min(IN_HAND, math.ceil(len(items) / pool.max))  # few items are for all actors
         rows = [{"item": pickle.dumps(item)} for item in items]
         results = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
             RayWorker,
@@ -127,8 +129,8 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
             compute=ActorPoolStrategy(
                 min_size=pool.min,
                 max_size=pool.max,
-                max_tasks_in_flight_per_actor=AT_ONCE + 1,  # the next reference is there when an item ends
-                max_concurrent_calls_per_actor=AT_ONCE,
+                max_tasks_in_flight_per_actor=in_hand + 1,  # the next reference is there when an item ends
+                max_concurrent_calls_per_actor=in_hand,
                 enable_true_multi_threading=True,
             ),
             num_cpus=pool.cpus,
@@ -151,7 +153,7 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
 @contextmanager
 def cluster(config: RayConfig) -> Iterator[None]:
     """Connect to the cluster that is named, or start a Ray of this machine; a Ray that is there is used as it is."""
-    quieten()
+    prepare()
     import ray
 
     if ray.is_initialized():
@@ -235,8 +237,11 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()).split(". ")[0][:200]
 
 
-def quieten() -> None:
-    """Ray Data reports every few seconds where there is no terminal; our own progress line says it all."""
+def prepare() -> None:
+    """Ray Data reports every few seconds where there is no terminal; our own progress line says it all.
+
+    It would add no actor to a pool unless each had nearly twice as many items waiting as in hand.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     import logging
@@ -244,6 +249,7 @@ def quieten() -> None:
     from ray.data import DataContext
 
     context = DataContext.get_current()
+    context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
     context.enable_progress_bars = False
     context.enable_operator_progress_bars = False
     context.print_on_execution_start = False

@@ -1,4 +1,7 @@
-"""Who may use an engine at a time: several pieces of work together, or a suspect alone.
+"""Who may use an engine at a time: pieces of work together, as many as keep it full, or a suspect alone.
+
+A piece of work ends slowly: its last long answers leave the engine half empty. So the next piece comes in while there
+are still enough questions to go round, and not before, since what is in hand is lost if somebody dies.
 
 Work that somebody died on is tried again, and must be alone with the engine then: otherwise another piece of work
 could be the one that kills it, and an innocent image would be blamed.
@@ -7,8 +10,25 @@ could be the one that kills it, and an innocent image would be blamed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+ENOUGH = 1.5  # questions in hand, as a multiple of those that the engine answers together
+
+
+class Share:
+    """What one piece of work inside has still to ask."""
+
+    def __init__(self, room: Room, left: int) -> None:
+        self._room, self.left = room, left
+
+    def expect(self, questions: int) -> None:
+        """It is so many, now that somebody has looked."""
+        self._room.change_share(self, questions - self.left)
+
+    def answered(self, questions: int = 1) -> None:
+        """So many less."""
+        self._room.change_share(self, -questions)
 
 
 class Room:
@@ -16,33 +36,50 @@ class Room:
 
     def __init__(self) -> None:
         self._change = threading.Condition()
-        self._inside = 0
-        self._alone_wanted = 0
+        self._inside: list[Share] = []
+        self._alone = 0  # how many are alone inside, or want to be
+        self._enough = 0.0
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Be inside with others."""
-        with self._change:
-            self._change.wait_for(lambda: self._inside >= 0 and not self._alone_wanted)
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._change:
-                self._inside -= 1
-                self._change.notify_all()
+    def together(self, questions: int, at_once: int) -> Iterator[Share]:
+        """Come in with at most so many `questions`, once the others inside have too few left for an engine that
+        answers `at_once` together."""
+        self._enough = ENOUGH * at_once
+        with self._entered(questions, lambda: not self._alone and self._is_low()) as share:
+            yield share
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[Share]:
         """Wait until all others have left, and keep them out."""
         with self._change:
-            self._alone_wanted += 1
-            self._change.wait_for(lambda: self._inside == 0)
-            self._alone_wanted -= 1
-            self._inside = -1
+            self._alone += 1
         try:
-            yield
+            with self._entered(0, lambda: not self._inside) as share:
+                yield share
         finally:
             with self._change:
-                self._inside = 0
+                self._alone -= 1
+                self._change.notify_all()
+
+    def change_share(self, share: Share, questions: int) -> None:
+        """A piece of work inside has so many questions more, or less."""
+        with self._change:
+            share.left += questions
+            if self._is_low():  # only then has anybody who waits a reason to look
+                self._change.notify_all()
+
+    def _is_low(self) -> bool:
+        return not self._inside or sum(share.left for share in self._inside) < self._enough
+
+    @contextmanager
+    def _entered(self, questions: int, admits: Callable[[], bool]) -> Iterator[Share]:
+        share = Share(self, questions)
+        with self._change:
+            self._change.wait_for(admits)
+            self._inside.append(share)
+        try:
+            yield share
+        finally:
+            with self._change:
+                self._inside.remove(share)
                 self._change.notify_all()

@@ -1,6 +1,6 @@
-"""The actor: holds one engine and turns work items into committed parts, two items at a time.
+"""The actor: holds one engine and turns work items into committed parts, as many at a time as keep the engine full.
 
-While one item's last answers are written out, the next one's questions keep the engine full. The worker reads shards
+While one item's last answers are written out, the next one's questions are with the engine. The worker reads shards
 itself, by reference; nothing but a short report goes back. It is plain Python: Ray runs it in actors, and without Ray
 it runs in this process.
 """
@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
 from captioning.models import resolve
 from captioning.questions import Questions, Wanted
-from captioning.room import Room
+from captioning.room import Room, Share
 from captioning.shares import Shares
 from captioning.store import WorkItem
 from pipeline import schemas
@@ -31,7 +32,8 @@ from pipeline.errors import EngineError, HolismError
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 
-AT_ONCE = 2  # items that a worker has in hand
+IN_HAND = 8  # items that a worker is given; those the engine has no use for yet wait at its door
+SHARDS = 2  # whose tables of images are kept: work comes shard by shard
 
 
 @dataclass(frozen=True)
@@ -65,24 +67,27 @@ class CaptionWorker:
 
         Raises `EngineError` if the engine does not start, or dies again and again without an answer.
         """
-        if (done := self._done(item)) is not None:
-            return [done]
         while True:
             attempt = Attempt.at(self.spec.store, item.note)
-            with self._room.alone() if attempt.count else self._room.together():
-                parts = self._attempt(item, attempt)
+            with self._room.alone() if attempt.count else self._together(item) as share:
+                done = self._done(item)
+                parts = [done] if done is not None else self._attempt(item, attempt, share)
             if parts is not None:
                 return parts
 
-    def _attempt(self, item: WorkItem, attempt: Attempt) -> list[Part] | None:
+    def _together(self, item: WorkItem) -> AbstractContextManager[Share]:
+        questions = (item.stop - item.start) * sum(self.cells[cell].is_asked for cell in item.cells)
+        return self._room.together(questions, self._make().at_once)
+
+    def _attempt(self, item: WorkItem, attempt: Attempt, share: Share) -> list[Part] | None:
         """Its parts, or None if the engine died on it. A suspect's images are tried here too, one by one."""
         engine = self._make()
         attempt.begin()
         try:
             if attempt.count > 1 and not item.is_single:
-                parts = self._one_by_one(item, attempt)
+                parts = self._one_by_one(item, attempt, share)
             else:
-                parts = [self._answer(item, attempt, engine)]
+                parts = [self._answer(item, attempt, engine, share)]
         except base.EngineDiedError as error:
             self._bury(engine, error)
             return None
@@ -113,12 +118,13 @@ class CaptionWorker:
         if engine is not None:
             engine.stop()
 
-    def _answer(self, item: WorkItem, attempt: Attempt, engine: base.Engine) -> Part:
+    def _answer(self, item: WorkItem, attempt: Attempt, engine: base.Engine, share: Share) -> Part:
         started = time.monotonic()
         before = store.read_part(self.spec.store, item.part) if item.retry else []
         wanted = self._wanted(item, before)
         known, same = self._sources(item)
-        questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same)
+        questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same, share.answered)
+        share.expect(sum(cell.is_asked for want in wanted for cell in want.cells))
         if item.is_single and attempt.count > TRIES:
             reason = f"{store.QUARANTINED}: the engine died {attempt.count - 1} times on this image"
             rows = [row for want in wanted for row in questions.give_up(want, reason)]
@@ -130,7 +136,7 @@ class CaptionWorker:
         asked = time.monotonic()
         return self._commit(item, _merge(before, rows), questions, started, asked)
 
-    def _one_by_one(self, item: WorkItem, attempt: Attempt) -> list[Part]:
+    def _one_by_one(self, item: WorkItem, attempt: Attempt, share: Share) -> list[Part]:
         """Every image is committed alone, so that whoever dies costs no other image a second attempt."""
         if attempt.count > HOPELESS:
             deaths = attempt.count - 1
@@ -141,17 +147,17 @@ class CaptionWorker:
             )
         parts: dict[str, Part] = {}
         for row in range(item.start, item.stop):
-            made = self._alone(item.narrow(row))
+            made = self._alone(item.narrow(row), share)
             parts[made.name] = made
             if made.rows > made.errors:
                 attempt.progress()
         return list(parts.values())
 
-    def _alone(self, item: WorkItem) -> Part:
+    def _alone(self, item: WorkItem, share: Share) -> Part:
         """The part of one image, tried until it is there or given up."""
         if (done := self._done(item)) is not None:
             return done
-        while (parts := self._attempt(item, Attempt.at(self.spec.store, item.note))) is None:
+        while (parts := self._attempt(item, Attempt.at(self.spec.store, item.note), share)) is None:
             pass
         return parts[0]
 
@@ -212,7 +218,7 @@ class CaptionWorker:
             if uri not in self._images:
                 columns = ["shard", "key", "image_id", "offset", "size", "status"]
                 rows = schemas.read(Location.of(uri), schemas.IMAGES, columns).to_pylist()
-                while len(self._images) >= AT_ONCE:
+                while len(self._images) >= SHARDS:
                     del self._images[next(iter(self._images))]
                 self._images[uri] = rows
             return self._images[uri]

@@ -12,9 +12,9 @@ def ray_instance() -> Iterator[None]:
     """A quiet Ray cluster of two nodes on this machine, one logical CPU each; what runs meanwhile uses it as it is."""
     pytest.importorskip("ray")
     from captioning.config import RayConfig
-    from captioning.ray_job import cluster, quieten
+    from captioning.ray_job import cluster, prepare
 
-    quieten()
+    prepare()
     from ray.cluster_utils import Cluster
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

@@ -56,10 +56,14 @@ class EngineDiedError(Exception):
 
 
 class Engine(Protocol):
-    """A captioning engine. `name` and `version` go into the captions table."""
+    """A captioning engine. `name` and `version` go into the captions table.
+
+    It answers `at_once` questions together: with fewer it is not full.
+    """
 
     name: str
     version: str
+    at_once: int
 
     def start(self) -> None:
         """Load the model. Raises `EngineError` with one sentence if that fails."""

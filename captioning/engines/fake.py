@@ -30,6 +30,7 @@ class FakeEngine:
 
     name = "fake"
     version = "1"
+    at_once = 1
 
     def __init__(self, config: FakeEngineConfig) -> None:
         self.config = config

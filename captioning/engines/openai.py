@@ -52,6 +52,7 @@ class OpenAIEngine:
     def __init__(self, config: ServerConfig, model: Model) -> None:
         self.config, self.model = config, model
         self.version = UNVERSIONED
+        self.at_once = config.concurrency
         self._url = _without_user(config.base_url)
         self._key = ""
         self._lock = threading.Lock()  # of the loop, which is there from start to stop

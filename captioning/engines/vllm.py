@@ -2,7 +2,8 @@
 
 All questions about an image go in together, image first: the vision encoder runs once per image and the prefix
 cache serves the rest. Images are named by their content's id (`uuid`), so nothing is hashed twice. Requests join the
-running batch between two steps of the scheduler, so the engine does not drain from one chunk of work to the next.
+running batch between two steps of the scheduler, those with long answers first, so the engine does not drain from one
+chunk of work to the next.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 
 from captioning.config import EngineConfig
 from captioning.engines.base import Answer, Request, load_error
+from captioning.engines.longest_first import LongestFirst
 from captioning.engines.service import EngineThread
 from captioning.models import Model
 
@@ -35,7 +37,7 @@ _CHARACTER = r'([^"\\\x00-\x1f]|\\["\\/bfnrt])'
 WARM_UP = 8  # questions
 TURNS = 4096  # wordings that are kept rendered; those of chains are many
 IMAGE = "image"  # vLLM's name of the modality
-QUEUED = 2  # requests in the engine, as a multiple of those that it decodes together: its queue never runs dry
+QUEUED = 4  # requests in the engine, as a multiple of those that it decodes together: enough to choose from
 
 
 class VllmEngine(EngineThread):
@@ -47,6 +49,7 @@ class VllmEngine(EngineThread):
         super().__init__()
         self.config, self.model, self.threads = config, model, threads
         self.version = _version()
+        self.at_once = config.max_num_seqs
         self._llm: Any = None
         self._ids = count()
         self._running: dict[str, tuple[Future[Answer], float]] = {}
@@ -75,6 +78,7 @@ class VllmEngine(EngineThread):
             raise load_error(self.model, error) from error
         if on_cpu:
             _use_threads(self.threads)
+        self._order = LongestFirst(_cache_tokens(self._llm))
         self._render = _Renderer(self._llm, in_process=not vllm.envs.VLLM_ENABLE_V1_MULTIPROCESSING)
         try:
             self._warm_up()
@@ -102,6 +106,7 @@ class VllmEngine(EngineThread):
             "max_num_seqs": config.max_num_seqs,
             "max_model_len": config.max_model_len,
             "tensor_parallel_size": config.tensor_parallel_size,
+            "scheduling_policy": "priority",
             "disable_log_stats": True,
         }
         if not self.model.is_folder:
@@ -137,7 +142,8 @@ class VllmEngine(EngineThread):
         started, name = time.perf_counter(), str(next(self._ids))
         try:
             rendered = self._render(request)
-            self._llm.llm_engine.add_request(name, rendered, _parameters(request))
+            rank = self._order.rank(request, len(rendered["prompt_token_ids"]))
+            self._llm.llm_engine.add_request(name, rendered, _parameters(request), priority=rank)
         except EngineDeadError:
             raise
         except Exception as error:  # templates and processors of models raise anything
@@ -267,6 +273,12 @@ def _answer(output: Any, preprocess_seconds: float) -> Answer:
         finish_reason=completion.finish_reason,
         preprocess_seconds=preprocess_seconds,
     )
+
+
+def _cache_tokens(llm: Any) -> int:
+    """How many tokens the prefix cache holds; an engine that does not say gets no groups of images."""
+    cache = llm.llm_engine.vllm_config.cache_config
+    return int(cache.num_gpu_blocks or 0) * int(cache.block_size)
 
 
 def _version() -> str:

@@ -252,7 +252,8 @@ def test_an_engine_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytes
     rows = world.rows(manifest, made)
     assert {row["image_id"] for row in rows if row["status"] == "error"} == {poison}
     assert "an engine died and was started again, the last time with: out of memory" in manifest.warnings
-    assert len(starts) == 1 + 1 + attempts.TRIES
+    deaths = 1 + attempts.TRIES
+    assert len(starts) in {deaths, deaths + 1}  # after the last death only if there was other work left
 
 
 def test_an_engine_that_always_dies_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ IMAGES = 3
 class SlowEngine:
     """Answers nothing by itself: `answer` is called in a thread of its own once all questions are in."""
 
-    name, version = "slow", "1"
+    name, version, at_once = "slow", "1", 1
 
     def __init__(self, questions: int) -> None:
         self.asked: list[tuple[Request, Future[Answer]]] = []

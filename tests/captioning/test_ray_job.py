@@ -40,6 +40,13 @@ def test_both_nodes_of_a_cluster_work(tmp_path: Path, ray_instance: None) -> Non
     assert len({part.detail["worker"] for part in manifest.parts}) == 2
 
 
+def test_a_pool_grows_while_work_is_waiting(tmp_path: Path, ray_instance: None) -> None:
+    made = world.workspace(tmp_path, images=40)
+    slow = {"kind": "fake", "fake": {"delay_seconds": 0.3}}
+    manifest = world.caption(made, world.config(engine=slow, ray={"actors": {"min": 1, "max": 2}}))
+    assert len({part.detail["worker"] for part in manifest.parts}) == 2
+
+
 def test_poison_kills_actors_and_still_the_run_completes(tmp_path: Path, ray_instance: None) -> None:
     made = world.workspace(tmp_path)
     poison = world.image_ids(made)[5]
