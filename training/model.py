@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from pipeline.errors import ConfigError
 from training.branches import branched
 from training.config import BranchOptions
-from training.text_pooling import TextConditionedPooling
+from training.text_pooling import TextConditionedPooling, rows_of
 
 TOWER_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
 
@@ -99,7 +99,7 @@ class HolisticCLIP(open_clip.CLIP):
         """
         if self.text_pooling is None:
             raise ConfigError("the model has no second score; train it with the loss term text_conditioned")
-        cosines_BT: Tensor = self.text_pooling(patch_BND, text_BTD)
+        cosines_BT: Tensor = self.text_pooling(patch_BND, *rows_of(text_BTD))
         return cosines_BT
 
     def forward(self, image_BCSS: Tensor, text_groups: Sequence[Tensor]) -> "Encoded":

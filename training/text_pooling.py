@@ -29,19 +29,22 @@ class TextConditionedPooling(nn.Module):
         self.query, self.key = _identity(width), _identity(width)
         self.value, self.out = _identity(width), _identity(width)
 
-    def forward(self, patch_BND: Tensor, text_BTD: Tensor) -> Tensor:
-        """Cosines (B, T) of each image's texts with what they find in its patches; texts are normalised.
+    def forward(self, patch_BND: Tensor, text_XD: Tensor, which_BT: Tensor) -> Tensor:
+        """Cosines (B, T) of each image's texts, text_XD[which_BT], with what they find in its patches.
 
-        In tiles of images that are made again in backward: B · T · D pooled numbers never exist at once.
+        Texts are normalised. In tiles of images that are made again in backward: B · T · D numbers, be they of texts
+        or of what they find, never exist at once.
         """
-        images = max(1, TILE // (text_BTD.shape[1] * text_BTD.shape[2]))
+        images = max(1, TILE // (which_BT.shape[1] * text_XD.shape[1]))
         if len(patch_BND) <= images:
-            return self._cosines(patch_BND, text_BTD)
-        tiles = zip(patch_BND.split(images), text_BTD.split(images), strict=True)
-        return torch.cat([checkpoint(self._cosines, *tile, use_reentrant=False) for tile in tiles])
+            return self._cosines(patch_BND, text_XD, which_BT)
+        tiles = zip(patch_BND.split(images), which_BT.split(images), strict=True)
+        return torch.cat(
+            [checkpoint(self._cosines, patch, text_XD, which, use_reentrant=False) for patch, which in tiles]
+        )
 
-    def _cosines(self, patch_BND: Tensor, text_BTD: Tensor) -> Tensor:
-        patch_BND = self.norm_patches(patch_BND)
+    def _cosines(self, patch_BND: Tensor, text_XD: Tensor, which_BT: Tensor) -> Tensor:
+        patch_BND, text_BTD = self.norm_patches(patch_BND), text_XD[which_BT]
         q, k, v = self.query(self.norm_texts(text_BTD)), self.key(patch_BND), self.value(patch_BND)
         # The null token comes last, after the projections: its key and value are zeros whatever is learned.
         q_BhTd, k_BhNd, v_BhNd = (self._split(x) for x in (q, F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))))
@@ -51,6 +54,12 @@ class TextConditionedPooling(nn.Module):
 
     def _split(self, x_BLD: Tensor) -> Tensor:
         return x_BLD.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def rows_of(text_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    """Texts of each image as rows (B · T, D), and which rows are each image's (B, T)."""
+    text_XD = text_BTD.flatten(0, 1)
+    return text_XD, torch.arange(len(text_XD), device=text_XD.device).view(text_BTD.shape[:2])
 
 
 def _identity(width: int) -> nn.Linear:

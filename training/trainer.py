@@ -238,9 +238,11 @@ def _forward(run: _Run, batch: Batch) -> tuple[Encoded, Tensor]:
     return encoded, flat.view(B, M, -1)
 
 
-def _conditioned(run: _Run, patch_BND: Tensor, text_BTD: Tensor) -> Tensor:
+def _conditioned(run: _Run, patch_BND: Tensor, text_XD: Tensor, which_BT: Tensor) -> Tensor:
+    assert run.model.text_pooling is not None
     with run.autocast():
-        return run.model.conditioned_cosines(patch_BND, text_BTD).float()
+        cosines_BT: Tensor = run.model.text_pooling(patch_BND, text_XD, which_BT)
+    return cosines_BT.float()
 
 
 def _look(run: _Run) -> list[dict[str, Any]]:

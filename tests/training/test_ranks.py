@@ -2,26 +2,32 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from training.losses import gather, weighted_sum
+from training.losses import Loss, gather, weighted_sum
+from training.text_pooling import TextConditionedPooling
 
 SAMPLES, WIDTH = 8, 6
+LEAVES = ("image", "text", "patch")  # what each rank has rows of
 # Branches, slots and weights of terms.
 CASES = {
     "as many": (3, 3, {"m2m": 1.0, "served": 0.3, "multi_positive": 0.4, "sigmoid": 0.2, "diversity": 2.0}),
     "more slots": (2, 4, {"free_matching": 0.5, "free_matching_soft": 0.7, "free_matching_balanced": 0.3}),
     "more branches": (4, 2, {"free_matching": 0.5, "free_matching_balanced": 0.3, "served": 0.3}),
     "one branch": (1, 3, {"o2o": 1.0, "o2m": 0.5, "sigmoid": 0.2}),
+    "second score": (2, 3, {"text_conditioned": 1.0, "served": 0.3}),
 }
 
 RANK_PROGRAM = """
 import sys, torch, torch.distributed as dist
-from training.losses import gather, tiles, weighted_sum
+from tests.training.test_ranks import LEAVES, loss_of
+from training.losses import tiles
 rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
 tiles.TILE_LOGITS, tiles.KEPT_LOGITS = 10, 0
@@ -30,10 +36,10 @@ found = {}
 for name, (data, weights) in torch.load(f"{folder}/cases").items():
     share = len(data["mask"]) // ranks
     rows = slice(share * rank, share * (rank + 1))
-    leaves = [data[key][rows].clone().requires_grad_() for key in ("image", "text")]
-    scale = data["scale"].clone().requires_grad_()
-    loss = weighted_sum(gather(*leaves, data["mask"][rows], scale), weights)
-    grads = torch.autograd.grad(loss.total, [*leaves, scale])
+    leaves = [data[key][rows].clone().requires_grad_() for key in LEAVES]
+    leaves += [data["scale"].clone().requires_grad_()]
+    loss = loss_of(leaves, data["mask"][rows], weights)
+    grads = torch.autograd.grad(loss.total, leaves, allow_unused=True, materialize_grads=True)
     found[name] = {"loss": loss.total.detach(), "grads": grads, "by_slot": loss.by_slot}
 torch.save(found, f"{folder}/found.{rank}")
 dist.destroy_process_group()
@@ -48,7 +54,19 @@ def batch(seed: int, branches: int, slots: int) -> dict[str, Tensor]:
         return torch.nn.functional.normalize(x + 2.0, dim=-1)  # branches near enough for the diversity term
 
     mask = torch.rand(SAMPLES, slots, generator=generator) < 0.7  # the ranks have unequal numbers of captions
-    return {"image": unit(branches), "text": unit(slots), "mask": mask, "scale": torch.tensor(5.0).double()}
+    sides = {"image": unit(branches), "text": unit(slots), "patch": unit(3)}
+    return {**sides, "mask": mask, "scale": torch.tensor(5.0).double()}
+
+
+def loss_of(leaves: list[Tensor], mask_BM: Tensor, weights: dict[str, float]) -> Loss:
+    """The loss of images, texts, patches and the scale; with a second score that is the same everywhere."""
+    image_BHD, text_BMD, patch_BND, scale = leaves
+    torch.manual_seed(0)
+    pooling = TextConditionedPooling(WIDTH).double()
+    for parameter in pooling.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    features = gather(image_BHD, text_BMD, mask_BM, scale)
+    return weighted_sum(replace(features, conditioned=partial(pooling, patch_BND)), weights)
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -61,9 +79,9 @@ def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
     found = [torch.load(tmp_path / f"found.{rank}") for rank in range(ranks)]
 
     for name, (data, weights) in cases.items():
-        leaves = [data[key].clone().requires_grad_() for key in ("image", "text", "scale")]
-        loss = weighted_sum(gather(leaves[0], leaves[1], data["mask"], leaves[2]), weights)
-        wanted = torch.autograd.grad(loss.total, leaves)
+        leaves = [data[key].clone().requires_grad_() for key in (*LEAVES, "scale")]
+        loss = loss_of(leaves, data["mask"], weights)
+        wanted = torch.autograd.grad(loss.total, leaves, allow_unused=True, materialize_grads=True)
         assert all(value > 0 for value in loss.terms.values())
 
         def mean(values: list[Tensor]) -> Tensor:
@@ -74,8 +92,8 @@ def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
         for term, slot_M in loss.by_slot.items():
             torch.testing.assert_close(mean([rank[name]["by_slot"][term] for rank in found]), slot_M, msg=term)
         # DDP averages over ranks, so a rank's rows carry the number of ranks times their share of the gradient.
-        for place in (0, 1):
+        for place in range(len(LEAVES)):
             rows = torch.cat([rank[name]["grads"][place] for rank in found]) / ranks
             torch.testing.assert_close(rows, wanted[place], rtol=1e-8, atol=1e-12, msg=name)
-        scale = mean([rank[name]["grads"][2] for rank in found])
-        torch.testing.assert_close(scale, wanted[2], rtol=1e-8, atol=0, msg=name)
+        scale = mean([rank[name]["grads"][-1] for rank in found])
+        torch.testing.assert_close(scale, wanted[-1], rtol=1e-8, atol=0, msg=name)

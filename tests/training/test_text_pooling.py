@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import training
 from pipeline.config import build
@@ -25,7 +28,7 @@ from training.losses import Features, gather
 from training.losses.text_conditioned import text_conditioned
 from training.model import HolisticCLIP
 from training.ranks import Ranks
-from training.text_pooling import TextConditionedPooling
+from training.text_pooling import TextConditionedPooling, rows_of
 
 B, M, D, PATCHES = 4, 3, 8, 5
 
@@ -55,15 +58,15 @@ def test_a_text_finds_the_weighted_patches_and_a_null_token() -> None:
             logits = torch.cat([module.key(patches) @ query / math.sqrt(D), torch.zeros(1).double()])
             found = module.out(logits.softmax(0)[:-1] @ module.value(patches))
             expected = F.cosine_similarity(found, text_BTD[b, t], dim=0)
-            torch.testing.assert_close(module(patch_BND, text_BTD)[b, t], expected)
+            torch.testing.assert_close(module(patch_BND, *rows_of(text_BTD))[b, t], expected)
 
 
 def test_tiles_give_the_same_scores_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     module, patch_BND, text_BTD = pooling(), torch.randn(B, PATCHES, D).double().requires_grad_(), unit(B, 6, D)
-    whole = module(patch_BND, text_BTD)
+    whole = module(patch_BND, *rows_of(text_BTD))
     (wanted,) = torch.autograd.grad(whole.square().sum(), patch_BND)
     monkeypatch.setattr(text_pooling, "TILE", 2 * 6 * D)
-    tiled = module(patch_BND, text_BTD)
+    tiled = module(patch_BND, *rows_of(text_BTD))
     torch.testing.assert_close(tiled, whole)
     torch.testing.assert_close(torch.autograd.grad(tiled.square().sum(), patch_BND)[0], wanted)
 
@@ -72,7 +75,7 @@ def test_at_first_a_text_takes_the_patches_that_are_like_it() -> None:
     module = TextConditionedPooling(64)
     text_BTD = F.normalize(torch.randn(1, 2, 64), dim=-1)
     patch_BND = torch.cat([50 * text_BTD[:, :1], torch.randn(1, 20, 64)], dim=1)
-    there, absent = module(patch_BND, text_BTD)[0]
+    there, absent = module(patch_BND, *rows_of(text_BTD))[0]
     assert there > 0.9
     assert there > absent + 0.3
 
@@ -85,7 +88,7 @@ def test_the_term_equals_a_loop_over_pairs(mask: list[bool]) -> None:
     features = conditioned(module, patch_BND, gather(unit(B, 2, D), text_BMD, mask_BM, torch.tensor(7.0).double()))
 
     def logit(b: int, text: Tensor) -> Tensor:
-        return 7 * module(patch_BND[b : b + 1], text[None, None])[0, 0]
+        return 7 * module(patch_BND[b : b + 1], text[None], torch.tensor([[0]]))[0, 0]
 
     losses = []
     for b in range(B):
@@ -97,8 +100,50 @@ def test_the_term_equals_a_loop_over_pairs(mask: list[bool]) -> None:
     torch.testing.assert_close(text_conditioned(features).mean, expected)
 
 
+def test_gradients_by_finite_differences() -> None:
+    """Of the pooling's weights too, and of captions that are others' false ones."""
+    module, mask_BM = pooling(), torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 1], [0, 1, 0]]).bool()
+    patch_BND, text_BMD = torch.randn(B, PATCHES, D).double().requires_grad_(), unit(B, M, D).requires_grad_()
+    scale, weights = torch.tensor(7.0).double().requires_grad_(), dict(module.named_parameters())
+    image_BHD = unit(B, 2, D)
+
+    def loss(patch_BND: Tensor, text_BMD: Tensor, scale: Tensor, *values: Tensor) -> Tensor:
+        def scored(*arguments: Tensor) -> Tensor:
+            found: Tensor = torch.func.functional_call(module, dict(zip(weights, values, strict=True)), arguments)
+            return found
+
+        features = gather(image_BHD, text_BMD, mask_BM, scale)
+        return text_conditioned(replace(features, conditioned=partial(scored, patch_BND))).mean
+
+    assert torch.autograd.gradcheck(loss, (patch_BND, text_BMD, scale, *weights.values()), fast_mode=True)
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers in any tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(x.numel() for x in tree_leaves(found) if isinstance(x, Tensor))])
+        return found
+
+
+def test_texts_of_all_pairs_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory grows with images and with texts, not with images times texts times their width."""
+    monkeypatch.setattr(text_pooling, "TILE", 1)
+    N, width = 32, 64
+    patch_BND, text_NMD = torch.randn(N, 2, width), torch.randn(N, 1, width).requires_grad_()
+    features = gather(torch.randn(N, 1, width), text_NMD, torch.ones(N, 1).bool(), torch.tensor(7.0))
+    features = conditioned(TextConditionedPooling(width), patch_BND, features)
+    with Largest() as largest:
+        text_conditioned(features).mean.backward()
+    assert text_NMD.grad is not None
+    assert N * width <= largest.numbers < N * N * width / 8
+
+
 def conditioned(module: TextConditionedPooling, patch_BND: Tensor, features: Features) -> Features:
-    return replace(features, conditioned=lambda text_BTD: module(patch_BND, text_BTD))
+    return replace(features, conditioned=partial(module, patch_BND))
 
 
 def test_the_mean_over_ranks_is_the_loss_of_the_whole_batch() -> None:

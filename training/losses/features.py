@@ -21,7 +21,8 @@ class Features:
     holds elsewhere has no influence, but must be numbers.
     image_NHD, text_NMD, mask_NM: the same of all ranks, this rank's rows beginning at `offset`.
     scale: exp(logit_scale).
-    conditioned: cosines (B, T) of texts (B, T, D) with what they find in this rank's images, where the model has it.
+    conditioned: of texts (X, D), and which of them for each of this rank's images (B, T), the cosines with what they
+    find in the image (B, T); where the model has a second score.
     """
 
     image_BHD: Tensor
@@ -32,7 +33,7 @@ class Features:
     mask_NM: Tensor
     scale: Tensor
     offset: int = 0
-    conditioned: Callable[[Tensor], Tensor] | None = None
+    conditioned: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def ranks(self) -> int:

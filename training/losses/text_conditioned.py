@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pipeline.errors import ConfigError
 from training.losses.features import Features
 from training.losses.term import TermLoss, over_captions
+from training.text_pooling import rows_of
 
 
 def text_conditioned(features: Features) -> TermLoss:
@@ -21,9 +22,9 @@ def text_conditioned(features: Features) -> TermLoss:
     """
     if features.conditioned is None:
         raise ConfigError("train.losses: text_conditioned needs a model with a second score; train one from the start")
-    own_BM = features.scale * features.conditioned(features.text_BMD)
-    text_BND, false_BN = one_of_each_other(features)
-    false_logit_BN = features.scale * features.conditioned(text_BND)
+    own_BM = features.scale * features.conditioned(*rows_of(features.text_BMD))
+    which_BN, false_BN = one_of_each_other(features)
+    false_logit_BN = features.scale * features.conditioned(features.text_NMD.flatten(0, 1), which_BN)
     bias_B1 = -false_BN.sum(dim=1, keepdim=True).clamp(min=1).log()
     as_false_B1 = F.softplus(false_logit_BN + bias_B1).masked_fill(~false_BN, 0.0).sum(dim=1, keepdim=True)
     loss_BM = F.softplus(-(own_BM + bias_B1)) + as_false_B1
@@ -31,9 +32,9 @@ def text_conditioned(features: Features) -> TermLoss:
 
 
 def one_of_each_other(features: Features) -> tuple[Tensor, Tensor]:
-    """A caption of every sample for each image (B, N, D), and which of them are there and another image's (B, N).
+    """A caption of every sample for each image (B, N), as its place among all N · M, and which are another image's.
 
-    Image b gets the (b + n)-th of the captions that sample n has, counted round.
+    Image b gets the (b + n)-th of the captions that sample n has, counted round; false where it has none.
     """
     columns_B = features.columns_B()
     samples_N = torch.arange(len(features.mask_NM), device=columns_B.device)
@@ -41,4 +42,5 @@ def one_of_each_other(features: Features) -> tuple[Tensor, Tensor]:
     count_N = features.mask_NM.sum(dim=1)
     place_BN = (columns_B[:, None] + samples_N) % count_N.clamp(min=1)
     slot_BN = present_first_NM[samples_N, place_BN]
-    return features.text_NMD[samples_N, slot_BN], (columns_B[:, None] != samples_N) & (count_N > 0)
+    which_BN = samples_N * features.slots + slot_BN
+    return which_BN, (columns_B[:, None] != samples_N) & (count_N > 0)
