@@ -74,7 +74,7 @@ def load(path: str | Location, device: str = "cpu") -> tuple[HolisticCLIP, Any, 
         description, weights = _read_model_folder(location)
     architecture = description["architecture"]
     pooling = description.get("text_pooling", False)
-    model = HolisticCLIP(architecture, description["branches"], _options(description), pooling)
+    model = HolisticCLIP(architecture, description["branches"], branch_options(description), pooling)
     model.load_state_dict(weights)
     settings = description["preprocess"]
     preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
@@ -95,7 +95,7 @@ def _read_model_folder(folder: Location) -> tuple[dict[str, Any], Mapping[str, t
     return _of_this_format(folder, description), weights
 
 
-def _options(description: Mapping[str, Any]) -> BranchOptions:
+def branch_options(description: Mapping[str, Any]) -> BranchOptions:
     """Models written before there were kinds have class tokens, and say two things of them."""
     if "branch_options" in description:
         return BranchOptions(**description["branch_options"])

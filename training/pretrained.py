@@ -40,9 +40,14 @@ def fetch(tag: str, recipe: RunConfig) -> Path:
         return Path(open_clip.download_pretrained(found))
     except Exception as error:  # of whichever client fetches it
         raise ConfigError(
-            f"train.warm_start: the weights {tag!r} could not be fetched ({str(error).splitlines()[0]}); download "
+            f"train.warm_start: the weights {tag!r} could not be fetched ({first_line(error)}); download "
             "them where there is a network and name the file"
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says; its type, where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _require_same_gelu(tag: str, name: str, found: Mapping[str, Any]) -> None:

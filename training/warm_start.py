@@ -18,10 +18,11 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from training.config import RunConfig
+from training.checkpoint import branch_options
+from training.config import BranchOptions, RunConfig
 from training.model import HolisticCLIP
 from training.positions import fit_text_positions
-from training.pretrained import fetch
+from training.pretrained import fetch, first_line
 from training.transformers_tower import has_transformers_tower, tower_of_transformers
 from training.weights import pretrained_tag, weights_file
 
@@ -35,7 +36,7 @@ class _Source:
 
     state: dict[str, Tensor]
     branches: tuple[str | None, ...] = (None,)
-    kind: str | None = None  # None: a plain CLIP
+    options: BranchOptions | None = None  # None: a plain CLIP
     tower_only: bool = False
 
 
@@ -48,13 +49,16 @@ def warm_start(model: HolisticCLIP, source: str | Path, recipe: RunConfig | None
     tag = pretrained_tag(source)
     file = weights_file(source) if tag is None else fetch(tag, recipe or RunConfig())
     found = _read(file)
-    if found.kind not in (None, model.options.kind) and min(len(found.branches), len(model.slots)) > 1:
-        raise _misfit(source, f"its branches are of kind {found.kind}, train.branch_kind is {model.options.kind}")
+    if found.options and len(found.branches) > 1 and (obstacle := _obstacle(found.options, model)):
+        raise ConfigError(f"train.warm_start: the branches of {source} {obstacle}")
     state = {key: value.float() for key, value in found.state.items()}
     if model.text_pooling is None:
         state = {key: value for key, value in state.items() if not key.startswith("text_pooling.")}
     _branch(state, model, found.branches)
-    _fit_shapes(state, model)
+    try:
+        _fit_shapes(state, model)
+    except RuntimeError as error:
+        raise _misfit(source, "its image positions are not a class token's and a square grid's") from error
     new = {key for key in model.state_dict() if _may_be_new(key, found)}
     try:
         result = model.load_state_dict(state, strict=False)
@@ -71,6 +75,21 @@ def branch_sources(targets: Sequence[str], sources: Sequence[str | None]) -> lis
     left = [index for index in range(len(sources)) if index not in taken]
     in_order = iter(left + list(range(len(sources))) * len(targets))
     return [next(in_order) if index is None else index for index in taken]
+
+
+def _obstacle(have: BranchOptions, model: HolisticCLIP) -> str | None:
+    """Why several branches cannot become the model's; None where they can."""
+    want = model.options
+    if len(model.slots) == 1:
+        lone_query = have.kind == "query"  # it joins in the last blocks, where plain CLIP has nothing to put it
+        return "are queries, and one query is no plain CLIP; set train.branches to 2 or more" if lone_query else None
+    if have.kind != want.kind:
+        return f"are of kind {have.kind}, train.branch_kind is {want.kind}; set it to {have.kind}"
+    if have.projection == "branch" and want.projection == "shared":
+        return "have a projection each, train.projection is shared; set it to branch"
+    if have.kind == "mlp" and have.blocks > want.blocks:
+        return f"have layers in {have.blocks} blocks, train.branch_blocks is {want.blocks}; set it to {have.blocks}"
+    return None
 
 
 def _branch(state: dict[str, Tensor], model: HolisticCLIP, names: Sequence[str | None]) -> None:
@@ -115,10 +134,9 @@ def _read(file: Path) -> _Source:
     try:
         state = dict(load_state_dict(str(file)))
     except Exception as error:  # torch raises whatever its unpickler stumbles over
-        raise ConfigError(
-            f"train.warm_start: {file} cannot be read as weights ({str(error).splitlines()[0]}); expected safetensors "
-            "or a state dict saved by torch.save"
-        ) from error
+        raise _no_weights(file, first_line(error)) from error
+    if strange := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise _no_weights(file, f"its entry {strange[0]!r} is no tensor")
     if has_transformers_tower(state):
         return _Source(tower_of_transformers(state), tower_only=True)
     description = _description_beside(file)
@@ -126,8 +144,7 @@ def _read(file: Path) -> _Source:
 
 
 def _ours(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> _Source:
-    kind = description.get("branch_options", {}).get("kind", "cls")
-    return _Source(dict(state), tuple(description["branches"]), kind)
+    return _Source(dict(state), tuple(description["branches"]), branch_options(description))
 
 
 def _training_checkpoint(file: Path) -> _Source | None:
@@ -135,7 +152,8 @@ def _training_checkpoint(file: Path) -> _Source | None:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # open_clip's reader, which comes next, says what is wrong with it
         return None
-    return _ours(content["model"], content["description"]) if {"model", "description"} <= content.keys() else None
+    ours = isinstance(content, Mapping) and {"model", "description"} <= content.keys()
+    return _ours(content["model"], content["description"]) if ours else None
 
 
 def _description_beside(file: Path) -> dict[str, Any] | None:
@@ -145,6 +163,13 @@ def _description_beside(file: Path) -> dict[str, Any] | None:
         return None
     description: dict[str, Any] = json.loads(config.read_text(encoding="utf8"))
     return description if "branches" in description else None
+
+
+def _no_weights(file: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"train.warm_start: {file} cannot be read as weights ({reason}); expected safetensors or a state dict saved "
+        "by torch.save"
+    )
 
 
 def _misfit(source: str | Path, reason: str) -> ConfigError:

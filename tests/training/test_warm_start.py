@@ -100,8 +100,8 @@ def test_the_number_of_branches_changes_by_name(
     if kind != "cls":  # class tokens meet in the patches, so more of them change every branch
         torch.testing.assert_close(grown.encode_branches(image_BCSS)[:, 2], trained.encode_branches(image_BCSS)[:, 0])
     shrunk = HolisticCLIP(tiny_architecture, ("style",), options)
-    if kind == "query":  # a query joins in the last blocks, where plain CLIP has nothing to put it
-        with pytest.raises(ConfigError, match="branch_queries is not in both"):
+    if kind == "query":
+        with pytest.raises(ConfigError, match=r"are queries, .*; set train\.branches to 2 or more"):
             warm_start(shrunk, folder)
     else:
         warm_start(shrunk, folder)
@@ -113,8 +113,30 @@ def test_the_number_of_branches_changes_by_name(
 def test_branches_of_another_kind_are_refused(tiny_architecture: dict[str, Any], tmp_path: Path) -> None:
     recipe = RunConfig(model=tiny_architecture, slots=SLOTS)
     folder = save(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / "model", recipe)
-    with pytest.raises(ConfigError, match=r"kind cls, train\.branch_kind is mlp"):
+    with pytest.raises(ConfigError, match=r"kind cls, train\.branch_kind is mlp; set it to cls"):
         warm_start(HolisticCLIP(tiny_architecture, SLOTS, BranchOptions(kind="mlp", blocks=1)), folder)
+
+
+@pytest.mark.parametrize(
+    ("have", "want", "said"),
+    [
+        (BranchOptions(projection="branch"), BranchOptions(), r"train\.projection is shared; set it to branch"),
+        (
+            BranchOptions(kind="mlp", blocks=2),
+            BranchOptions(kind="mlp", blocks=1),
+            r"layers in 2 blocks, train\.branch_blocks is 1; set it to 2",
+        ),
+    ],
+)
+def test_branches_that_cannot_go_on_are_refused(
+    tiny_architecture: dict[str, Any], tmp_path: Path, have: BranchOptions, want: BranchOptions, said: str
+) -> None:
+    recipe = RunConfig(model=tiny_architecture, slots=SLOTS)
+    folder = save(HolisticCLIP(tiny_architecture, SLOTS, have), tmp_path / "model", recipe)
+    with pytest.raises(ConfigError, match=said):
+        warm_start(HolisticCLIP(tiny_architecture, SLOTS, want), folder)
+    folder = save(HolisticCLIP(tiny_architecture, SLOTS, want), tmp_path / "other", recipe)
+    warm_start(HolisticCLIP(tiny_architecture, SLOTS, have), folder)  # the other way there is something to start from
 
 
 @pytest.mark.parametrize(("have", "want"), [(77, 248), (77, 100), (77, 77), (77, 32), (12, 40)])
@@ -174,6 +196,18 @@ def test_what_does_not_fit_is_refused(tiny_architecture: dict[str, Any], tmp_pat
     torch.save(open_clip.CLIP(**wider).state_dict(), tmp_path / "wider.pt")
     with pytest.raises(ConfigError, match=r"does not fit.*size mismatch"):
         warm_start(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / "wider.pt")
+    classless = open_clip.CLIP(**tiny_architecture).state_dict()
+    classless["visual.positional_embedding"] = classless["visual.positional_embedding"][1:]
+    torch.save(classless, tmp_path / "classless.pt")
+    with pytest.raises(ConfigError, match="image positions are not a class token's and a square grid's"):
+        warm_start(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / "classless.pt")
+    torch.save({"epoch": 3, "weights": classless}, tmp_path / "nested.pt")
+    with pytest.raises(ConfigError, match="its entry 'epoch' is no tensor"):
+        warm_start(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / "nested.pt")
+    for name, content in (("list", [1]), ("empty", {})):
+        torch.save(content, tmp_path / f"{name}.pt")
+        with pytest.raises(ConfigError, match="cannot be read as weights"):
+            warm_start(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / f"{name}.pt")
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     with pytest.raises(ConfigError, match="cannot be read as weights"):
         warm_start(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / "broken.pt")
