@@ -19,6 +19,7 @@ from training.branches import branched
 from training.config import BranchOptions
 from training.text_pooling import TextConditionedPooling, rows_of
 
+VOCABULARY = 49408  # of CLIP's tokenizer
 TOWER_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
 
 
@@ -135,6 +136,12 @@ def resolve_architecture(model: str | Mapping[str, Any], context_length: int | N
             f"train.model: {name} has {strange}, but branches need open_clip's own ViT and CLIP's text tower; choose "
             "one of open_clip's ViT-* models such as ViT-B-32 or ViT-B-16"
         )
+    sides = architecture["vision_cfg"].get("image_size", 224)
+    if not isinstance(sides, int) and len(set(sides)) > 1:
+        raise ConfigError(
+            f"train.model: found images of {' × '.join(map(str, sides))} px, but training cuts squares; set "
+            "vision_cfg.image_size to one number"
+        )
     text = architecture["text_cfg"]
     if context_length is not None:
         text["context_length"] = context_length
@@ -150,6 +157,8 @@ def _strange_tower(architecture: Mapping[str, Any]) -> str | None:
         return "a ResNet as its image tower"
     if "hf_model_name" in text or "hf_tokenizer_name" in text or architecture.get("custom_text"):
         return "a text tower of its own"
+    if text.get("vocab_size", VOCABULARY) != VOCABULARY:
+        return f"a text tower of {text['vocab_size']} tokens, where CLIP's tokenizer has {VOCABULARY}"
     if text.get("no_causal_mask") or text.get("embed_cls") or text.get("pool_type", "argmax") not in ("argmax", "eos"):
         return "a text tower that does not end its texts with an end token under a causal mask"
     return None

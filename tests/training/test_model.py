@@ -130,16 +130,6 @@ def test_served_vector_is_the_mean_of_normalised_branches(
     torch.testing.assert_close((branches_BHD @ text_TD.T).mean(dim=1), model.encode_image(image_BCSS) @ text_TD.T)
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
-def test_attention_maps_are_shares_of_patches(
-    tiny_architecture: dict[str, Any], image_BCSS: Tensor, isolation: Isolation
-) -> None:
-    maps = make(tiny_architecture, SLOTS, isolation).visual.class_attention(image_BCSS)
-    assert maps.shape == (3, 3, 4, 4)
-    assert (maps >= 0).all()
-    assert (maps.sum(dim=(2, 3)) <= 1 + 1e-5).all()
-
-
 def test_architectures_come_from_the_registry_or_are_spelled_out(tiny_architecture: dict[str, Any]) -> None:
     assert resolve_architecture("ViT-B-16")["vision_cfg"]["patch_size"] == 16
     assert resolve_architecture(tiny_architecture, context_length=40)["text_cfg"]["context_length"] == 40
@@ -157,20 +147,29 @@ def test_architectures_come_from_the_registry_or_are_spelled_out(tiny_architectu
     acausal = {**tiny_architecture, "text_cfg": {**tiny_architecture["text_cfg"], "no_causal_mask": True}}
     with pytest.raises(ConfigError, match="causal mask"):
         resolve_architecture(acausal)
+    for part, change, said in (
+        ("text_cfg", {"vocab_size": 1000}, "a text tower of 1000 tokens, where CLIP's tokenizer has 49408"),
+        ("vision_cfg", {"image_size": [32, 48]}, "images of 32 × 48 px, but training cuts squares"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            resolve_architecture({**tiny_architecture, part: {**tiny_architecture[part], **change}})
     with pytest.raises(ConfigError, match="vision_cfg"):
         resolve_architecture({"embed_dim": 8, "text_cfg": {}})
 
 
-def test_towers_without_class_tokens_are_refused(tiny_architecture: dict[str, Any]) -> None:
-    averaged = {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "pool_type": "avg"}}
-    with pytest.raises(ConfigError, match="pooling 'avg'"):
-        make(averaged, SLOTS, "tokens")
-    with pytest.raises(ConfigError, match="patch dropout"):
-        make(
-            {**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], "patch_dropout": 0.5}},
-            SLOTS,
-            "none",
-        )
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pool_type": "avg"}, "pooling 'avg'"),
+        ({"patch_dropout": 0.5}, "patch dropout"),
+        *(({feature: True}, "blocks of type CustomResidualAttentionBlock") for feature in ("qk_norm", "scale_fc")),
+    ],
+)
+def test_towers_that_are_no_plain_vit_are_refused(
+    tiny_architecture: dict[str, Any], change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make({**tiny_architecture, "vision_cfg": {**tiny_architecture["vision_cfg"], **change}}, SLOTS, "tokens")
 
 
 def test_too_wide_texts_are_refused(tiny_architecture: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ queries are carried back through the key matrix, which leaves neither keys nor v
 from abc import ABC, abstractmethod
 
 import torch
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
@@ -111,7 +112,7 @@ def _require_plain_vit(vit: nn.Module) -> None:
         found = f"pooling {vit.pool_type!r}"
     elif not isinstance(vit.patch_dropout, nn.Identity):
         found = "patch dropout"
-    elif not hasattr(vit.transformer.resblocks[0].attn, "in_proj_weight"):
+    elif type(vit.transformer.resblocks[0]) is not ResidualAttentionBlock:  # others have norms and scales of their own
         found = f"blocks of type {type(vit.transformer.resblocks[0]).__name__}"
     if found:
         raise ConfigError(
