@@ -24,7 +24,6 @@ from training.config import RunConfig
 from training.text import length_groups, pad, tokenize
 
 ASPECTS = (3 / 4, 4 / 3)  # of training crops, as CLIP's
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises on damaged files
 
 
 @dataclass(frozen=True)
@@ -136,9 +135,10 @@ class BatchMaker(Dataset):
         for b, row in enumerate(rows.tolist()):
             rng = np.random.default_rng([self._config.seed, epoch, row])
             captions = draw_captions(self._bundles, row, slots, self._config.captions_per_image, rng)
+            data = self._read(row)  # a shard that cannot be read ends the run: no picture is at fault
             try:
-                canvas, width, height = self._decode(row)
-            except UNREADABLE as error:
+                canvas, width, height = self._decode(data)
+            except Exception as error:  # decoders raise anything on damaged input, and one image must not end the run
                 unreadable.append(f"{self._bundles.key[row]}: {error}")
                 continue
             image_BCSS[b] = canvas
@@ -149,11 +149,13 @@ class BatchMaker(Dataset):
                 captions_of.setdefault(tokens, []).append(b * slots + slot)
         return Batch(step, image_BCSS, box_B4, *_group(captions_of), mask_BM, tuple(unreadable))
 
-    def _decode(self, row: int) -> tuple[Tensor, int, int]:
-        """The picture on a square canvas, and its own width and height."""
+    def _read(self, row: int) -> bytes:
         bundles = self._bundles
         shard = bundles.shard_names[bundles.shard[row]]
-        data = self._reader.read(shard, int(bundles.offset[row]), int(bundles.size[row]))
+        return self._reader.read(shard, int(bundles.offset[row]), int(bundles.size[row]))
+
+    def _decode(self, data: bytes) -> tuple[Tensor, int, int]:
+        """The picture on a square canvas, and its own width and height."""
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
             opened.draft("RGB", (self._canvas, self._canvas))  # JPEG: decode no more than is needed
