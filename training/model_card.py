@@ -64,17 +64,15 @@ def model_card(
 
 
 def _architecture(model: HolisticCLIP) -> dict[str, str]:
-    vision, text = model.architecture["vision_cfg"], model.architecture["text_cfg"]
-    size = " × ".join(map(str, model.visual.image_size))
-    patch, width, blocks = vision["patch_size"], vision["width"], vision["layers"]
-    text_width, text_blocks = text.get("width", 512), text.get("layers", 12)
+    vit, text = model.visual, model.transformer
+    patch, size = vit.conv1.kernel_size[0], " × ".join(map(str, vit.image_size))
     several = len(model.slots) > 1
     kind = _KINDS[model.options.kind].format_map(vars(model.options))
     return {
-        "image tower": f"ViT, width {width}, {blocks} blocks, patches of {patch} px, images of {size}",
+        "image tower": f"ViT, width {vit.width}, {len(vit.blocks)} blocks, patches of {patch} px, images of {size}",
         "branches": f"{len(model.slots)}, {kind}" if several else "one: plain CLIP",
         "projection": "one a branch" if several and model.options.projection == "branch" else "shared",
-        "text tower": f"width {text_width}, {text_blocks} blocks, {model.context_length} tokens",
+        "text tower": f"width {text.width}, {len(text.resblocks)} blocks, {model.context_length} tokens",
         "joint space": f"{model.architecture['embed_dim']} dimensions",
         "activation": "QuickGELU" if model.architecture.get("quick_gelu") else "GELU",
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M",

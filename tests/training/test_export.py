@@ -55,6 +55,19 @@ def test_holisms_own_form_loads_back(saved: Any, tmp_path: Path, options: dict[s
     assert "onnx" not in card
 
 
+def test_the_card_knows_what_open_clip_fills_in(saved: Any, tmp_path: Path, tiny_architecture: dict[str, Any]) -> None:
+    """Towers spelled out may leave sizes to open_clip."""
+    towers = {
+        name: {key: value for key, value in tiny_architecture[name].items() if key != "layers"}
+        for name in ("vision_cfg", "text_cfg")
+    }
+    _, folder = saved(model={**tiny_architecture, **towers})
+    export(folder, tmp_path / "out")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| image tower | ViT, width 32, 12 blocks, patches of 8 px, images of 32 × 32 |" in card
+    assert "| text tower | width 32, 12 blocks, 32 tokens |" in card
+
+
 @pytest.mark.parametrize("kind", ["cls", "mlp", "query"])
 def test_a_lone_branch_loads_in_open_clip(saved: Any, tmp_path: Path, kind: str) -> None:
     model, folder = saved(
