@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from benchmarks.curation_plants import Fault, faults, silent_faults
+from benchmarks.curation_plants import Fault, faults, held_out, silent_faults, tell_honest
 from benchmarks.curation_world import PROMPTS, captions
 from captioning.curate.config import CurateConfig
 from captioning.curate.corpus.endings import Endings
@@ -45,15 +45,17 @@ class Planted:
     expected: str | None
 
 
-def plant(rows: Sequence[dict[str, Any]], kinds: Sequence[Fault], seed: int) -> dict[str, Planted]:
-    """Plant every fault in images of its own; planted rows by caption_id."""
+def plant(
+    rows: Sequence[dict[str, Any]], kinds: Sequence[Fault], seed: int, spared: frozenset[str]
+) -> dict[str, Planted]:
+    """Plant every fault in images of its own, but for those `spared`; planted rows by caption_id."""
     rng = Random(seed)
     by_image: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         by_image[row["key"]].append(row)
-    keys = sorted(by_image)
+    keys = sorted(set(by_image) - spared)
     rng.shuffle(keys)
-    scale = len(rows) / 20_000
+    scale = len(keys) * len(PROMPTS) / 20_000
     planted = {}
     for fault in kinds:
         for _ in range(round(fault.count * scale)):
@@ -190,9 +192,9 @@ def main() -> None:
     parser.add_argument("--captions", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    for kinds, knows in ((faults(), True), (silent_faults(), False)):
-        rows = captions(-(-options.captions // len(PROMPTS)), options.seed)
-        planted = plant(rows, kinds, options.seed)
+    for kinds, knows in ((faults(options.seed), True), (silent_faults(), False)):
+        rows = captions(-(-options.captions // len(PROMPTS)) + len(held_out()["honest"]), options.seed)
+        planted = plant(rows, kinds, options.seed, tell_honest(rows, options.seed))
         if not knows:
             rows = [{**row, "finish_reason": None} for row in rows]
         draft, cost, changed = curate(rows, build(CurateConfig, CONFIG))

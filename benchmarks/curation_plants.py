@@ -1,152 +1,147 @@
 """Faults as captioning models really make them, to be planted among honest captions.
 
-What is said is written from how models speak, not from `phrases.yaml`. Each list has two parts: what was missed of the
-first was looked at while phrases and rules were written; the second is held out, and the table names it apart.
+What is said is written from how models speak, not from `phrases.yaml`. What was missed of these lists was looked at
+while rules were written. What is held out lies in `curation_held_out.yaml`, or is the second part of a list of two;
+the table names it apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from benchmarks.curation_world import PROMPTS, capital
+from pipeline.config import load_yaml
 
 REFUSALS = (
-    (
-        "I'm sorry, but I can't assist with that request.",
-        "I'm unable to identify people in images.",
-        "Sorry, I can't help with identifying individuals from this picture.",
-        "I apologize, but I am not able to view or analyze images directly.",
-        "I cannot provide a description of this image.",
-        "Unfortunately, I don't have the ability to see images.",
-        "No image was uploaded. Please attach an image and try again.",
-        "It is not possible to determine the style without seeing the image.",
-        "I'm not able to describe this content.",
-        "As the image did not load, I can't describe it.",
-        "I must decline to describe this picture.",
-        "Please provide the image you would like me to describe.",
-        "I'm afraid I can't describe what is in this photo.",
-        "Apologies, but I'm unable to fulfil this request.",
-        "I won't be able to help with captioning this one.",
-        "There is no image attached to your message.",
-        "I do not feel comfortable describing this image.",
-        "Due to privacy concerns, I can't comment on the people shown here.",
-        "We are sorry, the picture could not be processed.",
-        "I can’t see the picture you are referring to.",
-        "Regrettably, I cannot generate a caption for this.",
-        "My apologies, I seem unable to open the file.",
-        "The picture you sent appears to be missing.",
-        "I'd rather not describe this image.",
-        "I don't think I can help describe this photograph.",
-        "Sorry, this image seems to be unavailable to me.",
-        "I cannot make out any picture in your message.",
-        "I'm sorry, I don't see an image here.",
-        "I am not in a position to describe the individuals in this image.",
-        "Unfortunately I was not able to process the file.",
-        "I will not provide a description of this content.",
-        "As a responsible assistant, I can't describe this scene.",
-        "It's against my policy to describe real people.",
-        "I have no access to the picture, so a description is not possible.",
-        "The image you shared could not be loaded.",
-        "I can't provide a caption for images like this.",
-        "We're unable to comment on the identity of the person shown.",
-        "I regret that I cannot fulfil your request.",
-        "Oops, something went wrong while reading the image.",
-        "No picture has been provided, so I cannot answer.",
-    ),
-    (
-        "I hesitate to describe this image, since it may show a private person.",
-        "Regretfully, we can't produce a caption here.",
-        "This image cannot be described.",
-        "Sorry, no description is available for this file.",
-        "I'm just a text model and can't view pictures.",
-        "I am sorry but this goes beyond what I may do.",
-        "The file appears to be corrupted.",
-        "Unable to access the image at this time.",
-        "Without an image I have nothing to describe.",
-        "I was unable to find any image in the conversation.",
-        "For legal reasons I must not name this person.",
-        "I don't see anything.",
-    ),
+    "I'm sorry, but I can't assist with that request.",
+    "I'm unable to identify people in images.",
+    "Sorry, I can't help with identifying individuals from this picture.",
+    "I apologize, but I am not able to view or analyze images directly.",
+    "I cannot provide a description of this image.",
+    "Unfortunately, I don't have the ability to see images.",
+    "No image was uploaded. Please attach an image and try again.",
+    "It is not possible to determine the style without seeing the image.",
+    "I'm not able to describe this content.",
+    "As the image did not load, I can't describe it.",
+    "I must decline to describe this picture.",
+    "Please provide the image you would like me to describe.",
+    "I'm afraid I can't describe what is in this photo.",
+    "Apologies, but I'm unable to fulfil this request.",
+    "I won't be able to help with captioning this one.",
+    "There is no image attached to your message.",
+    "I do not feel comfortable describing this image.",
+    "Due to privacy concerns, I can't comment on the people shown here.",
+    "We are sorry, the picture could not be processed.",
+    "I can’t see the picture you are referring to.",
+    "Regrettably, I cannot generate a caption for this.",
+    "My apologies, I seem unable to open the file.",
+    "The picture you sent appears to be missing.",
+    "I'd rather not describe this image.",
+    "I don't think I can help describe this photograph.",
+    "Sorry, this image seems to be unavailable to me.",
+    "I cannot make out any picture in your message.",
+    "I'm sorry, I don't see an image here.",
+    "I am not in a position to describe the individuals in this image.",
+    "Unfortunately I was not able to process the file.",
+    "I will not provide a description of this content.",
+    "As a responsible assistant, I can't describe this scene.",
+    "It's against my policy to describe real people.",
+    "I have no access to the picture, so a description is not possible.",
+    "The image you shared could not be loaded.",
+    "I can't provide a caption for images like this.",
+    "We're unable to comment on the identity of the person shown.",
+    "I regret that I cannot fulfil your request.",
+    "Oops, something went wrong while reading the image.",
+    "No picture has been provided, so I cannot answer.",
+    "I hesitate to describe this image, since it may show a private person.",
+    "Regretfully, we can't produce a caption here.",
+    "This image cannot be described.",
+    "Sorry, no description is available for this file.",
+    "I'm just a text model and can't view pictures.",
+    "I am sorry but this goes beyond what I may do.",
+    "The file appears to be corrupted.",
+    "Unable to access the image at this time.",
+    "Without an image I have nothing to describe.",
+    "I was unable to find any image in the conversation.",
+    "For legal reasons I must not name this person.",
+    "I don't see anything.",
 )
 # {} is an honest caption
 META = (
-    (
-        "{} Let me know if you would like more details!",
-        "As an AI language model, I do not experience feelings, but the picture seems calm.",
-        "{} I hope this description helps!",
-        "{} If you need anything else, feel free to ask.",
-        "Based on your instructions, I will only describe the background. {}",
-        "{} (Note: this description follows the prompt.)",
-        "You asked for a short caption, so here it is. {}",
-        "{} Would you like me to describe something else?",
-        "The user wants a single sentence. {}",
-        "{}<|im_end|>",
-        "{} ### Human: Describe the image again.",
-        "As a text-based assistant I cannot judge the mood, although the light is soft.",
-        "{} Please note that I can't verify who is shown.",
-        "{} Shall I go into more detail?",
-        "{} I'm happy to expand on this if required.",
-        "Per your request, the answer avoids naming any objects. {}",
-        "{} Is there anything else you'd like to know about the picture?",
-        "{} My training data does not allow me to be more precise.",
-        "Being an AI model, I have no opinion on this photograph.",
-        "{} [/INST]",
-        "{} Hope that's what you were looking for!",
-        "The prompt asks for noun words only. {}",
-        "{} That concludes my description.",
-        "I am a large language model and have no eyes, yet the colours are described as warm.",
-        "{} Feel free to share another image!",
-        "{} I trust this answers your question.",
-        "Since you asked for the background only, here it is: {}",
-        "{} If further information is required, just ask.",
-        "{} This description was generated by an AI and may be wrong.",
-        "{} I can describe it in more detail if you like.",
-        "As an artificial intelligence I see no style, but others may find it soft.",
-        "{} (25 words)",
-        "{}</s>",
-        "Following the instructions you gave, the objects are left out. {}",
-        "{} Do you need me to translate this?",
-        "{} <|endoftext|>",
-        "Okay, the user is asking for a description of the photo. {}",
-        "{} I cannot determine the location from the picture alone.",
-        "{} Thank you for sharing this photo with me!",
-        "{} As your assistant I remain at your disposal.",
-    ),
-    (
-        "{} Let me know whether this works for you.",
-        "{} Should you require a longer version, I can write one.",
-        "{} If you'd like, I can also list the colours.",
-        "I was asked to leave out the objects. {}",
-        "{} As a language model, I can only guess at the mood.",
-        "{} Note: the description is limited to 30 words.",
-        "{} Hope this is useful!",
-        "According to your prompt, only the style counts. {}",
-        "{} Feel free to ask me for more.",
-        "{} <|assistant|>",
-        "{} Is this what you had in mind?",
-        "{} My answer is based on the visible content only.",
-    ),
+    "{} Let me know if you would like more details!",
+    "As an AI language model, I do not experience feelings, but the picture seems calm.",
+    "{} I hope this description helps!",
+    "{} If you need anything else, feel free to ask.",
+    "Based on your instructions, I will only describe the background. {}",
+    "{} (Note: this description follows the prompt.)",
+    "You asked for a short caption, so here it is. {}",
+    "{} Would you like me to describe something else?",
+    "The user wants a single sentence. {}",
+    "{}<|im_end|>",
+    "{} ### Human: Describe the image again.",
+    "As a text-based assistant I cannot judge the mood, although the light is soft.",
+    "{} Please note that I can't verify who is shown.",
+    "{} Shall I go into more detail?",
+    "{} I'm happy to expand on this if required.",
+    "Per your request, the answer avoids naming any objects. {}",
+    "{} Is there anything else you'd like to know about the picture?",
+    "{} My training data does not allow me to be more precise.",
+    "Being an AI model, I have no opinion on this photograph.",
+    "{} [/INST]",
+    "{} Hope that's what you were looking for!",
+    "The prompt asks for noun words only. {}",
+    "{} That concludes my description.",
+    "I am a large language model and have no eyes, yet the colours are described as warm.",
+    "{} Feel free to share another image!",
+    "{} I trust this answers your question.",
+    "Since you asked for the background only, here it is: {}",
+    "{} If further information is required, just ask.",
+    "{} This description was generated by an AI and may be wrong.",
+    "{} I can describe it in more detail if you like.",
+    "As an artificial intelligence I see no style, but others may find it soft.",
+    "{} (25 words)",
+    "{}</s>",
+    "Following the instructions you gave, the objects are left out. {}",
+    "{} Do you need me to translate this?",
+    "{} <|endoftext|>",
+    "Okay, the user is asking for a description of the photo. {}",
+    "{} I cannot determine the location from the picture alone.",
+    "{} Thank you for sharing this photo with me!",
+    "{} As your assistant I remain at your disposal.",
+    "{} Let me know whether this works for you.",
+    "{} Should you require a longer version, I can write one.",
+    "{} If you'd like, I can also list the colours.",
+    "I was asked to leave out the objects. {}",
+    "{} As a language model, I can only guess at the mood.",
+    "{} Note: the description is limited to 30 words.",
+    "{} Hope this is useful!",
+    "According to your prompt, only the style counts. {}",
+    "{} Feel free to ask me for more.",
+    "{} <|assistant|>",
+    "{} Is this what you had in mind?",
+    "{} My answer is based on the visible content only.",
 )
 LISTED_OPENERS = (
-    ("The image shows {}", "This picture depicts {}", "In this image, we can see {}", "The photo captures {}",
-     "In the picture there is {}", "Sure! Here is a caption for the image: {}", "Caption: {}",
-     "This is an image of {}"),
-    ("In this photo, you can see {}", "Here's a short description of the image: {}", "The photograph features {}",
-     "Certainly! {}", "The scene portrays {}", "This image clearly displays {}", "We can see {}",
-     "Image description: {}"),
+    "The image shows {}", "This picture depicts {}", "In this image, we can see {}", "The photo captures {}",
+    "In the picture there is {}", "Sure! Here is a caption for the image: {}", "Caption: {}",
+    "This is an image of {}",
+    "In this photo, you can see {}", "Here's a short description of the image: {}", "The photograph features {}",
+    "Certainly! {}", "The scene portrays {}", "This image clearly displays {}", "We can see {}",
+    "Image description: {}",
 )  # fmt: skip
 NEW_OPENERS = (
-    ("In this snapshot one notices {}", "The visual highlights {}", "This frame offers {}",
-     "Looking at this picture, our eyes meet {}", "The shot zooms in on {}", "What this scene conveys is {}",
-     "The photograph before us presents {}", "In this shot the viewer encounters {}", "Our picture tells of {}",
-     "This illustration brings to life {}"),
-    ("The frame is dominated by {}", "Here in this photo stands {}", "This picture beautifully frames {}",
-     "Within the image the eye finds {}", "The scene revolves around {}"),
-)  # fmt: skip  # fmt: skip
+    "In this snapshot one notices {}", "The visual highlights {}", "This frame offers {}",
+    "Looking at this picture, our eyes meet {}", "The shot zooms in on {}", "What this scene conveys is {}",
+    "The photograph before us presents {}", "In this shot the viewer encounters {}", "Our picture tells of {}",
+    "This illustration brings to life {}",
+    "The frame is dominated by {}", "Here in this photo stands {}", "This picture beautifully frames {}",
+    "Within the image the eye finds {}", "The scene revolves around {}",
+)  # fmt: skip
 FOREIGN = (
     (
         "Ein brauner Hund läuft über den nassen Strand und schaut zu den Wellen.",
@@ -248,6 +243,7 @@ BOILERPLATE = (
 )
 
 
+LONG = 25  # words
 MIN_WORDS = 6  # of a caption that can be cut, or have a loop
 
 
@@ -278,8 +274,10 @@ def _is_noun_phrase(text: str) -> bool:
 
 
 def _instead(*texts: str) -> Callable[[dict[str, Any], Random], str | None]:
-    def plant(row: dict[str, Any], rng: Random) -> None:
-        row["text"] = rng.choice(texts).replace("{}", row["text"])
+    def plant(row: dict[str, Any], rng: Random) -> str | None:
+        text = rng.choice(texts)
+        row["text"] = text.replace("{}", row["text"])
+        return held_out()["cleaned"].get(text)
 
     return plant
 
@@ -320,6 +318,15 @@ def _cut(finish: str | None) -> Callable[[dict[str, Any], Random], str | None]:
         row["text"], row["finish_reason"] = " ".join(tokens[:stop]), finish
         whole = [position for position in range(stop) if tokens[position].endswith(".")]
         return " ".join(tokens[: whole[-1] + 1]) if whole else None
+
+    return plant
+
+
+def _cut_text(*texts: str) -> Callable[[dict[str, Any], Random], str | None]:
+    def plant(row: dict[str, Any], rng: Random) -> str | None:
+        row["text"] = rng.choice(texts)
+        whole, stop, _ = row["text"].rpartition(". ")
+        return f"{whole}." if stop else None
 
     return plant
 
@@ -382,17 +389,23 @@ def _nearly_same(row: dict[str, Any], rng: Random) -> None:
     row["text"] = " ".join([*tokens[:at], rng.choice(["quite", "really", "perhaps"]), *tokens[at:]])
 
 
-@lru_cache(maxsize=1)
-def faults() -> list[Fault]:
-    """All faults. Their order matters: each takes images that no other fault has touched."""
+def faults(seed: int) -> list[Fault]:
+    """All faults. Their order matters: each takes images that no other fault has touched.
+
+    Of the openers that are held out, all are planted a few times, and five, drawn by the seed, as often as one model
+    says them.
+    """
     sentences = ("detail", "sentence", "main_object", "background", "style")
+    unseen = held_out()
+    openers = tuple(f"{opener.rstrip()} {{}}" for opener in unseen["openers"])
+    few = tuple(Random(seed).sample(openers, 5))
     found = []
     for half in (0, 1):
         for name, gadget, count, prompts, plant in (
-            ("refusal", "reject", 120, tuple(PROMPTS), _instead(*REFUSALS[half])),
-            ("meta talk", "reject", 120, ("detail", "sentence", "style"), _instead(*META[half])),
-            ("opener", "clean", 100, ("sentence",), _opener(*LISTED_OPENERS[half])),
-            ("new opener", "clean", (300, 160)[half], ("sentence", "detail"), _opener(*NEW_OPENERS[half])),
+            ("refusal", "reject", 120, tuple(PROMPTS), _instead(*(REFUSALS, unseen["refusals"])[half])),
+            ("meta talk", "reject", 120, ("detail", "sentence", "style"), _instead(*(META, unseen["meta"])[half])),
+            ("opener", "clean", 100, ("sentence",), _opener(*(LISTED_OPENERS, openers)[half])),
+            ("new opener", "clean", (300, 160)[half], ("sentence", "detail"), _opener(*(NEW_OPENERS, few)[half])),
             ("language", "language", 100, sentences, _instead(*FOREIGN[half])),
             ("unsafe", "unsafe", 80, ("sentence", "main_object"), _instead(*UNSAFE[half])),
             ("off topic background", "off_topic", 50, ("background",), _named(NAMES_MAIN["background"][half])),
@@ -417,6 +430,28 @@ def faults() -> list[Fault]:
 def silent_faults() -> list[Fault]:
     """Cuts in a table of captions that does not say why any of them stopped. Of lists they cannot be told."""
     return [
-        Fault(f"cut {prompt}", ("ending",), 40, (prompt,), _cut(None))
-        for prompt in ("detail", "sentence", "main_object", "background", "style")
+        *(
+            Fault(f"cut {prompt}", ("ending",), 40, (prompt,), _cut(None))
+            for prompt in ("detail", "sentence", "main_object", "background", "style")
+        ),
+        *(
+            Fault(f"cut {prompt}", ("ending",), 80, (prompt,), _cut_text(*held_out()["cut"]), held_out=True)
+            for prompt in ("detail", "sentence")
+        ),
     ]
+
+
+@lru_cache(maxsize=1)
+def held_out() -> dict[str, Any]:
+    """Wordings that nobody had looked at while rules were written, by kind; `honest` are captions."""
+    return load_yaml(Path(__file__).with_name("curation_held_out.yaml"))
+
+
+def tell_honest(rows: Sequence[dict[str, Any]], seed: int) -> frozenset[str]:
+    """Put the honest captions of those wordings in the place of others; their images by key."""
+    rng = Random(seed)
+    spoken = [row for row in rows if row["prompt"] == "sentence"]
+    chosen = rng.sample(spoken, len(held_out()["honest"]))
+    for row, text in zip(chosen, held_out()["honest"], strict=True):
+        row["text"], row["granularity"] = text, "phrase" if len(text.split()) < LONG else "paragraph"
+    return frozenset(row["key"] for row in chosen)

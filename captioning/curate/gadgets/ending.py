@@ -83,7 +83,7 @@ class Ending:
         if granularity not in SENTENCES:
             return None
         whole = _LAST_END.match(text)
-        if whole and whole[0] != text:
+        if whole and whole[0] != text and words(whole[0]):
             return whole[0]
         return None if finish == "length" or early else f"{text}."
 

@@ -15,7 +15,7 @@ def addresses(sentence: Sentence, words: TalkWords) -> bool:
     if _bids(sentence, 0, words):
         return True
     return any(
-        (word in ("please", "just", "kindly") and _bids(sentence, at, words))
+        ((word in ("please", "just", "kindly") or _begins(sentence, at)) and _bids(sentence, at, words))
         or (word in words.reader and _is_meant(sentence, at, words))
         for at, word in enumerate(sentence.words)
     )
@@ -32,6 +32,11 @@ def _bids(sentence: Sentence, start: int, words: TalkWords) -> bool:
     if bid[1] == "you" and sentence.words[at + 2 : at + 3]:  # "thank you for", and no "thank you card"
         return sentence.has(words.bid_what | words.want | words.between | words.witness, at + 2, at + 3)
     return bid[1] in words.bid_what | words.load and not sentence.capital(at + 2)
+
+
+def _begins(sentence: Sentence, at: int) -> bool:
+    """Whether a sentence may begin here behind one without a full stop ("… in a station Hope this helps")."""
+    return sentence.capital(at) and not sentence.capital(at + 1)
 
 
 def _is_meant(sentence: Sentence, at: int, words: TalkWords) -> bool:

@@ -37,7 +37,9 @@ def _is_person(sentence: Sentence, at: int, words: TalkWords) -> bool:
 
 
 def _witnesses(sentence: Sentence, at: int, words: TalkWords) -> bool:
-    """Whether the speaker sees, and does not say that there is nothing to see."""
+    """Whether the speaker sees, and does not say that there is nothing to see, or no more ("all that I can see")."""
+    if sentence.words[max(0, at - 1) : at] in (("that",), ("all",)):
+        return False
     verb = sentence.after(at + 1, words.between)
     seen = sentence.words[verb : verb + 1]
     said = sentence.words[at + 1 : verb + 3]
