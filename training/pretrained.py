@@ -29,13 +29,7 @@ def fetch(tag: str, recipe: RunConfig) -> Path:
             f"it has {', '.join(known) or 'none: name the model as open_clip does, or give a file'}"
         )
     _require_same_gelu(tag, name, found)
-    for field in ("mean", "std"):
-        value = tuple(found.get(field) or ())
-        if value and value != getattr(recipe, f"image_{field}"):
-            raise ConfigError(
-                f"train.warm_start: the weights {tag!r} were trained with another normalisation; set "
-                f"train.image_{field} to {list(value)}"
-            )
+    require_same_normalisation(f"the weights {tag!r}", found, recipe)
     try:
         return Path(open_clip.download_pretrained(found))
     except Exception as error:  # of whichever client fetches it
@@ -43,6 +37,17 @@ def fetch(tag: str, recipe: RunConfig) -> Path:
             f"train.warm_start: the weights {tag!r} could not be fetched ({first_line(error)}); download "
             "them where there is a network and name the file"
         ) from error
+
+
+def require_same_normalisation(weights: str, found: Mapping[str, Any], recipe: RunConfig) -> None:
+    """Raises ConfigError where `found` has another mean or standard deviation of colours than the recipe."""
+    for field in ("mean", "std"):
+        value = tuple(found.get(field) or ())
+        if value and value != getattr(recipe, f"image_{field}"):
+            raise ConfigError(
+                f"train.warm_start: {weights} were trained with another normalisation; set train.image_{field} to "
+                f"{list(value)}"
+            )
 
 
 def first_line(error: Exception) -> str:

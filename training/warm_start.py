@@ -8,7 +8,7 @@ of one branch without a name, so its class token (or MLP layer) starts all.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from training.checkpoint import branch_options
 from training.config import BranchOptions, RunConfig
 from training.model import HolisticCLIP
 from training.positions import fit_text_positions
-from training.pretrained import fetch, first_line
+from training.pretrained import fetch, first_line, require_same_normalisation
 from training.transformers_tower import has_transformers_tower, tower_of_transformers
 from training.weights import pretrained_tag, weights_file
 
@@ -32,18 +32,21 @@ COPY_NOISE = 0.1
 
 @dataclass(frozen=True)
 class _Source:
-    """Weights under our names, and what is known of their branches."""
+    """Weights under our names, and what is known of their branches and of what they were trained with."""
 
     state: dict[str, Tensor]
     branches: tuple[str | None, ...] = (None,)
     options: BranchOptions | None = None  # None: a plain CLIP
     tower_only: bool = False
+    quick_gelu: bool | None = None
+    preprocess: Mapping[str, Any] = field(default_factory=dict)
 
 
 def warm_start(model: HolisticCLIP, source: str | Path, recipe: RunConfig | None = None) -> None:
     """Loads weights into the model: a checkpoint file, a folder that holds one, or `open_clip:TAG`.
 
-    A tag needs the recipe, whose model it must be for. Position tables are fitted to this model's image size and
+    A tag needs the recipe, whose model it must be for. With a recipe, its normalisation must be that of the weights,
+    where a file beside them tells. Position tables are fitted to this model's image size and
     context length. Raises ConfigError where there is no checkpoint, or its parameters are not this architecture's.
     """
     tag = pretrained_tag(source)
@@ -51,6 +54,13 @@ def warm_start(model: HolisticCLIP, source: str | Path, recipe: RunConfig | None
     found = _read(file)
     if found.options and len(found.branches) > 1 and (obstacle := _obstacle(found.options, model)):
         raise ConfigError(f"train.warm_start: the branches of {source} {obstacle}")
+    if found.quick_gelu not in (None, bool(model.architecture.get("quick_gelu"))):
+        raise ConfigError(
+            f"train.warm_start: the weights in {source} were trained with another GELU than train.model has; name the "
+            f"model {'with' if found.quick_gelu else 'without'} -quickgelu, or set its quick_gelu"
+        )
+    if recipe:
+        require_same_normalisation(f"the weights in {source}", found.preprocess, recipe)
     state = {key: value.float() for key, value in found.state.items()}
     if model.text_pooling is None:
         state = {key: value for key, value in state.items() if not key.startswith("text_pooling.")}
@@ -139,12 +149,23 @@ def _read(file: Path) -> _Source:
         raise _no_weights(file, f"its entry {strange[0]!r} is no tensor")
     if has_transformers_tower(state):
         return _Source(tower_of_transformers(state), tower_only=True)
-    description = _description_beside(file)
-    return _ours(state, description) if description else _Source(state)
+    if description := _json_beside(file, "config.json", "branches"):
+        return _ours(state, description)
+    described = _json_beside(file, "open_clip_config.json", "model_cfg")
+    if not described:
+        return _Source(state)
+    quick_gelu = bool(described["model_cfg"].get("quick_gelu"))
+    return _Source(state, quick_gelu=quick_gelu, preprocess=described.get("preprocess_cfg", {}))
 
 
 def _ours(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> _Source:
-    return _Source(dict(state), tuple(description["branches"]), branch_options(description))
+    return _Source(
+        dict(state),
+        tuple(description["branches"]),
+        branch_options(description),
+        quick_gelu=bool(description["architecture"].get("quick_gelu")),
+        preprocess=description["preprocess"],
+    )
 
 
 def _training_checkpoint(file: Path) -> _Source | None:
@@ -156,13 +177,16 @@ def _training_checkpoint(file: Path) -> _Source | None:
     return _ours(content["model"], content["description"]) if ours else None
 
 
-def _description_beside(file: Path) -> dict[str, Any] | None:
-    """What a model folder of ours says of its weights; None where the folder is not ours."""
-    config = file.with_name("config.json")
-    if not config.is_file():
+def _json_beside(file: Path, name: str, key: str) -> dict[str, Any] | None:
+    """What a file beside the weights says of them; None where there is none, or none with the key."""
+    beside = file.with_name(name)
+    if not beside.is_file():
         return None
-    description: dict[str, Any] = json.loads(config.read_text(encoding="utf8"))
-    return description if "branches" in description else None
+    try:
+        content: dict[str, Any] = json.loads(beside.read_text(encoding="utf8"))
+    except ValueError as error:
+        raise ConfigError(f"train.warm_start: {beside} is no JSON ({error}); copy the model again") from error
+    return content if key in content else None
 
 
 def _no_weights(file: Path, reason: str) -> ConfigError:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError
-from training.checkpoint import model_files
+from training.checkpoint import describe, model_files
 from training.config import BranchKind, BranchOptions, RunConfig
+from training.export import export
 from training.model import HolisticCLIP
 from training.positions import fit_text_positions
 from training.warm_start import branch_sources, warm_start
@@ -208,11 +209,37 @@ def test_what_does_not_fit_is_refused(tiny_architecture: dict[str, Any], tmp_pat
         torch.save(content, tmp_path / f"{name}.pt")
         with pytest.raises(ConfigError, match="cannot be read as weights"):
             warm_start(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / f"{name}.pt")
+    (tmp_path / "torn").mkdir()
+    torch.save(classless, tmp_path / "torn" / "clip.pt")
+    (tmp_path / "torn" / "config.json").write_text('{"branches')
+    with pytest.raises(ConfigError, match=r"config\.json is no JSON"):
+        warm_start(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / "torn" / "clip.pt")
     (tmp_path / "broken.pt").write_bytes(b"no weights")
     with pytest.raises(ConfigError, match="cannot be read as weights"):
         warm_start(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / "broken.pt")
     with pytest.raises(ConfigError, match="no checkpoint at"):
         warm_start(HolisticCLIP(tiny_architecture, SLOTS), tmp_path / "absent.pt")
+
+
+@pytest.mark.parametrize("form", ["holism", "open_clip", "checkpoint"])
+def test_weights_that_were_trained_with_other_inputs_are_refused(
+    tiny_architecture: dict[str, Any], tmp_path: Path, form: str
+) -> None:
+    """A state dict does not tell, but a file beside it does, and our checkpoints do."""
+    other = RunConfig(model=tiny_architecture, slots=SLOTS, image_mean=(0.5, 0.5, 0.5))
+    model = HolisticCLIP(tiny_architecture, ("image",))
+    source = save(model, tmp_path / "model", other)
+    if form == "open_clip":
+        source = tmp_path / "out"
+        export(tmp_path / "model", source, ["open_clip"])
+    if form == "checkpoint":
+        source = tmp_path / "step-1.pt"
+        torch.save({"model": model.state_dict(), "description": describe(model, other, 1)}, source)
+    warm_start(HolisticCLIP(tiny_architecture, SLOTS), source, other)
+    with pytest.raises(ConfigError, match=r"another normalisation; set train\.image_mean to \[0\.5, 0\.5, 0\.5\]"):
+        warm_start(HolisticCLIP(tiny_architecture, SLOTS), source, RunConfig(model=tiny_architecture, slots=SLOTS))
+    with pytest.raises(ConfigError, match=r"another GELU than train\.model has; name the model without"):
+        warm_start(HolisticCLIP({**tiny_architecture, "quick_gelu": True}, SLOTS), source, other)
 
 
 def test_weights_that_open_clip_knows_are_fetched_by_tag(
