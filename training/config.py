@@ -113,6 +113,11 @@ class RunConfig(Section):
         names = [slot.name for slot in slots]
         if not names or len(set(names)) < len(names):
             raise ValueError("expected at least one slot, and no name twice")
+        by_captions: dict[tuple[str, str | None], str] = {}
+        for slot in slots:
+            other = by_captions.setdefault((slot.perspective, slot.granularity), slot.name)
+            if other != slot.name:
+                raise ValueError(f"{other} and {slot.name} want the same captions, of which the first would get all")
         return slots
 
     @field_validator("losses")

@@ -3,6 +3,7 @@
 A run's identity is its own recipe and the data it reads, so adding a run, or changing another, trains nothing anew.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -83,7 +84,10 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
     bundles = read_bundles(run.inputs["curate"], recipe.slots)
     reader = ShardReader(shard_uris(run.inputs["ingest"]))
     watch = run.services.get("on_checkpoint")
+    warnings = _warnings_of(bundles, recipe)
     with joined(recipe.device) as ranks:
+        for sentence in warnings if ranks.is_first else ():  # now, not after days
+            print(f"train {name}: warning: {sentence}", file=sys.stderr, flush=True)
         trained = train(
             name,
             recipe,
@@ -93,18 +97,28 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
             ranks,
             on_checkpoint=(lambda model, step: watch(name, model, step)) if watch and ranks.is_first else None,
         )
-        parts = _commit(CommitLog(store), store, folder, recipe, trained, bundles.dropped) if ranks.is_first else []
+        parts = _commit(CommitLog(store), store, folder, recipe, trained, warnings) if ranks.is_first else []
         return list(ranks.agree(parts))
 
 
-def _commit(log: CommitLog, store: Location, folder: str, recipe: RunConfig, trained: Any, dropped: int) -> list[Part]:
+def _warnings_of(bundles: Any, recipe: RunConfig) -> list[str]:
+    """What of the data will not be trained with, or of the recipe has no data."""
+    warnings = []
+    if bundles.dropped:
+        warnings.append(f"{bundles.dropped} images have no caption for any slot and were left out")
+    if empty := [slot.name for index, slot in enumerate(recipe.slots) if index not in bundles.slot]:
+        warnings.append(f"no image has a caption for train.slots {', '.join(empty)}; correct or leave out")
+    return warnings
+
+
+def _commit(
+    log: CommitLog, store: Location, folder: str, recipe: RunConfig, trained: Any, of_data: Sequence[str]
+) -> list[Part]:
     """Commits the model and the metrics, then removes the checkpoints: they are three times the model's size."""
     from training.checkpoint import model_files
     from training.trainer import CHECKPOINTS, METRICS
 
-    warnings = []
-    if dropped:
-        warnings.append(f"{folder}: {dropped} images have no caption for any slot and were left out")
+    warnings = [f"{folder}: {sentence}" for sentence in of_data]
     if trained.unreadable:
         examples = "; ".join(trained.examples)
         warnings.append(f"{folder}: {trained.unreadable} times an image could not be decoded, for example {examples}")

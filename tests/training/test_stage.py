@@ -59,6 +59,18 @@ def test_runs_are_committed_side_by_side_and_trained_once(tmp_path: Path, recipe
     assert second.warnings[: len(first.warnings)] == first.warnings  # what was wrong is said again
 
 
+def test_a_slot_without_any_caption_is_warned_of(
+    tmp_path: Path, recipe: Recipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the terminal, since it may be a slip of the pen, and in the manifest."""
+    settings = recipe(epochs=1, slots=["alt_text", "detial", "mood"])
+    outcome = run_train(stage_run(tmp_path, settings))
+    said = "no image has a caption for train.slots detial, mood"
+    assert any(said in warning for warning in outcome.warnings)
+    assert f"train holism: warning: {said}" in capsys.readouterr().err
+    assert not any("no image has" in warning for warning in run_train(stage_run(tmp_path, recipe(epochs=1))).warnings)
+
+
 def test_a_run_without_its_weights_is_trained_again(tmp_path: Path, recipe: Recipe) -> None:
     first = run_train(stage_run(tmp_path, recipe(epochs=1)))
     weights = next(Path(first.store).glob("*/model/model.safetensors"))
