@@ -264,11 +264,13 @@ def _look(run: _Run) -> list[dict[str, Any]]:
         run.unreadable += round(row["unreadable"] * run.ranks.count)
         row["unreadable"] = run.unreadable
         row["img_per_s"] = round(run.config.global_batch / row["seconds"], 1)
-        if not math.isfinite(row["loss"]):
-            raise ConfigError(
-                f"train: the loss of run {run.name} is {row['loss']} at step {row['step']}; lower train.lr, lengthen "
-                "train.warmup_steps, or set train.precision to fp32"
-            )
+        # A gradient that is no number has made the weights none, though the loss before it was one.
+        for name, what in (("loss", "loss"), ("grad_norm", "gradient norm")):
+            if not math.isfinite(row[name]):
+                raise ConfigError(
+                    f"train: the {what} of run {run.name} is {row[name]} at step {row['step']}; lower train.lr, "
+                    "lengthen train.warmup_steps, or set train.precision to fp32"
+                )
     return [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
 
 

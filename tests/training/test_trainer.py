@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline.config import build
 from pipeline.errors import ConfigError, StoreError
@@ -138,6 +139,19 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, recipe: Recipe) -
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match=r"loss of run t is (nan|inf) at step \d+; lower train.lr"):
         run(tmp_path, recipe(lr=1e30, warmup_steps=0, grad_clip=None, epochs=20))
+
+
+def test_a_gradient_that_is_no_number_stops_the_run(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are none from there on, and after the last step no loss would tell."""
+
+    def broken(weights: Iterable[Tensor], *_: Any) -> Tensor:
+        return torch.full((), torch.nan)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", broken)
+    with pytest.raises(ConfigError, match=r"gradient norm of run t is nan at step 0; lower train.lr"):
+        run(tmp_path, recipe(epochs=1, global_batch=20))
 
 
 def test_the_learning_rate_warms_up_and_ends_at_zero() -> None:
