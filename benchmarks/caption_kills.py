@@ -29,12 +29,12 @@ import psutil
 
 from benchmarks.caption_scale import ACTORS, write_config, write_tars
 from captioning.store import shard_captions
-from captioning.worker import AT_ONCE
 from flows import cli
 from pipeline.ingest import shard_names
 from pipeline.workspace import Workspace
 
 CHUNK_IMAGES = 64
+ENGINE_AT_ONCE = 256  # as many chunks are in hand as with an engine that answers so many questions together
 TAR_IMAGES = 1000
 POLL_SECONDS = 0.05
 LIMIT_SECONDS = 600
@@ -68,7 +68,7 @@ class Trial:
         trial = cls(folder)
         folder.mkdir()
         (folder / "tars").symlink_to(tars)
-        fake = {"delay_seconds": delay, "ledger": str(trial.ledger)}
+        fake = {"delay_seconds": delay, "ledger": str(trial.ledger), "at_once": ENGINE_AT_ONCE}
         write_config(folder, {"engine": {"kind": "fake", "fake": fake}, "chunk_images": CHUNK_IMAGES})
         if cli.main(["ingest", trial.config]):
             raise SystemExit("ingest failed")
@@ -107,12 +107,6 @@ def caption(trial: Trial, disturb: Callable[[Trial, int], None] | None = None, w
 def _wait(trial: Trial, calls: int) -> None:
     while len(trial.calls()) < calls:
         time.sleep(POLL_SECONDS)
-
-
-def half_way(images: int) -> int:
-    """Calls after which to kill. All threads are in step, so this is put into the middle of their chunks."""
-    in_hand = ACTORS * AT_ONCE * CHUNK_IMAGES
-    return images // 2 // in_hand * in_hand + in_hand // 2
 
 
 def _kill_actor(trial: Trial, when: int, *, no_restart: bool) -> None:
@@ -199,7 +193,7 @@ def main() -> None:
         name = disturb.__name__.replace("_", " ") if disturb else "none"
         print(name, file=sys.stderr)
         trial = Trial.make(folder / name.replace(" ", "-"), folder / "tars", options.delay)
-        runs, seconds, outlived = run(trial, disturb, half_way(options.images))
+        runs, seconds, outlived = run(trial, disturb, options.images // 2)
         rows, tokens = trial.rows(), trial.tokens()
         if disturb is None:
             expected, paid = rows, tokens

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from captioning import prompts
@@ -142,7 +143,7 @@ def main() -> None:
     print("| round | raw captions/s | stage captions/s | ratio | raw CPU s | driver CPU s | decode s | encode s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as temporary:
-        folder = write_pictures(Path(temporary, "pictures"), options.images)
+        folder, rates = write_pictures(Path(temporary, "pictures"), options.images), list[tuple[float, float]]()
         for number in range(1, options.rounds + 1):
             plain = raw(folder, options.engines, options.threads)
             whole = stage(folder, Path(temporary, f"workspace-{number}"), options.engines, options.threads)
@@ -152,8 +153,11 @@ def main() -> None:
                 f"| {whole['decode']:.1f} | {whole['encode']:.1f} |",
                 flush=True,
             )
+            rates.append((plain["captions/s"], whole["captions/s"]))
             print(f"output tokens: raw {plain['output tokens']:,.0f}, stage {whole['output tokens']:,.0f}",
                   file=sys.stderr)  # fmt: skip
+        bare, own = (median(side) for side in zip(*rates, strict=True))
+        print(f"| median | {bare:.1f} | {own:.1f} | {own / bare:.3f} | | | | |")
 
 
 if __name__ == "__main__":

@@ -30,10 +30,10 @@ class FakeEngine:
 
     name = "fake"
     version = "1"
-    at_once = 1
 
     def __init__(self, config: FakeEngineConfig) -> None:
         self.config = config
+        self.at_once = config.at_once
         self._calls = itertools.count(1)
         self._ledger = open(config.ledger, "a", encoding="utf8") if config.ledger else None  # noqa: SIM115
 
