@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
 from itertools import chain
 
 import numpy as np
@@ -75,14 +76,13 @@ class NearDuplicates:
         return [row for row in draft.open_rows() if len(draft.words(row)) >= self.config.min_words]
 
     def buckets(self, texts: Sequence[Sequence[str]]) -> np.ndarray:
-        """The buckets of each text, given as its words: (texts, bands), unsigned 64 bit."""
+        """The buckets of each text, given as its words, three at least: (texts, bands), unsigned 64 bit."""
         from rensa import RMinHash
 
         bands, width = self.bands
         if not texts:
             return np.zeros((0, bands), np.uint64)
-        shingles = [_shingles(text) for text in texts]
-        rows = RMinHash.digest_matrix_from_token_sets(shingles, PERMUTATIONS, SEED).to_rows()
+        rows = RMinHash.digest_matrix_from_flat_token_hashes(*_shingles(texts), PERMUTATIONS, SEED).to_rows()
         flat = np.fromiter(chain.from_iterable(rows), np.uint64, count=len(texts) * PERMUTATIONS)
         signature = flat.reshape(len(texts), -1)[:, : bands * width].reshape(len(texts), bands, width)
         keys = np.broadcast_to(np.uint64(_BASIS) + np.arange(bands, dtype=np.uint64), signature.shape[:2])
@@ -102,5 +102,25 @@ def _changes(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])
 
 
-def _shingles(spoken: Sequence[str]) -> list[str]:
-    return [" ".join(spoken[i : i + SHINGLE]) for i in range(max(1, len(spoken) - SHINGLE + 1))]
+class _WordHashes(dict[str, int]):
+    """A number for every word, the same in every process; a vocabulary is small beside its texts."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = found = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
+        return found
+
+
+def _shingles(texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """The hashes of all texts' shingles, one text behind the other, and where each text begins, and the last ends."""
+    lengths = np.fromiter(map(len, texts), np.int64, count=len(texts))
+    ends = lengths.cumsum()
+    spoken = map(_WordHashes().__getitem__, chain.from_iterable(texts))
+    words = np.fromiter(spoken, np.uint64, count=ends[-1])
+    hashes = np.full(ends[-1] - SHINGLE + 1, _BASIS, np.uint64)
+    for place in range(SHINGLE):
+        hashes = (hashes ^ words[place : place + len(hashes)]) * _PRIME
+    inside = np.ones(ends[-1], bool)  # whether a shingle begins here and ends in the same text
+    for place in range(1, SHINGLE):
+        inside[ends - place] = False
+    starts = np.concatenate([[0], (lengths - SHINGLE + 1).cumsum()])
+    return hashes[inside[: len(hashes)]], starts.astype(np.uint64)

@@ -15,7 +15,8 @@ from captioning.curate.talk.talk import Talk
 
 _STUTTER = re.compile(r"([^\d])\1{7}")  # "aaaaaaaa", "!!!!!!!!"
 _STUTTER_LENGTH = 8
-_MARKS = re.compile(r"[^A-Za-z0-9]{8,}")
+_SOUND: set[str] = set()  # words that have been looked at: the same come again and again
+_SOUND_WORDS = 100_000
 LONGEST_WORD = 45  # a longer one is a loop without spaces
 ROUNDS = 3  # a text that ends in the same words three times over runs in a loop
 _TRIGRAM = 3
@@ -33,7 +34,7 @@ class Reject:
         self.talk = Talk(phrases.talk)
         self._always = any(not search.words and not search.marks for search in phrases.meta)
         self._words = frozenset(word for search in phrases.meta for word in search.words)
-        self._marks = tuple(mark for search in phrases.meta for mark in search.marks)
+        self._marks = tuple(dict.fromkeys(mark for search in phrases.meta for mark in search.marks))
 
     def apply(self, draft: Draft) -> None:
         """Judge every open row and note how much of it is repetition."""
@@ -62,9 +63,12 @@ class Reject:
         return None
 
     def _is_meta(self, text: str, tokens: Sequence[str]) -> bool:
-        if self._words.isdisjoint(tokens) and not self._always and not any(mark in text for mark in self._marks):
+        if self._words.isdisjoint(tokens) and not self._always and not self._has_mark(text):
             return False
         return any(search.found_in(text, tokens) for search in self.phrases.meta)
+
+    def _has_mark(self, text: str) -> bool:
+        return any(map(text.__contains__, self._marks))
 
     def _loops(self, text: str, tokens: Sequence[str], repeated: float) -> bool:
         return (
@@ -77,20 +81,30 @@ class Reject:
 
 def stutters(text: str, tokens: Sequence[str]) -> bool:
     """Whether one character stands eight times in a row, or a word has no end."""
-    long = [token for token in tokens if len(token) >= _STUTTER_LENGTH]
-    if any(len(token) > LONGEST_WORD for token in long):
+    if not _SOUND.issuperset(tokens) and not all(map(_is_sound, tokens)):
         return True
     if not text.isascii():
         return _STUTTER.search(text) is not None
-    # a few suspects instead of the whole text: a word that stutters has few different letters for its length
-    suspects = [token for token in long if len(token) - len(set(token)) >= _STUTTER_LENGTH - 1]
-    return any(map(_STUTTER.search, suspects + _MARKS.findall(text)))
+    # so many marks in a row make the text longer than its words with a mark between each two
+    marks = len(text) - len("".join(tokens))
+    return marks > len(tokens) + _STUTTER_LENGTH - 3 and _STUTTER.search(text) is not None
+
+
+def _is_sound(word: str) -> bool:
+    if word in _SOUND:
+        return True
+    if len(word) > LONGEST_WORD or _STUTTER.search(word):
+        return False
+    if len(_SOUND) >= _SOUND_WORDS:
+        _SOUND.clear()
+    _SOUND.add(word)
+    return True
 
 
 def repetition(tokens: Sequence[str]) -> float:
     """Share of the word trigrams that came before in the text, 0 to 1."""
     trigrams = len(tokens) - _TRIGRAM + 1
-    if trigrams < 2 or len(set(tokens)) == len(tokens):  # words that differ make trigrams that differ
+    if trigrams < 2 or len(tokens) - len(set(tokens)) < _TRIGRAM:  # a trigram that comes again has as many old words
         return 0.0
     return 1 - len(set(zip(tokens, tokens[1:], tokens[2:], strict=False))) / trigrams
 

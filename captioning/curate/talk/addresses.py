@@ -6,6 +6,7 @@ from captioning.curate.talk.sentences import Sentence
 from captioning.curate.talk.vocabulary import TalkWords
 
 _NEAR = 4  # words
+_POLITE = ("please", "just", "kindly")
 
 
 def addresses(sentence: Sentence, words: TalkWords) -> bool:
@@ -15,8 +16,8 @@ def addresses(sentence: Sentence, words: TalkWords) -> bool:
     if _bids(sentence, 0, words):
         return True
     return any(
-        ((word in ("please", "just", "kindly") or _begins(sentence, at)) and _bids(sentence, at, words))
-        or (word in words.reader and _is_meant(sentence, at, words))
+        (word in words.reader and _is_meant(sentence, at, words))
+        or ((word in _POLITE or (word in words.bid and _begins(sentence, at))) and _bids(sentence, at, words))
         for at, word in enumerate(sentence.words)
     )
 

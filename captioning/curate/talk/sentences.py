@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from captioning.curate.talk.vocabulary import TalkWords
@@ -13,6 +12,7 @@ _QUOTED = re.compile(
     r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|`[^`]*`"
     r"|(?<!\w)'(?!\s)(?:[^'\n]|(?<=\w)'(?=\w))*'(?!\w)|(?<!\w)‘(?:[^’\n]|(?<=\w)’(?=\w))*’(?!\w)"
 )
+_MAY_QUOTE = re.compile(r"[\"“„«`‘]|(?<!\w)'")
 _END = re.compile(r"(?<=[.!?…。！？])[)\"”’*]*\s+|\n+")
 _ASKS = re.compile(r"[?？][\s!?)\"”’*]*$")
 _SHOUTS = 4  # letters from which on a text in capitals tells nothing by them
@@ -41,17 +41,25 @@ class Sentence:
         return at
 
 
-def sentences(text: str, vocabulary: TalkWords) -> Iterator[Sentence]:
-    """The sentences that have words of their own."""
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, with nothing but a quotation mark where it quotes."""
     text = text.replace("’", "'") if "‘" not in text else text
-    for part in _END.split(_QUOTED.sub(_quote, text)):
-        raw = tuple(WORD.findall(part))
-        words = tuple(word.lower().replace("’", "'") for word in raw)
-        stop = next((at + 1 for at, word in enumerate(words[:-1]) if word in vocabulary.says), None)
-        if part.isupper() and len(part) > _SHOUTS:
-            raw = words
-        if words[:stop]:
-            yield Sentence(raw[:stop], words[:stop], stop is None and _ASKS.search(part) is not None)
+    return _END.split(_QUOTED.sub(_quote, text) if _MAY_QUOTE.search(text) else text)
+
+
+def sentence_of(part: str, vocabulary: TalkWords) -> Sentence:
+    """A sentence's words up to one after which it quotes ("a sign reads …")."""
+    raw = tuple(WORD.findall(part))
+    words = tuple(word.lower().replace("’", "'") for word in raw)
+    stop = next((at + 1 for at, word in enumerate(words[:-1]) if word in vocabulary.says), None)
+    if part.isupper() and len(part) > _SHOUTS:
+        raw = words
+    return Sentence(raw[:stop], words[:stop], stop is None and asks(part))
+
+
+def asks(part: str) -> bool:
+    """Whether a sentence ends in a question mark."""
+    return _ASKS.search(part) is not None
 
 
 def _quote(found: re.Match[str]) -> str:

@@ -12,17 +12,18 @@ from captioning.curate.reasons import Reason
 from captioning.curate.talk.addresses import addresses
 from captioning.curate.talk.answers import answers
 from captioning.curate.talk.lacks import lacks
-from captioning.curate.talk.sentences import Sentence, sentences
+from captioning.curate.talk.sentences import Sentence, asks, sentence_of, sentences
 from captioning.curate.talk.speaks import speaks
 from captioning.curate.talk.vocabulary import TalkWords
+from captioning.curate.words import words
 
 
 class Talk:
     """Tells talk from captions, by the words of a language."""
 
-    def __init__(self, words: TalkWords) -> None:
-        self.words = words
-        self._signals = words.signals
+    def __init__(self, vocabulary: TalkWords) -> None:
+        self.words = vocabulary
+        self._signals = vocabulary.signals
 
     def may_be_in(self, text: str, tokens: Iterable[str]) -> bool:
         """A quick look, which nearly all captions end: whether a word is there without which nothing is talk."""
@@ -33,7 +34,12 @@ class Talk:
 
         Where captions quote what is written in a picture, a sentence has to be about the picture or the request too.
         """
-        for number, sentence in enumerate(sentences(text, self.words)):
+        for number, part in enumerate(sentences(text)):
+            if self._signals.isdisjoint(words(part)) and not asks(part):
+                continue
+            sentence = sentence_of(part, self.words)
+            if not sentence.words:
+                continue
             if quotes and not sentence.has(self.words.picture | self.words.request | self.words.perform):
                 continue
             if lacks(sentence, self.words):
