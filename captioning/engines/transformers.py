@@ -29,7 +29,7 @@ class TransformersEngine(EngineThread):
     def __init__(self, config: EngineConfig, model: Model, threads: int = 1) -> None:
         super().__init__()
         self.config, self.model, self.threads = config, model, threads
-        self.at_once = config.batch_size
+        self.at_once = WINDOW * config.batch_size
         self.version = importlib.metadata.version("transformers")
         self._model: Any = None
         self._processor: Any = None
