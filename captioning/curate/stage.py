@@ -6,13 +6,17 @@ go over what changed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from captioning.curate import counts, regenerate
 from captioning.curate.config import CurateConfig
-from captioning.curate.phrases import phrases_digest
-from captioning.curate.unsafe_list import list_digest
+from captioning.curate.perspectives import warn_of_unknown
+from captioning.curate.phrases import load_phrases, phrases_digest
+from captioning.curate.unsafe_list import list_digest, load_list
+from pipeline.errors import ConfigError
 from pipeline.stage import Outcome, Stage, StageRun
 
 VERSION = 3  # raised by hand when results change
@@ -44,13 +48,19 @@ def run(stage_run: StageRun) -> Outcome:
     found = curated.total() | ({"rounds": rounds} if rounds else {})
     counts.check_not_empty(found)
     warnings = said + counts.find_warnings(found, curated.silent(), len(curated.verdicts))
+    warnings += warn_of_unknown(config, {*found["kept_by_perspective"], *found["dropped_by_perspective"]})
     further = [manifest.fingerprint for manifest in curation.source.captions[1:]]
     return Outcome(curated.store, curated.selected(), found, {"tokenizer": TOKENIZER, "rounds": further}, warnings)
 
 
 def external(config: CurateConfig) -> dict[str, str]:
-    """Digests of the lists and models that the configuration only names."""
-    digests = {"phrases": phrases_digest(config.phrases), "unsafe": list_digest(config.unsafe.list)}
+    """Digests of the lists and models that the configuration only names; mistakes in lists are refused here."""
+    with naming("curate.phrases"):
+        load_phrases(config.phrases)
+        digests = {"phrases": phrases_digest(config.phrases)}
+    with naming("curate.unsafe.list"):
+        load_list(config.unsafe.list)
+        digests["unsafe"] = list_digest(config.unsafe.list)
     if config.ground.scorer is not None:
         from captioning.curate.measures.dual_encoder import scorer_digest
 
@@ -60,6 +70,15 @@ def external(config: CurateConfig) -> dict[str, str]:
 
         digests["embedding"] = embedding_digest(config.select.embedding)
     return digests
+
+
+@contextmanager
+def naming(setting: str) -> Iterator[None]:
+    """Say which setting a mistake lies in: a file that is named there can be anybody's."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"'{setting}': {error}") from error
 
 
 def _refuse_own_checkpoint(stage_run: StageRun) -> None:

@@ -19,7 +19,7 @@ ROT13 = "rot13"
 
 @dataclass(frozen=True)
 class UnsafeList:
-    """Phrases as words, with their plurals, and all patterns as one."""
+    """Phrases as words, in all their forms, and all patterns as one."""
 
     phrases: frozenset[tuple[str, ...]]
     pattern: re.Pattern[str] | None
@@ -45,9 +45,26 @@ def load_list(path: str | None) -> UnsafeList:
             spoken = words(codecs.decode(entry, "rot13") if group == ROT13 else entry)
             if not spoken:
                 raise ConfigError(f"{source}: '{group}' has {entry!r}, which has no word")
-            phrases |= {spoken, (*spoken[:-1], f"{spoken[-1]}s")}
+            phrases |= {form for last in forms(spoken[-1]) for form in _joined((*spoken[:-1], last))}
     try:
         pattern = re.compile("|".join(f"(?:{one})" for one in patterns), re.IGNORECASE) if patterns else None
     except re.error as error:
         raise ConfigError(f"{source}: 'patterns' has what is no regular expression: {error}") from error
     return UnsafeList(frozenset(phrases), pattern)
+
+
+def forms(word: str) -> set[str]:
+    """An English word with its plural, its possessive, and its forms as a verb; what is no word harms nobody."""
+    found = {word, f"{word}s", f"{word}es", f"{word}'s", f"{word}’s", f"{word}ed", f"{word}ing"}
+    for end, others in _ENDS.items():
+        if word.endswith(end):
+            found |= {word.removesuffix(end) + other for other in others}
+    return found
+
+
+_ENDS = {"y": ("ies", "ied"), "e": ("ed", "ing"), "man": ("men", "men's", "men’s"), "fe": ("ves",), "f": ("ves",)}
+
+
+def _joined(phrase: tuple[str, ...]) -> set[tuple[str, ...]]:
+    """The phrase with spaces and with hyphens between its words."""
+    return {phrase, ("-".join(phrase),), tuple(part for word in phrase for part in word.split("-"))}

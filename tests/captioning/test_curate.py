@@ -17,6 +17,7 @@ from captioning.curate.gadgets.ending import Ending
 from captioning.curate.gadgets.order import all_gadgets, image_gadgets, text_gadgets
 from captioning.curate.gadgets.reject import Reject
 from captioning.curate.known import Known
+from captioning.curate.perspectives import warn_of_unknown
 from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import MEANING, Reason
 from captioning.curate.stage import STAGE
@@ -178,9 +179,21 @@ def test_own_phrases_are_read_and_mistakes_in_them_named(tmp_path: Path) -> None
     own.write_text("openers: ['das {picture} zeigt']\nparts: {picture: '(?:bild|foto)'}\n")
     assert Clean(CleanConfig(), load_phrases(str(own))).clean("Das Foto zeigt ein Haus.") == "Ein Haus."
     before = STAGE.external(CurateConfig(phrases=str(own)))
-    own.write_text("openers: ['das {picture} zeigt', '(']\nparts: {picture: '(?:bild|foto)'}\n")
+    own.write_text("openers: ['das {picture} zeigt', 'man sieht']\nparts: {picture: '(?:bild|foto)'}\n")
     assert STAGE.external(CurateConfig(phrases=str(own))) != before, "an edited list is curated again"
-    with pytest.raises(ConfigError, match="'openers' has '\\('"):
-        load_phrases(str(own))
-    with pytest.raises(ConfigError, match="cannot read"):
+    own.write_text("openers: ['(']\n")
+    with pytest.raises(ConfigError, match=r"'curate\.phrases': .* 'openers' has '\('"):
+        STAGE.external(CurateConfig(phrases=str(own)))
+    with pytest.raises(ConfigError, match=r"'curate\.unsafe\.list': "):
+        STAGE.external(CurateConfig.model_validate({"unsafe": {"list": str(tmp_path / "none.yaml")}}))
+    with pytest.raises(ConfigError, match=r"'curate\.phrases': .*cannot read"):
         STAGE.external(CurateConfig(phrases=str(tmp_path / "none.yaml")))
+
+
+def test_a_perspective_that_no_caption_has_is_named_unless_it_is_a_default() -> None:
+    config = build(CurateConfig, {"language": {"skip": ["text", "txet"]}, "off_topic": {"subject": "main_objekt"}})
+    assert warn_of_unknown(config, {"detail", "nouns"}) == [
+        "curate.language.skip names 'txet', which is no perspective of these captions (detail, nouns)",
+        "curate.off_topic.subject names 'main_objekt', which is no perspective of these captions (detail, nouns)",
+    ]
+    assert warn_of_unknown(CurateConfig(), {"detail"}) == []

@@ -31,9 +31,10 @@ from captioning.curate.gadgets.unsafe import Unsafe
 from captioning.curate.head_nouns import head_nouns
 from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.unsafe_list import list_digest
+from captioning.curate.unsafe_list import BUILT_IN, forms, list_digest
 from captioning.curate.words import singular, words
 from pipeline import demo_world
+from pipeline.config import load_yaml
 from pipeline.errors import ConfigError
 
 PHRASES = load_phrases(None)
@@ -84,6 +85,7 @@ def test_no_text_is_an_error_and_a_second_pass_changes_nothing(rows: list[tuple[
     assert again.texts == [text for text, _ in kept]
 
 
+@settings(deadline=None)
 @given(HONEST, FURTHER)
 def test_honest_captions_are_left_alone(first: str, second: str) -> None:
     draft = draft_of({"text": first}, {"text": f"{first} {second}", "granularity": "paragraph"})
@@ -238,6 +240,30 @@ def test_unsafe_words_are_whole_words(tmp_path: Path) -> None:
     own.write_text("patterns: ['(']\n")
     with pytest.raises(ConfigError, match="no regular expression"):
         Unsafe(UnsafeConfig(list=str(own)))
+
+
+@pytest.mark.parametrize("form", [str.lower, str.upper, str.title, "{}s".format, "{}'s".format, "“{}”,".format])
+def test_words_of_the_list_are_found_in_any_casing_and_inflection(form: Any) -> None:
+    unsafe = Unsafe(UnsafeConfig())
+    entries = [
+        entry for group, some in load_yaml(BUILT_IN).items() if group not in ("rot13", "patterns") for entry in some
+    ]
+    assert len(entries) > 100
+    for entry in entries:
+        text = f"A picture with {form(entry)} in it."
+        assert unsafe.is_unsafe(text, words(text)), entry
+
+
+def test_inflections_are_made_by_their_endings() -> None:
+    assert {"women", "women's"} <= forms("woman")
+    assert {"bodies", "body's"} <= forms("body")
+    assert {"rapes", "raped", "raping"} <= forms("rape")
+    assert "knives" in forms("knife")
+    assert "rap" not in forms("raped")
+    unsafe = Unsafe(UnsafeConfig())
+    assert all(
+        unsafe.is_unsafe(text, words(text)) for text in ("Naked women.", "A nude-woman.", "A blood soaked shirt.")
+    )
 
 
 def test_the_built_in_list_lets_everyday_captions_pass() -> None:
