@@ -1,6 +1,7 @@
 """Batches follow from their number alone, hold what the bundles hold, and count what cannot be decoded."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from pipeline.ingest import shard_uris
 from pipeline.shards import ShardReader
 from tests.training.conftest import captions_of, make_inputs
 from training.augment import crop_and_normalise
-from training.batches import Batch, BatchMaker, Order, draw_crop, loader
+from training.batches import Batch, BatchMaker, Order, draw_captions, draw_crop, loader
 from training.bundles import read_bundles
 from training.config import RunConfig
 from training.text import tokenize
@@ -87,6 +88,31 @@ def test_slots_hold_a_caption_of_their_own_image_and_perspective(tmp_path: Path,
                     seen.add(texts[b * 3 + m])
     both_details = {tokenize(c["text"], 32) for c in captions_of(4) if c["perspective"] == "detail"}
     assert both_details & seen
+
+
+def test_captions_of_a_slot_are_drawn_by_weight(tmp_path: Path, recipe: Recipe) -> None:
+    config = build(RunConfig, recipe(slots=["detail"]))
+    bundles = read_bundles(make_inputs(tmp_path, 2)["curate"], config.slots)
+    for weights, share in (([3.0, 1.0], 0.75), ([0.0, 2.0], 0.0), ([1.0, 0.0], 1.0)):
+        weighted = replace(bundles, weight=np.array(weights * 2))
+        drawn = [draw_captions(weighted, 1, 1, None, np.random.default_rng(seed)) for seed in range(400)]
+        assert {len(captions) for captions in drawn} == {1}
+        assert np.mean([captions[0] == (0, 2) for captions in drawn]) == pytest.approx(
+            share, abs=0.07 * (0 < share < 1)
+        )
+    assert draw_captions(replace(bundles, weight=np.zeros(4)), 1, 1, None, np.random.default_rng(0)) == []
+
+
+def test_each_image_gets_a_crop_of_its_own_in_each_epoch(tmp_path: Path, recipe: Recipe) -> None:
+    batches = make(tmp_path, recipe(crop_scale=[0.3, 0.5]), damaged=(3,))
+    boxes = {}
+    for step in range(9):
+        batch, (epoch, rows) = batches[step], batches.order.batch(step)
+        for row, box in zip(rows.tolist(), batch.box_B4, strict=True):
+            assert 0.3 <= float(box[2] * box[3]) <= 0.5 or row == 3
+            boxes[epoch, row] = tuple(box.tolist())
+    readable = [box for (_, row), box in boxes.items() if row != 3]
+    assert len(set(readable)) == len(readable)
 
 
 def test_shared_texts_are_encoded_once(tmp_path: Path, recipe: Recipe) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.losses import Loss, gather, weighted_sum
+from training.health import usage
+from training.losses import Features, gather, weighted_sum
 from training.text_pooling import TextConditionedPooling
 
 SAMPLES, WIDTH = 8, 6
@@ -26,8 +27,9 @@ CASES = {
 
 RANK_PROGRAM = """
 import sys, torch, torch.distributed as dist
-from tests.training.test_ranks import LEAVES, loss_of
-from training.losses import tiles
+from tests.training.test_ranks import LEAVES, features_of
+from training.health import usage
+from training.losses import tiles, weighted_sum
 rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.set_num_threads(1)
 tiles.TILE_LOGITS, tiles.KEPT_LOGITS = 10, 0
@@ -38,9 +40,11 @@ for name, (data, weights) in torch.load(f"{folder}/cases").items():
     rows = slice(share * rank, share * (rank + 1))
     leaves = [data[key][rows].clone().requires_grad_() for key in LEAVES]
     leaves += [data["scale"].clone().requires_grad_()]
-    loss = loss_of(leaves, data["mask"][rows], weights)
+    features = features_of(leaves, data["mask"][rows])
+    loss = weighted_sum(features, weights)
     grads = torch.autograd.grad(loss.total, leaves, allow_unused=True, materialize_grads=True)
     found[name] = {"loss": loss.total.detach(), "grads": grads, "by_slot": loss.by_slot}
+    found[name]["usage"] = usage(features, weights)
 torch.save(found, f"{folder}/found.{rank}")
 dist.destroy_process_group()
 """
@@ -58,15 +62,15 @@ def batch(seed: int, branches: int, slots: int) -> dict[str, Tensor]:
     return {**sides, "mask": mask, "scale": torch.tensor(5.0).double()}
 
 
-def loss_of(leaves: list[Tensor], mask_BM: Tensor, weights: dict[str, float]) -> Loss:
-    """The loss of images, texts, patches and the scale; with a second score that is the same everywhere."""
+def features_of(leaves: list[Tensor], mask_BM: Tensor) -> Features:
+    """Images, texts, patches and the scale as terms see them; with a second score that is the same everywhere."""
     image_BHD, text_BMD, patch_BND, scale = leaves
     torch.manual_seed(0)
     pooling = TextConditionedPooling(WIDTH).double()
     for parameter in pooling.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     features = gather(image_BHD, text_BMD, mask_BM, scale)
-    return weighted_sum(replace(features, conditioned=partial(pooling, patch_BND)), weights)
+    return replace(features, conditioned=partial(pooling, patch_BND))
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
@@ -80,7 +84,8 @@ def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
 
     for name, (data, weights) in cases.items():
         leaves = [data[key].clone().requires_grad_() for key in (*LEAVES, "scale")]
-        loss = loss_of(leaves, data["mask"], weights)
+        features = features_of(leaves, data["mask"])
+        loss = weighted_sum(features, weights)
         wanted = torch.autograd.grad(loss.total, leaves, allow_unused=True, materialize_grads=True)
         assert all(value > 0 for value in loss.terms.values())
 
@@ -91,6 +96,7 @@ def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
         torch.testing.assert_close(total, loss.total.detach(), rtol=1e-10, atol=0)
         for term, slot_M in loss.by_slot.items():
             torch.testing.assert_close(mean([rank[name]["by_slot"][term] for rank in found]), slot_M, msg=term)
+        torch.testing.assert_close(mean([rank[name]["usage"] for rank in found]), usage(features, weights), msg=name)
         # DDP averages over ranks, so a rank's rows carry the number of ranks times their share of the gradient.
         for place in range(len(LEAVES)):
             rows = torch.cat([rank[name]["grads"][place] for rank in found]) / ranks

@@ -1,12 +1,13 @@
 """The loop: it learns, it survives being killed without a trace, and ranks compute what one process does."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from pipeline.ingest import shard_uris
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 from tests.training.conftest import make_inputs
+from training import trainer
 from training.bundles import read_bundles
+from training.checkpoint import new_model
 from training.config import RunConfig
 from training.optim import learning_rate, make_optimizer
 from training.ranks import Ranks
@@ -54,10 +57,10 @@ with joined("cpu") as ranks:
 """
 
 
-def run(folder: Path, recipe: dict[str, Any], ranks: Ranks = ALONE) -> Trained:
+def run(folder: Path, recipe: dict[str, Any], ranks: Ranks = ALONE, damaged: Sequence[int] = (5,)) -> Trained:
     """Trains on 20 pictures, one of which does not decode."""
     config = build(RunConfig, recipe)
-    inputs = make_inputs(folder / f"inputs-{ranks.rank}", 20, damaged=(5,))
+    inputs = make_inputs(folder / f"inputs-{ranks.rank}", 20, damaged=tuple(damaged))
     reader = ShardReader(shard_uris(inputs["ingest"]))
     return train("t", config, read_bundles(inputs["curate"], config.slots), reader, Location.of(folder / "run"), ranks)
 
@@ -86,6 +89,45 @@ def test_training_brings_the_loss_down(tmp_path: Path, recipe: Recipe) -> None:
     assert all(of_a_step <= set(row) for row in rows)
     assert rows[-1]["unreadable"] == trained.unreadable > 0
     assert trained.examples[0].startswith("0005.jpg")
+
+
+@pytest.mark.parametrize(
+    ("changes", "moved"),
+    [({}, True), ({"warmup_steps": 10**9}, False), ({"grad_clip": 1e-15, "weight_decay": 0.0}, False)],
+)
+def test_weights_move_by_the_learning_rate_and_the_clipped_gradient(
+    tmp_path: Path, recipe: Recipe, changes: dict[str, Any], moved: bool
+) -> None:
+    settings = recipe(epochs=1, **changes)
+    trained = run(tmp_path, settings)
+    torch.manual_seed(0)
+    fresh = new_model(build(RunConfig, settings)).state_dict()
+    apart = max(float((value - fresh[name]).abs().max()) for name, value in trained.model.state_dict().items())
+    assert (apart > 1e-4) == moved
+    assert moved or apart < 1e-7
+
+
+def test_the_logit_scale_stays_in_its_range(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "LOGIT_SCALE_RANGE", (0.0, 2.0))  # CLIP starts at 2.66
+    first, *rest = (row["logit_scale"] for row in figures(run(tmp_path, recipe(epochs=1)).metrics))
+    assert first == pytest.approx(1 / 0.07, rel=1e-4)
+    assert all(scale <= math.exp(2.0) + 1e-4 for scale in rest)
+
+
+def test_bf16_trains_nearly_as_fp32_does(tmp_path: Path, recipe: Recipe) -> None:
+    rows = [
+        figures(run(tmp_path / precision, recipe(epochs=1, precision=precision)).metrics)
+        for precision in ("fp32", "bf16")
+    ]
+    for exact, rough in zip(*rows, strict=True):
+        assert rough["loss"] == pytest.approx(exact["loss"], rel=0.05)
+        assert rough["loss"] != exact["loss"]
+
+
+def test_batches_without_any_caption_are_steps_that_cost_nothing(tmp_path: Path, recipe: Recipe) -> None:
+    trained = run(tmp_path, recipe(epochs=1), damaged=range(20))
+    assert [row["loss"] for row in figures(trained.metrics)] == [0.0] * 3
+    assert trained.unreadable == 18
 
 
 @pytest.mark.slow
