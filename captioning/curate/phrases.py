@@ -20,6 +20,7 @@ from pipeline.identity import digest
 BUILT_IN = Path(__file__).with_name("phrases.yaml")
 KEYS = {"parts", "openers", "learn", "refusals", "meta", "talk", "dangling", "hanging"}
 # What comes after an opener must stand by itself: 'The image shows that …' does not.
+_ESCAPED = re.compile(r"\\.")
 _AFTER_OPENER = r"(?:[\s:,]+)(?!that\b|how\b|what\b)(?=\S)"
 
 
@@ -67,9 +68,12 @@ class Phrases:
     hanging: frozenset[str]
 
     def opener(self, learnt: Iterable[str] = ()) -> re.Pattern[str]:
-        """What matches any opener that is listed or learnt, with the space after it."""
+        """What matches any opener that is listed or learnt, with the space after it, in a text in lower case."""
         spoken = [r"[,:]?\s+".join(map(re.escape, opener.split())) for opener in learnt]
-        return _either([*sorted(spoken, key=len, reverse=True), *self.openers], after=_AFTER_OPENER)
+        patterns = [*sorted(spoken, key=len, reverse=True), *self.openers]
+        shouts = any(map(str.isupper, _ESCAPED.sub("", "".join(patterns))))
+        flags = re.IGNORECASE if shouts else re.NOFLAG  # without is three times as fast
+        return _either(patterns, after=_AFTER_OPENER, flags=flags)
 
 
 def phrases_digest(path: str | None) -> str:
@@ -145,7 +149,7 @@ def _checked(source: Path, data: dict[str, Any], key: str, phrase: str) -> str:
     return phrase
 
 
-def _either(patterns: Iterable[str], *, after: str = "") -> re.Pattern[str]:
+def _either(patterns: Iterable[str], *, after: str = "", flags: re.RegexFlag = re.IGNORECASE) -> re.Pattern[str]:
     """One pattern that matches any of them; without any it matches nothing."""
     joined = "|".join(f"(?:{pattern})" for pattern in patterns)
-    return re.compile(f"(?:{joined}){after}" if joined else r"(?!)", re.IGNORECASE)
+    return re.compile(f"(?:{joined}){after}" if joined else r"(?!)", flags)

@@ -14,6 +14,7 @@ from captioning.curate.reasons import Reason
 _CONTROL = re.compile(r"[\u0000-\u0008\u000e-\u001f\u007f\u200b\ufeff\ufffd]")
 _EMPHASIS = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1")
 _BULLET = re.compile(r"^(?:[-*•#>]+|\d+[.)])\s+")
+_HEAD = 200  # characters; no opener is as long
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "`": "`", "*": "*"}
 
 
@@ -53,7 +54,7 @@ class Clean:
                 text = _EMPHASIS.sub(r"\2", text)
             if not text[:1].isalpha():
                 text = unquote(_BULLET.sub("", text))
-        if self.config.openers and (match := self.opener.match(text)):
+        if self.config.openers and (match := self.opener.match(text[:_HEAD].lower())):
             rest = text[match.end() :]
             text = rest[:1].upper() + rest[1:] if text[:1].isupper() else rest
         return text

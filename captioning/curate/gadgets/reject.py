@@ -33,8 +33,8 @@ class Reject:
         self.config, self.phrases = config, phrases
         self.talk = Talk(phrases.talk)
         self._always = any(not search.words and not search.marks for search in phrases.meta)
-        self._words = frozenset(word for search in phrases.meta for word in search.words)
-        self._marks = tuple(dict.fromkeys(mark for search in phrases.meta for mark in search.marks))
+        self._telling = phrases.talk.signals.union(*(search.words for search in phrases.meta))
+        self._marks = tuple(dict.fromkeys(["?", *(mark for search in phrases.meta for mark in search.marks)]))
 
     def apply(self, draft: Draft) -> None:
         """Judge every open row and note how much of it is repetition."""
@@ -56,19 +56,11 @@ class Reject:
             return Reason.EMPTY
         if self.phrases.refusal.match(text):
             return Reason.REFUSAL
-        if self._is_meta(text, tokens):
+        if self._telling.isdisjoint(tokens) and not self._always and not any(map(text.__contains__, self._marks)):
+            return None  # a quick look, which nearly all captions end
+        if any(search.found_in(text, tokens) for search in self.phrases.meta):
             return Reason.META
-        if self.talk.may_be_in(text, tokens):
-            return self.talk.judge(text, quotes=perspective in self.config.quoting)
-        return None
-
-    def _is_meta(self, text: str, tokens: Sequence[str]) -> bool:
-        if self._words.isdisjoint(tokens) and not self._always and not self._has_mark(text):
-            return False
-        return any(search.found_in(text, tokens) for search in self.phrases.meta)
-
-    def _has_mark(self, text: str) -> bool:
-        return any(map(text.__contains__, self._marks))
+        return self.talk.judge(text, quotes=perspective in self.config.quoting)
 
     def _loops(self, text: str, tokens: Sequence[str], repeated: float) -> bool:
         return (

@@ -29,6 +29,7 @@ class Unsafe:
             if len(phrase) > 1:  # the longest word is the rarest: few texts have it
                 self._phrases.setdefault(max(phrase, key=len), set()).add(phrase)
         self._rare = frozenset(self._phrases)
+        self._telling = self._words | self._rare
 
     def apply(self, draft: Draft) -> None:
         """Look every open row up."""
@@ -40,9 +41,7 @@ class Unsafe:
 
     def is_unsafe(self, text: str, tokens: tuple[str, ...]) -> bool:
         """Whether the text has anything of the list."""
-        if not self._words.isdisjoint(tokens):
-            return True
-        if not self._rare.isdisjoint(tokens) and self._has_phrase(tokens):
+        if not self._telling.isdisjoint(tokens) and (not self._words.isdisjoint(tokens) or self._has_phrase(tokens)):
             return True
         return self._pattern is not None and self._pattern.search(text) is not None
 

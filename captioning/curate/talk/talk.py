@@ -6,8 +6,6 @@ somebody speaks, addresses a reader, tells of the answer, or has no picture. Eac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from captioning.curate.reasons import Reason
 from captioning.curate.talk.addresses import addresses
 from captioning.curate.talk.answers import answers
@@ -24,10 +22,6 @@ class Talk:
     def __init__(self, vocabulary: TalkWords) -> None:
         self.words = vocabulary
         self._signals = vocabulary.signals
-
-    def may_be_in(self, text: str, tokens: Iterable[str]) -> bool:
-        """A quick look, which nearly all captions end: whether a word is there without which nothing is talk."""
-        return not self._signals.isdisjoint(tokens) or "?" in text
 
     def judge(self, text: str, *, quotes: bool = False) -> Reason | None:
         """Why the text is no caption, if it is talk.
