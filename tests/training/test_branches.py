@@ -62,12 +62,34 @@ def test_the_read_out_equals_the_last_block_whole(branches: int, options: Branch
 
 @QUICK
 @given(branches=st.integers(1, 4), options=OPTIONS)
-def test_attention_maps_are_shares_of_patches(branches: int, options: BranchOptions) -> None:
-    maps = small(branches, options).visual.class_attention(pictures())
-    assert maps.shape == (2, branches, 2, 2)
-    assert (maps >= 0).all()
-    assert (maps.sum(dim=(2, 3)) <= 1 + 1e-5).all()
-    assert (maps.sum(dim=(2, 3)) > 0).all()
+def test_attention_maps_are_those_of_the_last_blocks_attention(branches: int, options: BranchOptions) -> None:
+    """As torch's own attention gives its weights, each branch's from its own tokens."""
+    tower = small(branches, options).visual
+    x, attention = tower.up_to_last(pictures()), tower.blocks[-1].attn
+    if isinstance(tower, BranchMLPs):
+        of_branches, rows, mask = list(x.expand(branches, -1, -1, -1)), 1, None
+    else:
+        of_branches, rows = [x], branches
+        mask = tower.query_mask_HL if options.kind == "query" and branches > 1 else tower.class_mask_HL
+    maps = []
+    for x_BLW in of_branches:
+        y_BLW = tower.blocks[-1].ln_1(x_BLW)
+        maps.append(attention(y_BLW[:, :rows], y_BLW, y_BLW, attn_mask=mask)[1])
+    expected_BHN = torch.cat(maps, dim=1)[:, :, -4:]  # the patches come last
+    torch.testing.assert_close(tower.class_attention(pictures()).flatten(2), expected_BHN, rtol=1e-4, atol=1e-5)
+
+
+@QUICK
+@given(branches=st.integers(2, 4), data=st.data())
+def test_patches_are_the_mean_over_branches(branches: int, data: st.DataObject) -> None:
+    """Of what each makes of them, and of what each projects them to."""
+    tower = small(branches, BranchOptions(kind="mlp", blocks=2, projection="branch")).visual
+    with torch.no_grad():
+        _, patch_BNW = tower.tokens(pictures())
+        each = torch.stack([patch_BNW @ projection for projection in tower.proj])
+        torch.testing.assert_close(tower.project_patches(patch_BNW), each.mean(dim=0), rtol=1e-4, atol=1e-5)
+        tower.blocks[-1].mlp.c_proj.weight[data.draw(st.integers(0, branches - 1)), 0] += 1.0
+        assert (tower.tokens(pictures())[1] - patch_BNW).abs().max() > 1e-3
 
 
 @QUICK

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import safetensors.torch
 import torch
@@ -69,6 +70,18 @@ def test_a_slot_without_any_caption_is_warned_of(
     assert any(said in warning for warning in outcome.warnings)
     assert f"train holism: warning: {said}" in capsys.readouterr().err
     assert not any("no image has" in warning for warning in run_train(stage_run(tmp_path, recipe(epochs=1))).warnings)
+
+
+def test_other_weights_under_the_same_name_are_another_run(
+    tmp_path: Path, recipe: Recipe, tiny_architecture: dict[str, Any]
+) -> None:
+    folders = []
+    for seed in (0, 1, 1):
+        torch.manual_seed(seed)
+        torch.save(open_clip.CLIP(**tiny_architecture).state_dict(), tmp_path / "start.pt")
+        settings = recipe(epochs=1, warm_start=str(tmp_path / "start.pt"))
+        folders.append(run_train(stage_run(tmp_path, settings)).detail["runs"]["holism"]["folder"])
+    assert folders[0] != folders[1] == folders[2]
 
 
 def test_a_run_without_its_weights_is_trained_again(tmp_path: Path, recipe: Recipe) -> None:
@@ -147,8 +160,6 @@ def test_what_is_no_model_is_named(tmp_path: Path, recipe: Recipe) -> None:
 
 def test_weights_have_open_clips_names(tmp_path: Path, recipe: Recipe) -> None:
     """So that a model of one branch goes back into open_clip by reshaping its class token."""
-    import open_clip
-
     outcome = run_train(stage_run(tmp_path, recipe(epochs=1, runs={"one": {"branches": 1, "losses": {"o2m": 1}}})))
     folder = Path(outcome.store) / outcome.detail["runs"]["one"]["folder"]
     state = safetensors.torch.load_file(folder / "model.safetensors")
