@@ -27,7 +27,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.caption_scale import ACTORS, write_config, write_tars
+from benchmarks.caption_scale import write_config, write_tars
 from captioning.store import shard_captions
 from flows import cli
 from pipeline.ingest import shard_names

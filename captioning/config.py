@@ -63,7 +63,7 @@ class SamplingConfig(Section):
 class FakeEngineConfig(Section):
     """Behaviour and faults of the fake engine. Image ids are those of the images table."""
 
-    at_once: int = operational(1, ge=1)  # questions that it claims to answer together: with few, few chunks are in hand
+    at_once: int = operational(1, ge=1)  # questions it claims to answer together: decides how many chunks are in hand
     raise_on: tuple[str, ...] = operational(())  # images on which a request raises
     die_on: tuple[str, ...] = operational(())  # images on which the process dies by SIGKILL
     die_at_call: int | None = operational(None, ge=1)  # the process dies when asked for the n-th time; with a ledger
