@@ -24,6 +24,7 @@ from pipeline.identity import digest
 PERMUTATIONS = 64
 SHINGLE = 3  # words
 SEED = 1
+BLOCK = 2048  # texts
 MERGE_MEMORY = "1GB"  # more goes to disk
 _PRIME = np.uint64(0x100000001B3)  # FNV-1a
 _BASIS = 0xCBF29CE484222325
@@ -77,14 +78,8 @@ class NearDuplicates:
 
     def buckets(self, texts: Sequence[Sequence[str]]) -> np.ndarray:
         """The buckets of each text, given as its words, three at least: (texts, bands), unsigned 64 bit."""
-        from rensa import RMinHash
-
         bands, width = self.bands
-        if not texts:
-            return np.zeros((0, bands), np.uint64)
-        rows = RMinHash.digest_matrix_from_flat_token_hashes(*_shingles(texts), PERMUTATIONS, SEED).to_rows()
-        flat = np.fromiter(chain.from_iterable(rows), np.uint64, count=len(texts) * PERMUTATIONS)
-        signature = flat.reshape(len(texts), -1)[:, : bands * width].reshape(len(texts), bands, width)
+        signature = _signatures(texts)[:, : bands * width].reshape(len(texts), bands, width)
         keys = np.broadcast_to(np.uint64(_BASIS) + np.arange(bands, dtype=np.uint64), signature.shape[:2])
         for column in range(width):
             keys = (keys ^ signature[:, :, column]) * _PRIME
@@ -102,6 +97,20 @@ def _changes(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.ones(min(1, len(values)), bool), values[1:] != values[:-1]])
 
 
+def _signatures(texts: Sequence[Sequence[str]]) -> np.ndarray:
+    """MinHash signatures, (texts, permutations); block by block, as the library hands out lists of numbers."""
+    from rensa import RMinHash
+
+    signatures = np.empty((len(texts), PERMUTATIONS), np.uint64)
+    hashes = _WordHashes()
+    for start in range(0, len(texts), BLOCK):
+        block = signatures[start : start + BLOCK]
+        shingles, starts = _shingles(texts[start : start + BLOCK], hashes)
+        rows = RMinHash.digest_matrix_from_flat_token_hashes(shingles, starts, PERMUTATIONS, SEED).to_rows()
+        block[:] = np.fromiter(chain.from_iterable(rows), np.uint64, count=block.size).reshape(block.shape)
+    return signatures
+
+
 class _WordHashes(dict[str, int]):
     """A number for every word, the same in every process; a vocabulary is small beside its texts."""
 
@@ -110,12 +119,11 @@ class _WordHashes(dict[str, int]):
         return found
 
 
-def _shingles(texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+def _shingles(texts: Sequence[Sequence[str]], known: _WordHashes) -> tuple[np.ndarray, np.ndarray]:
     """The hashes of all texts' shingles, one text behind the other, and where each text begins, and the last ends."""
     lengths = np.fromiter(map(len, texts), np.int64, count=len(texts))
     ends = lengths.cumsum()
-    spoken = map(_WordHashes().__getitem__, chain.from_iterable(texts))
-    words = np.fromiter(spoken, np.uint64, count=ends[-1])
+    words = np.fromiter(map(known.__getitem__, chain.from_iterable(texts)), np.uint64, count=ends[-1])
     hashes = np.full(ends[-1] - SHINGLE + 1, _BASIS, np.uint64)
     for place in range(SHINGLE):
         hashes = (hashes ^ words[place : place + len(hashes)]) * _PRIME

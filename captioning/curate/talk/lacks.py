@@ -22,23 +22,22 @@ def lacks(sentence: Sentence, words: TalkWords) -> bool:
 
 
 def _regrets(sentence: Sentence, words: TalkWords) -> bool:
-    """ "Sorry, …", "Apologies for …": the first word of a sentence, and no name of a board game."""
-    follows = words.bid_what | words.negative | words.speaker | words.team
-    return sentence.words[0] in words.regret and sentence.has(follows, 1, 2) and not sentence.capital(2)
+    """Such as "sorry, …", "apologies for …": the first word of a sentence, and no name of a board game."""
+    if sentence.words[0] not in words.regret or sentence.capital(2):
+        return False
+    return sentence.has(words.bid_what | words.negative | words.speaker | words.team, 1, 2)
 
 
 def _is_not_there(sentence: Sentence, start: int, words: TalkWords) -> bool:
-    """ "The image you sent could not be loaded", "Image unavailable", "No description is available"."""
-    about = words.picture | words.answer | words.trouble
-    for at in range(start, min(start + _SUBJECT, len(sentence.words))):
-        if sentence.words[at] not in about:
+    """Such as "the image you sent could not be loaded", "image unavailable", "an error occurred"."""
+    for at, word in enumerate(sentence.words[start : start + _SUBJECT], start):
+        if word not in words.picture and word not in words.answer and word not in words.trouble:
             continue
         fails = sentence.after(at + 1, words.between | words.load | words.picture)
         if _ends_broken(sentence, fails, words):
             return True
-        denied = fails if sentence.has(words.negative, fails, fails + 1) else None
-        if denied is not None:
-            verb = sentence.after(denied + 1, words.between | words.negative)
+        if sentence.has(words.negative, fails, fails + 1):
+            verb = sentence.after(fails + 1, words.between | words.negative)
             return sentence.has(words.load | words.perform, verb, verb + 1)
     return False
 
@@ -56,7 +55,7 @@ def _ends_broken(sentence: Sentence, at: int, words: TalkWords) -> bool:
 
 
 def _there_is_none(sentence: Sentence, start: int, words: TalkWords) -> bool:
-    """ "No image was provided", "there doesn't seem to be a file attached", "without seeing the picture"."""
+    """Such as "no image was provided", "there doesn't seem to be a file attached", "without seeing the picture"."""
     for at, word in enumerate(sentence.words):
         if word not in words.negative:
             continue
@@ -77,19 +76,16 @@ def _there_is_none(sentence: Sentence, start: int, words: TalkWords) -> bool:
 
 
 def _cannot(sentence: Sentence, start: int, words: TalkWords) -> bool:
-    """ "Unable to process the image", "It is not possible to describe this", "Describing people is not allowed"."""
-    about = words.picture | words.answer | words.request
-    trouble = start > 0 and sentence.has(
-        words.trouble, start, start + 3
-    )  # "there seems to be a problem with the file"
-    if trouble and sentence.has(about, start + 1, start + 3 + _NEAR):
+    """Such as "unable to process the image", "it is not possible to describe", "describing people is not allowed"."""
+    trouble = start > 0 and sentence.has(words.trouble, start, start + 3)  # "there is a problem with the file"
+    if trouble and sentence.has(words.things, start + 1, start + 3 + _NEAR):
         return True
     first = sentence.words[start : start + 1]
     if first and first[0] in words.negative:
         verb = sentence.after(start + 1, words.between)
         if sentence.has(words.perform, verb, verb + 1):
             return True
-        if sentence.has(words.load, verb, verb + 1) and sentence.has(about, verb + 1, verb + 1 + _NEAR):
+        if sentence.has(words.load, verb, verb + 1) and sentence.has(words.things, verb + 1, verb + 1 + _NEAR):
             return True
     act = next((at for at, word in enumerate(sentence.words[: start + 10]) if word in words.perform), None)
     if act is None:
@@ -101,11 +97,12 @@ def _cannot(sentence: Sentence, start: int, words: TalkWords) -> bool:
 
 
 def _must_not(sentence: Sentence, start: int, words: TalkWords) -> bool:
-    """ "Due to privacy concerns", "this image violates the content policy"."""
+    """Such as "due to privacy concerns", "this image violates the content policy"."""
+    if not sentence.has(words.rule):
+        return False
     pairs = zip(sentence.words, sentence.words[1:], strict=False)
     if any(first in words.ground and second in words.rule for first, second in pairs):
         return sentence.has(words.basis, 0, 2) or sentence.has(words.negative | words.perform | words.answer)
-    about = words.picture | words.answer | words.request
     return sentence.has(words.this, start, start + 1) and (
-        sentence.has(about, start, start + _SUBJECT) and sentence.has(words.rule, start, start + 2 * _NEAR)
+        sentence.has(words.things, start, start + _SUBJECT) and sentence.has(words.rule, start, start + 2 * _NEAR)
     )

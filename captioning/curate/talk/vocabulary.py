@@ -53,6 +53,16 @@ class TalkWords:
     between: frozenset[str] = frozenset()
 
     @cached_property
+    def told(self) -> frozenset[str]:
+        """The answer and the request."""
+        return self.answer | self.request
+
+    @cached_property
+    def things(self) -> frozenset[str]:
+        """All that may be missing, or that one may be asked to do something with."""
+        return self.picture | self.answer | self.request
+
+    @cached_property
     def signals(self) -> frozenset[str]:
         """Words one of which every sentence of talk has, if it asks nothing."""
         telling = (getattr(self, field.name) for field in fields(self) if field.name not in _NEEDS_OTHERS)
