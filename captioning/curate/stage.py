@@ -33,6 +33,8 @@ def run(stage_run: StageRun) -> Outcome:
 
     config, workspace = stage_run.config, stage_run.workspace
     _refuse_own_checkpoint(stage_run)
+    if config.regenerate.rounds:
+        regenerate.service(stage_run.services)  # rather missed now than after hours of curation
     source = Source(stage_run.inputs["ingest"], (stage_run.inputs["caption"],))
     curation = Curation(config, workspace.folder("curate"), source, external(config), stage_run.services)
     curated, rounds, said = curation.run(), list[dict[str, Any]](), list[str]()
