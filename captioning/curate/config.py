@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from captioning.config import RayConfig
 from pipeline.config import Section, operational
 
+VERSION = 3  # of what the stage makes, raised by hand when results change
+
 
 class CleanConfig(Section):
     """What `clean` takes off a text."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from captioning.curate import counts, work
-from captioning.curate.config import CurateConfig
+from captioning.curate.config import VERSION, CurateConfig
 from captioning.curate.corpus import score_histogram
 from captioning.curate.corpus.endings import Endings, Habits
 from captioning.curate.corpus.near_duplicates import NearDuplicates
@@ -32,7 +32,6 @@ from captioning.curate.measures.image_text import ImageText
 from captioning.curate.measures.measured import Measured
 from captioning.curate.phrases import load_phrases
 from captioning.curate.source import Source
-from captioning.curate.stage import VERSION
 from captioning.curate.steps import Parts, Step
 from pipeline import schemas
 from pipeline.commits import Part

@@ -12,14 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from captioning.curate import counts, regenerate
-from captioning.curate.config import CurateConfig
+from captioning.curate.config import VERSION, CurateConfig
 from captioning.curate.perspectives import warn_of_unknown
 from captioning.curate.phrases import load_phrases, phrases_digest
 from captioning.curate.unsafe_list import list_digest, load_list
 from pipeline.errors import ConfigError
 from pipeline.stage import Outcome, Stage, StageRun
-
-VERSION = 3  # raised by hand when results change
 
 
 def run(stage_run: StageRun) -> Outcome:

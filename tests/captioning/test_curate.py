@@ -32,6 +32,11 @@ CLEAN = Clean(CleanConfig(), PHRASES)
     ("raw", "expected"),
     [
         ("The image shows a red boat.", "A red boat."),
+        ("This image appears to show a red boat.", "A red boat."),
+        ("The photo is a representation of a red boat.", "A red boat."),
+        ("As can be seen in the image, there is a red boat.", "A red boat."),
+        ("Upon looking at the photo, one sees a red boat.", "A red boat."),
+        ("The visual content consists of a red boat.", "A red boat."),
         ("This picture depicts two dogs running.", "Two dogs running."),
         ("In this image, we can see a man.", "A man."),
         ("In the photo there are three cups on a table.", "Three cups on a table."),

@@ -90,6 +90,9 @@ def test_talk_about_the_request_is_told_by_its_shape(text: str) -> None:
         "Unable to stand, a foal lies in the straw.",
         "A Give Way sign at a crossing.",
         "Sorry! board game on a table.",
+        "A clock with Roman numerals from I to XII above a square.",
+        'A robot at a desk, typing "As an AI, I have feelings too" on a typewriter.',
+        'A chat window shows the text "Hello! I am your virtual assistant."',
     ],
 )
 def test_captions_with_such_words_are_left_alone(text: str) -> None:

@@ -11,6 +11,7 @@ from captioning.curate.config import RejectConfig
 from captioning.curate.draft import Draft
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
+from captioning.curate.talk.sentences import unquoted
 from captioning.curate.talk.talk import Talk
 
 _STUTTER = re.compile(r"([^\d])\1{7}")  # "aaaaaaaa", "!!!!!!!!"
@@ -58,7 +59,8 @@ class Reject:
             return Reason.REFUSAL
         if self._telling.isdisjoint(tokens) and not self._always and not any(map(text.__contains__, self._marks)):
             return None  # a quick look, which nearly all captions end
-        if any(search.found_in(text, tokens) for search in self.phrases.meta):
+        said = unquoted(text)
+        if any(search.found_in(said, tokens) for search in self.phrases.meta):
             return Reason.META
         return self.talk.judge(text, quotes=perspective in self.config.quoting)
 

@@ -43,8 +43,13 @@ class Sentence:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, with nothing but a quotation mark where it quotes."""
+    return _END.split(unquoted(text))
+
+
+def unquoted(text: str) -> str:
+    """The text with nothing but a quotation mark where it quotes."""
     text = text.replace("’", "'") if "‘" not in text else text
-    return _END.split(_QUOTED.sub(_quote, text) if _MAY_QUOTE.search(text) else text)
+    return _QUOTED.sub(_quote, text) if _MAY_QUOTE.search(text) else text
 
 
 def sentence_of(part: str, vocabulary: TalkWords) -> Sentence:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from captioning.curate.talk.sentences import Sentence
 from captioning.curate.talk.vocabulary import TalkWords
 
 _NEAR = 6  # words
+_NUMERAL = re.compile("[IVX]{2,}|[VX]")
 
 
 def speaks(sentence: Sentence, words: TalkWords) -> bool:
@@ -22,6 +25,8 @@ def _is_person(sentence: Sentence, at: int, words: TalkWords) -> bool:
     if sentence.capital(at + 1) and not sentence.raw[at + 1].isupper():
         return False
     if sentence.words[at + 1 : at + 2] and sentence.words[at + 1].isdigit():  # "Interstate I 95"
+        return False
+    if any(map(_NUMERAL.fullmatch, sentence.raw[at + 1 : at + 3])):  # "from I to XII"
         return False
     if not sentence.words[at].startswith("i"):
         return at == 0 or not sentence.capital(at)
