@@ -3,9 +3,9 @@
     python -m benchmarks.curation_wordings                    # both files
     python -m benchmarks.curation_wordings FILE.yaml
 
-A file has `refusals`, `meta` (talk), `openers` and `honest`, lists of texts. Talk is right if it is dropped, or if what
-is left is a caption with its opener off, which `cleaned` tells; an opener is right if nothing is left but the sentence
-that was put behind it; honest captions are right as they are.
+A file has `refusals`, `meta` (talk), `openers` and `honest`, lists of texts. Talk is right if it is dropped, or if
+what is left is a caption with its opener off, which `cleaned` tells; an opener is right if nothing is left but the
+sentence that was put behind it; honest captions are right as they are.
 """
 
 from __future__ import annotations
