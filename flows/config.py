@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from captioning.config import CaptionConfig
 from captioning.curate.config import CurateConfig
@@ -34,6 +35,15 @@ class HolismConfig(Section):
     train: TrainConfig = Field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     flow: FlowConfig = Field(default_factory=FlowConfig)
+
+    @model_validator(mode="after")
+    def _somebody_answers(self) -> Self:
+        if self.curate.regenerate.rounds and not self.caption.models:
+            raise ValueError(
+                f"curate.regenerate.rounds is {self.curate.regenerate.rounds}, but caption.models is empty, so there is "
+                "nobody to ask again; name a model or set the rounds to 0"
+            )
+        return self
 
     def sections(self) -> Mapping[str, Section]:
         """The stages' sections by stage name."""

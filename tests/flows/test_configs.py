@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.config import load_config
+from pipeline.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 
@@ -23,3 +24,17 @@ def test_the_demo_trains_the_baseline_beside_the_model() -> None:
     assert [slot.name for slot in baseline.slots] == ["alt_text"]
     assert set(baseline.losses) == {"o2o"}
     assert len(config.train.run("holism").slots) == 8
+
+
+def test_further_rounds_need_somebody_to_ask(tmp_path: Path) -> None:
+    tables = "[{name: a, path: x.parquet, columns: {image: key, text: caption}, perspective: detail}]"
+    path = tmp_path / "holism.yaml"
+    path.write_text(
+        f"workspace: {tmp_path}\n"
+        f"ingest: {{source: {{kind: folder, path: {tmp_path}}}}}\n"
+        f"caption: {{models: [], tables: {tables}}}\n"
+        "curate: {regenerate: {rounds: 1}}\n"
+    )
+    with pytest.raises(ConfigError, match=r"curate\.regenerate\.rounds is 1, but caption\.models is empty"):
+        load_config(path)
+    assert load_config(path, ["curate.regenerate.rounds=0"]).caption.models == ()
