@@ -40,8 +40,8 @@ class HolismConfig(Section):
     def _somebody_answers(self) -> Self:
         if self.curate.regenerate.rounds and not self.caption.models:
             raise ValueError(
-                f"curate.regenerate.rounds is {self.curate.regenerate.rounds}, but caption.models is empty, so there is "
-                "nobody to ask again; name a model or set the rounds to 0"
+                f"curate.regenerate.rounds is {self.curate.regenerate.rounds}, but caption.models is empty, so there "
+                "is nobody to ask again; name a model or set the rounds to 0"
             )
         return self
 
