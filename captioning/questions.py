@@ -7,7 +7,6 @@ as its image's answers are in. Whatever goes wrong with an image or a request be
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
 import json
 import math
@@ -246,18 +245,15 @@ def _answer(future: Future[Answer]) -> Answer:
 
 
 def decode(data: bytes, max_pixels: int) -> Image:
-    """Decode to RGB, with at most `max_pixels` pixels; transparency is shown on white."""
-    from PIL import Image
+    """The picture with at most `max_pixels` pixels."""
+    from PIL.Image import Resampling
 
-    with Image.open(io.BytesIO(data)) as opened:
-        scale = min(1.0, math.sqrt(max_pixels / (opened.width * opened.height)))
-        size = (max(1, int(opened.width * scale)), max(1, int(opened.height * scale)))
-        if scale < 1:
-            opened.draft("RGB", size)  # JPEG decodes at a coarser scale, at no loss for the size we need
-        if opened.has_transparency_data:
-            layer = opened.convert("RGBA")
-            image = Image.new("RGB", layer.size, "white")
-            image.paste(layer, mask=layer.getchannel("A"))
-        else:
-            image = opened.convert("RGB")
-    return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0) if image.size != size else image
+    from pipeline import pictures
+
+    def fit(width: int, height: int) -> tuple[int, int]:
+        scale = min(1.0, math.sqrt(max_pixels / (width * height)))
+        return max(1, int(width * scale)), max(1, int(height * scale))
+
+    image, full = pictures.decode(data, fit)
+    size = fit(*full)
+    return image if image.size == size else image.resize(size, Resampling.LANCZOS, reducing_gap=3.0)

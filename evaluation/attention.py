@@ -5,7 +5,6 @@ Attention says where a token gathers from, not what it makes of it, so these pic
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from PIL import Image, ImageOps
 
 from evaluation.benchmarks import Benchmark
 from evaluation.features import Encoder
+from pipeline import pictures
 from pipeline.thumbnails import SIDE, data_uri
 
 PICTURES = 5
@@ -49,7 +49,7 @@ def looks(encoder: Encoder, benchmark: Benchmark, seed: int) -> list[Looks]:
 
 
 def _open(benchmark: Benchmark, index: int) -> Image.Image:
-    return Image.open(io.BytesIO(benchmark.image(index).read())).convert("RGB")
+    return pictures.decode(benchmark.image(index).read())[0]
 
 
 def _looks(file: str, image: Image.Image, weight_HRC: Sequence[np.ndarray]) -> Looks:

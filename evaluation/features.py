@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.readouts import RERANK
-from pipeline import identity
+from pipeline import identity, pictures
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.storage import Location
@@ -152,8 +152,8 @@ def _image_batches(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfi
     def load(index: int) -> Tensor:
         location = benchmark.image(index)
         try:
-            return encoder.preprocess(Image.open(io.BytesIO(location.read())).convert("RGB"))
-        except OSError as error:
+            return encoder.preprocess(pictures.decode(location.read())[0])
+        except Exception as error:  # decoders raise anything on damaged input
             raise InputError(f"the benchmark picture {location} cannot be decoded ({error}); replace it") from error
 
     with ThreadPoolExecutor(config.workers) as pool:

@@ -7,14 +7,15 @@ import io
 
 from PIL import Image
 
+from pipeline.pictures import decode
+
 SIDE = 96
 QUALITY = 82
 
 
 def thumbnail(data: bytes) -> str:
     """An encoded picture at no more than 96 pixels a side."""
-    with Image.open(io.BytesIO(data)) as opened:
-        image = opened.convert("RGB")
+    image, _ = decode(data, lambda *_: (SIDE, SIDE))
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return data_uri(image)
 

@@ -5,7 +5,6 @@ each (epoch, image) that draws the captions and the crop. So the loader's whole 
 worker processes gives the same batches in the same order, and ranks share a batch by cutting it.
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline import pictures
 from pipeline.errors import ConfigError
 from pipeline.shards import ShardReader
 from training.bundles import Bundles
@@ -156,12 +156,10 @@ class BatchMaker(Dataset):
 
     def _decode(self, data: bytes) -> tuple[Tensor, int, int]:
         """The picture on a square canvas, and its own width and height."""
-        with Image.open(io.BytesIO(data)) as opened:
-            width, height = opened.size
-            opened.draft("RGB", (self._canvas, self._canvas))  # JPEG: decode no more than is needed
-            picture = opened.convert("RGB")
-        if picture.size != (self._canvas, self._canvas):
-            picture = picture.resize((self._canvas, self._canvas), Image.Resampling.BICUBIC)
+        size = (self._canvas, self._canvas)
+        picture, (width, height) = pictures.decode(data, lambda *_: size)
+        if picture.size != size:
+            picture = picture.resize(size, Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1), width, height
 
 

@@ -18,7 +18,7 @@ from pipeline.storage import Location
 from training.config import RunConfig, TrainConfig
 from training.weights import weights_digest
 
-VERSION = 1
+VERSION = 2
 
 
 def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:

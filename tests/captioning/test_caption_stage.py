@@ -320,6 +320,7 @@ def test_large_pictures_are_scaled_to_the_cap_and_transparency_shows_white() -> 
 
     assert decode(_png((1, 2, 3), size=(400, 100)), 10_000).size == (200, 50)
     assert decode(_png((1, 2, 3), size=(40, 10)), 10_000).size == (40, 10)
+    assert decode(_lying((400, 100)), 10_000).size == (50, 200)
     clear = decode(_png((1, 2, 3, 0)), 10_000)
     assert (clear.mode, clear.getpixel((0, 0))) == ("RGB", (255, 255, 255))
 
@@ -343,6 +344,14 @@ def test_an_unknown_prompt_is_a_configuration_error(tmp_path: Path) -> None:
     made = world.workspace(tmp_path, images=2)
     with pytest.raises(ConfigError, match="smell"):
         world.caption(made, world.config(prompts={"set": "paper", "only": ["smell"]}))
+
+
+def _lying(size: tuple[int, int]) -> bytes:
+    """A JPEG that its camera held upright."""
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("RGB", size).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
 
 
 def _png(colour: tuple[int, ...], size: tuple[int, int] = (24, 24)) -> bytes:

@@ -1,0 +1,61 @@
+"""An encoded picture as people see it: upright, in RGB, on white where it is transparent.
+
+The same for everybody: a model has to be trained and measured on the picture that was described, and cameras store
+pictures lying on their side, with a note of it (EXIF).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from PIL import Image
+
+Size = tuple[int, int]  # width, height
+_ORIENTATION = 0x0112
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+def decode(data: bytes, needed: Callable[[int, int], Size] | None = None) -> tuple[Image.Image, Size]:
+    """The picture, and the size that it has in full.
+
+    `needed` says, of a full width and height, what size the caller scales it to: a JPEG is then decoded at a coarser
+    scale, not below that. Raises whatever the decoder raises on damaged bytes.
+    """
+    with Image.open(io.BytesIO(data)) as opened:
+        orientation = _orientation(opened)
+        sideways = orientation in _SIDEWAYS
+        full = _swapped(opened.size, sideways)
+        if needed is not None:
+            opened.draft("RGB", _swapped(needed(*full), sideways))
+        picture = _on_white(opened)
+    return (picture.transpose(_TURN[orientation]) if orientation in _TURN else picture), full
+
+
+def _orientation(opened: Image.Image) -> int:
+    try:
+        return int(opened.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged note is none
+        return 1
+
+
+def _swapped(size: Size, sideways: bool) -> Size:
+    return (size[1], size[0]) if sideways else size
+
+
+def _on_white(opened: Image.Image) -> Image.Image:
+    if not opened.has_transparency_data:
+        return opened.convert("RGB")
+    layer = opened.convert("RGBA")
+    picture = Image.new("RGB", layer.size, "white")
+    picture.paste(layer, mask=layer.getchannel("A"))
+    return picture

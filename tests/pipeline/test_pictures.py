@@ -1,0 +1,86 @@
+"""Encoded pictures as people see them."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from pipeline.pictures import decode
+
+WIDTH, HEIGHT = 64, 48
+
+
+def lopsided() -> Image.Image:
+    """Four quarters of different colours, so that no turn leaves it as it is."""
+    quarters = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    quarters[: HEIGHT // 2, : WIDTH // 2] = (220, 30, 30)
+    quarters[: HEIGHT // 2, WIDTH // 2 :] = (30, 220, 30)
+    quarters[HEIGHT // 2 :, : WIDTH // 2] = (30, 30, 220)
+    quarters[HEIGHT // 2 :, WIDTH // 2 :] = (220, 220, 30)
+    return Image.fromarray(quarters)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    sink = io.BytesIO()
+    image.save(sink, kind, **options)
+    return sink.getvalue()
+
+
+def noted(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_pictures_are_turned_as_their_camera_noted(orientation: int, kind: str) -> None:
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    data = encoded(lopsided(), kind, exif=noted(orientation), **options)
+    picture, full = decode(data)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    assert picture.size == full == expected.size
+    assert np.array_equal(np.asarray(picture), np.asarray(expected))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_jpeg_is_decoded_no_smaller_than_needed(orientation: int) -> None:
+    large = lopsided().resize((WIDTH * 16, HEIGHT * 16))
+    data = encoded(large, "JPEG", exif=noted(orientation))
+    asked: list[tuple[int, int]] = []
+
+    def needed(width: int, height: int) -> tuple[int, int]:
+        asked.append((width, height))
+        return width // 4, height // 4
+
+    picture, full = decode(data, needed)
+    upright = (WIDTH * 16, HEIGHT * 16) if orientation == 1 else (HEIGHT * 16, WIDTH * 16)
+    assert full == upright == asked[0]
+    assert picture.size == (upright[0] // 4, upright[1] // 4)
+
+
+def test_transparency_is_white() -> None:
+    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    palette = Image.new("P", (4, 4), 0)
+    palette.putpalette([10, 20, 30] * 256)
+    for data in (encoded(clear), encoded(palette, transparency=0)):
+        assert decode(data)[0].getpixel((1, 1)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "CMYK", "I;16", "LA"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    kind = "TIFF" if mode == "CMYK" else "PNG"
+    assert decode(encoded(Image.new(mode, (5, 3)), kind))[0].mode == "RGB"
+
+
+def test_a_damaged_note_is_none() -> None:
+    data = encoded(lopsided(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff broken")
+    assert decode(data)[1] == (WIDTH, HEIGHT)
+
+
+def test_damaged_bytes_raise() -> None:
+    with pytest.raises(OSError, match="truncated"):
+        decode(encoded(lopsided())[:-30])
