@@ -29,6 +29,7 @@ from training.model_card import model_card
 
 FORMS = ("holism", "open_clip", "onnx")
 CARD = "README.md"
+FILES = (CONFIG_FILE, WEIGHTS_FILE, "open_clip_config.json", "open_clip_model.safetensors", "image.onnx", "text.onnx")
 TOLERANCE = 1e-4  # of ONNX outputs, which are unit vectors
 MOST_BYTES = 2**31  # of a protocol buffer
 
@@ -42,7 +43,8 @@ def export(
     """Writes the model of a finished run's folder to `target`; returns the names of the files.
 
     `facts` go into the model card: where the model comes from. Raises ConfigError for a form that is unknown or that
-    this model does not fit, InputError where a written form does not give the model's outputs.
+    this model does not fit or a folder with forms of another export, InputError where a written form does not give the
+    model's outputs.
     """
     if unknown := [form for form in forms if form not in FORMS] or ([] if forms else ["none"]):
         raise ConfigError(f"found form {unknown[0]!r}, expected some of {', '.join(FORMS)}")
@@ -57,6 +59,11 @@ def export(
     if "onnx" in forms:
         files |= onnx_files(model)
     files[CARD] = model_card(model, description, sorted(files), facts or {}).encode()
+    if other := [name for name in FILES if name not in files and (Location.of(target) / name).exists()]:
+        raise ConfigError(
+            f"the folder {Location.of(target)} holds {', '.join(other)} of another export, which would pass for this "
+            "model's; name another folder or remove them"
+        )
     for name, data in files.items():
         (Location.of(target) / name).write(data)
     return sorted(files)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from evaluation import benchmarks, readouts, rerank
+from evaluation import benchmarks, readouts, report, rerank
 from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder
 from evaluation.measure import RETRIEVAL, TEXT_TO_IMAGE, evaluate
@@ -100,3 +100,4 @@ def test_an_evaluation_measures_it(squares: Path, tmp_path: Path) -> None:
     assert recall("rerank") == 1.0
     assert recall("mean") < 1.0
     assert {figure.suite for figure in found.measurements if figure.readout == "rerank"} == {RETRIEVAL}
+    assert "put in order by the second score" in report.render([found], config, "f")

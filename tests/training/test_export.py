@@ -103,6 +103,18 @@ def test_several_branches_do_not_fit_open_clip(saved: Any, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+def test_forms_of_another_export_are_not_left_beside(saved: Any, tmp_path: Path) -> None:
+    _, one = saved(branches=1, losses={"o2m": 1.0})
+    one = one.parent.rename(tmp_path / "one") / "model"
+    _, three = saved()
+    for _ in range(2):  # the same again is no mistake
+        export(one, tmp_path / "out", ["holism", "open_clip"])
+    before = (tmp_path / "out" / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=r"holds open_clip_config\.json, open_clip_model\.safetensors of another"):
+        export(three, tmp_path / "out")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "options", [{}, pytest.param({"branch_kind": "mlp"}, marks=pytest.mark.slow), {"branch_kind": "query"}]
 )
