@@ -152,9 +152,10 @@ def _image_batches(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfi
     def load(index: int) -> Tensor:
         location = benchmark.image(index)
         try:
-            return encoder.preprocess(pictures.decode(location.read())[0])
+            picture, _ = pictures.decode(location.read())
         except Exception as error:  # decoders raise anything on damaged input
             raise InputError(f"the benchmark picture {location} cannot be decoded ({error}); replace it") from error
+        return encoder.preprocess(picture)
 
     with ThreadPoolExecutor(config.workers) as pool:
         images = range(len(benchmark.files))
