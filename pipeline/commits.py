@@ -25,6 +25,7 @@ class Part:
     """The record of one committed file.
 
     `name` is its path inside the store, `cells` what it answers (see captioning), `detail` what a stage adds.
+    `content` is a bag (`pipeline.identity`) of what it holds: the digest of its bytes, unless the stage knows better.
     """
 
     name: str
@@ -35,6 +36,11 @@ class Part:
     cells: tuple[str, ...] = ()
     seconds: float = 0.0
     detail: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.content:
+            object.__setattr__(self, "content", self.digest)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for a record or a manifest; not a deep copy, as there may be very many parts."""
@@ -62,9 +68,12 @@ class CommitLog:
         cells: Sequence[str] = (),
         seconds: float = 0.0,
         detail: Mapping[str, Any] | None = None,
+        content: str = "",
     ) -> Part:
         """Record a part, then publish it. Committing the same name again replaces the part."""
-        part = Part(name, rows, errors, len(data), digest(data), tuple(cells), round(seconds, 3), dict(detail or {}))
+        part = Part(
+            name, rows, errors, len(data), digest(data), tuple(cells), round(seconds, 3), dict(detail or {}), content
+        )
         replaced = self.get(name)
         record = {**part.to_json(), "replaces": replaced.to_json() if replaced is not None else None}
         self._record(name).write(json.dumps(record, indent=1).encode())

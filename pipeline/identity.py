@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -23,6 +23,20 @@ def digest(value: Any) -> str:
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no white space: one text for one value."""
     return _JSON.encode(value)
+
+
+def bag(values: Iterable[Any]) -> str:
+    """Identity of a collection of plain JSON values, whatever their order: the sum of their hashes.
+
+    The bags of pieces, put together by `union`, are the bag of the whole: so tables that were cut or named
+    differently have the same identity.
+    """
+    return union(digest(value) for value in values)
+
+
+def union(bags: Iterable[str]) -> str:
+    """The bag of all that these bags hold."""
+    return f"{sum(int(one, 16) for one in bags) % (1 << 4 * ID_LENGTH):0{ID_LENGTH}x}"
 
 
 def image_id(data: bytes) -> str:

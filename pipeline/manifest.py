@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from pipeline import identity
 from pipeline.commits import Part
 from pipeline.errors import StoreError
-from pipeline.identity import digest
+from pipeline.identity import union
 from pipeline.storage import Location
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_SEAL = ',\n "checksum": "'  # begins the last line of the file: the digest of all that stands before it
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,8 @@ class Manifest:
 
     `store` is the URI of the folder that part names are relative to; `inputs` maps every input to its digest;
     `counts` are figures for people and reports; `detail` is what downstream stages need beside the parts
-    (ingest: shard locations; caption: the selected cells; train: the runs).
+    (ingest: shard locations; caption: the selected cells; train: the runs). `digest` is the identity of what came
+    out, which downstream fingerprints depend on: unless the stage knows better, that of the parts without their names.
     """
 
     stage: str
@@ -34,15 +41,25 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     created_at: str = ""
     seconds: float = 0.0
+    digest: str = ""
 
-    @property
-    def digest(self) -> str:
-        """Identity of the content; downstream fingerprints depend on it."""
-        return digest({"parts": sorted((part.name, part.digest) for part in self.parts), "detail": self.detail})
+    def __post_init__(self) -> None:
+        if not self.digest:
+            found = identity.digest({"parts": union(part.content for part in self.parts), "detail": self.detail})
+            object.__setattr__(self, "digest", found)
 
     def location(self, part: Part) -> Location:
         """Where a part lies."""
         return Location.of(self.store) / part.name
+
+    def read(
+        self, part: Part, schema: pa.Schema, columns: Sequence[str] | None = None, *, filters: Any = None
+    ) -> pa.Table:
+        """The table of a part. Raises `StoreError` if its content is not what its record says."""
+        from pipeline import schemas
+
+        recorded = (part.digest, self.stage)
+        return schemas.read(self.location(part), schema, columns, filters=filters, recorded=recorded)
 
     def select(self, prefix: str) -> tuple[Part, ...]:
         """The parts whose name starts with `prefix`, in name order."""
@@ -50,22 +67,23 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """JSON text of the manifest, with a line for each part: there may be very many."""
-        head = {name: value for name, value in vars(self).items() if name != "parts"} | {"digest": self.digest}
+        head = {name: value for name, value in vars(self).items() if name != "parts"}
         parts = ",\n".join(json.dumps(part.to_json(), ensure_ascii=False) for part in self.parts)
         text = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
-        return f'{text},\n "parts": [\n{parts}\n ]\n}}'.encode()
+        body = f'{text},\n "parts": [\n{parts}\n ]'
+        return f'{body}{_SEAL}{identity.digest(body.encode())}"\n}}'.encode()
 
     @classmethod
     def load(cls, location: Location) -> Manifest:
         """Read a manifest; a damaged one is named."""
+        problem = "its content does not have the checksum it names"
         try:
-            data = json.loads(location.read())
-            recorded = data.pop("digest")
-            parts = tuple(Part.from_json(part) for part in data.pop("parts"))
-            manifest = cls(**{**data, "parts": parts, "warnings": tuple(data["warnings"])})
-            problem = None if manifest.digest == recorded else "its content does not have the digest it names"
+            text = location.read()
+            body, seal, checksum = text.rpartition(_SEAL.encode())
+            data = json.loads(text)
+            if seal and data.pop("checksum") == identity.digest(body) and checksum.endswith(b'"\n}'):
+                parts = tuple(Part.from_json(part) for part in data.pop("parts"))
+                return cls(**{**data, "parts": parts, "warnings": tuple(data["warnings"])})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             problem = str(error)
-        if problem is not None:
-            raise StoreError(f"the manifest {location} is damaged ({problem}); delete it and run the stage again")
-        return manifest
+        raise StoreError(f"the manifest {location} is damaged ({problem}); delete it and run the stage again")

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import contents
 from pipeline.errors import StoreError
 from pipeline.storage import Location
 
@@ -169,14 +170,25 @@ def parquet(data: pa.Table) -> bytes:
 
 
 def read(
-    location: Location, schema: pa.Schema, columns: Sequence[str] | None = None, *, filters: Any = None
+    location: Location,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    *,
+    filters: Any = None,
+    recorded: tuple[str, str] | None = None,
 ) -> pa.Table:
-    """Read one Parquet part and check that it is the table, in the version, that was expected."""
+    """Read one Parquet part and check that it is the table, in the version, that was expected.
+
+    `recorded` is the digest on the part's record and the stage that wrote it: other content is refused. Whoever has a
+    manifest calls `Manifest.read`, which knows both.
+    """
     try:
-        with location.open() as handle:
-            file = pq.ParquetFile(handle)
-            _check(location, file.schema_arrow, schema)
-            return pq.read_table(handle, columns=list(columns) if columns else None, filters=filters)
+        # Never through a Python file handle: pyarrow's threads may outlive the interpreter and end it by a signal.
+        data = pa.OSFile(location.uri).read_buffer() if location.is_local else pa.py_buffer(location.read())
+        if recorded is not None:
+            contents.check(location, data, *recorded)
+        _check(location, pq.read_schema(pa.BufferReader(data)), schema)
+        return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None, filters=filters)
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{location} cannot be read as a {_name(schema)} table: {error}") from error
 

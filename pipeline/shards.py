@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 
+from pipeline import identity
 from pipeline.errors import StoreError
 from pipeline.storage import Location
 
@@ -36,8 +37,12 @@ class ShardReader:
         self.shards = dict(shards)
         self._open = threading.local()  # one thread must not close what another reads
 
-    def read(self, shard: str, offset: int, size: int) -> bytes:
-        """The `size` bytes at `offset` of a shard. A shard that is gone or cut short is named in the error."""
+    def read(self, shard: str, offset: int, size: int, image_id: str | None = None) -> bytes:
+        """The `size` bytes at `offset` of a shard.
+
+        Raises `StoreError`, which names the shard, if it is gone or cut short, or if the bytes are not those of the
+        picture `image_id`.
+        """
         uri = self.shards.get(shard)
         if uri is None:
             raise StoreError(f"shard {shard!r} is not in the manifest (it has {len(self.shards)} shards)")
@@ -50,10 +55,16 @@ class ShardReader:
             )
         except FileNotFoundError as error:
             raise StoreError(
-                f"shard {shard!r} is not at {uri} any more; put it back, or make it again: ingest --retry-failed"
+                f"shard {shard!r} is not at {uri} any more; put it back, or make it again: "
+                "holism ingest CONFIG --retry-failed"
             ) from error
         if len(data) != size:
             raise StoreError(f"shard {shard!r} at {uri} ends before byte {offset + size}; it was cut or replaced")
+        if image_id is not None and identity.image_id(data) != image_id:
+            raise StoreError(
+                f"shard {shard!r} at {uri} is damaged: what lies at byte {offset} is not the picture that was ingested; "
+                "put the shard back, or make it again: holism ingest CONFIG --retry-failed"
+            )
         return data
 
     def _descriptor(self, uri: str) -> _Descriptor:

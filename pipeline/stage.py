@@ -38,10 +38,14 @@ class StageRun:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage gives back; `store` is the folder that part names are relative to."""
+    """What a stage gives back; `store` is the folder that part names are relative to.
+
+    `digest` is the identity of what came out; without it, that is the parts' and the detail.
+    """
 
     store: str
     parts: Sequence[Part]
+    digest: str = field(default="", kw_only=True)
     counts: Mapping[str, Any] = field(default_factory=dict)
     detail: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
@@ -71,6 +75,7 @@ class Stage:
     run: Callable[[StageRun], Outcome]
     external: Callable[[Any], Mapping[str, str]] = _nothing
     preview: Callable[[Any, Mapping[str, Manifest], Workspace], list[str]] = _no_preview
+    located_by: tuple[str, ...] = ()  # upstream stages that only say where things lie: they decide no result
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,8 @@ def _resolve_one(stage: Stage, config: Section, found: Mapping[str, Resolution],
 
 
 def _input_digests(stage: Stage, config: Section, inputs: Mapping[str, Manifest]) -> dict[str, str]:
-    return {**{name: manifest.digest for name, manifest in inputs.items()}, **stage.external(config)}
+    decisive = {name: manifest.digest for name, manifest in inputs.items() if name not in stage.located_by}
+    return {**decisive, **stage.external(config)}
 
 
 def execute(
@@ -153,6 +159,7 @@ def execute(
         inputs=_input_digests(stage, resolution.config, resolution.inputs),
         store=outcome.store,
         parts=tuple(outcome.parts),
+        digest=outcome.digest,
         counts=dict(outcome.counts),
         detail=dict(outcome.detail),
         warnings=tuple(outcome.warnings),

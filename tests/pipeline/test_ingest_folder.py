@@ -190,7 +190,7 @@ def test_a_lost_tar_is_made_again(tmp_path: Path) -> None:
     before = ingest(tmp_path / "ws", section)
     (Path(before.store) / "shards" / "000000.tar").unlink()
     row = rows(before)[0]
-    with pytest.raises(StoreError, match="ingest --retry-failed"):
+    with pytest.raises(StoreError, match="ingest CONFIG --retry-failed"):
         ShardReader(shard_uris(before)).read(row["shard"], row["offset"], row["size"])
     after = ingest(tmp_path / "ws", section, retry_failed=True)
     assert shard_names(after) == ["000001", "000002"]
