@@ -62,8 +62,8 @@ class ShardReader:
             raise StoreError(f"shard {shard!r} at {uri} ends before byte {offset + size}; it was cut or replaced")
         if image_id is not None and identity.image_id(data) != image_id:
             raise StoreError(
-                f"shard {shard!r} at {uri} is damaged: what lies at byte {offset} is not the picture that was ingested; "
-                "put the shard back, or make it again: holism ingest CONFIG --retry-failed"
+                f"shard {shard!r} at {uri} is damaged: what lies at byte {offset} is not the picture that was "
+                "ingested; put the shard back, or make it again: holism ingest CONFIG --retry-failed"
             )
         return data
 

@@ -73,7 +73,7 @@ def test_what_is_wrong_with_a_shard_is_named(tmp_path: Path) -> None:
     for name in ("gone", "m"):
         with pytest.raises(
             StoreError,
-            match=rf"shard '{name}' is not at .* any more; put it back, or make it again: holism ingest CONFIG --retry-failed",
+            match=rf"shard '{name}' is not at .* any more; put it back, or make it again: holism ingest CONFIG",
         ):
             reader.read(name, 0, 1)
     with pytest.raises(StoreError, match=r"shard 'other' is not in the manifest \(it has 3 shards\)"):
