@@ -30,7 +30,7 @@ def preview(config: CaptionConfig, inputs: Mapping[str, Manifest], workspace: Wo
         if not captions:
             lines.append(f"{model.name}: nothing is missing")
             continue
-        tokens, measured = _tokens(missing, own, demand.selected())
+        tokens, measured = _tokens(missing, own, list(demand.parts.values()))
         rate = _rate(workspace, model.name)
         prompts = len({cell.prompt.id for cell in own if missing.get(cell.id)})
         lines.append(
@@ -42,13 +42,11 @@ def preview(config: CaptionConfig, inputs: Mapping[str, Manifest], workspace: Wo
 
 def _missing(demand: Demand, cells: Sequence[Cell], chunk_images: int) -> dict[str, int]:
     """Captions that are missing, by cell."""
-    readable = {shard.name: (shard.rows - shard.errors) / max(1, shard.rows) for shard in demand.shards}
     portions = demand.shares.portions()
     found: dict[str, float] = {}
     for item in demand.work(cells, chunk_images, retry_failed=False):
-        images = (item.stop - item.start) * readable[item.shard.name]
         for cell in item.cells:
-            found[cell] = found.get(cell, 0.0) + images * portions[cell]
+            found[cell] = found.get(cell, 0.0) + len(item.rows) * portions[cell]
     return {cell: round(count) for cell, count in found.items()}
 
 

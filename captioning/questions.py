@@ -64,8 +64,8 @@ class Question:
 class Questions:
     """Asks one engine about images of one shard.
 
-    `known` are rows that are in the store already: those chains may go on from, by (key, cell), and `same` those that
-    answer the same for another configuration, by (key, question). `answered` is told of questions that are done with,
+    `known` are rows that are in the store already: those chains may go on from, by (image id, cell), and `same` those
+    that answer the same for another configuration, by (image id, question). `answered` is told of questions that are done with,
     in any thread. `decode_seconds` and `preprocess_seconds` add up.
     """
 
@@ -114,7 +114,7 @@ class Questions:
     def _load(self, want: Wanted) -> Image | str:
         """The decoded image, scaled to the cap, or why there is none."""
         started, image = time.perf_counter(), want.image
-        data = self.reader.read(image["shard"], image["offset"], image["size"])
+        data = self.reader.read(image["shard"], image["offset"], image["size"], image["image_id"])
         try:
             return decode(data, want.cells[0].max_pixels)
         except Exception as error:  # decoders raise anything on broken bytes
@@ -124,7 +124,7 @@ class Questions:
 
     def _question(self, want: Wanted, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> Question:
         paraphrase = cell.paraphrase(want.image["image_id"])
-        parent = rows.get(cell.parent) or self.known.get((want.key, cell.parent)) if cell.parent else None
+        parent = rows.get(cell.parent) or self.known.get((want.image["image_id"], cell.parent)) if cell.parent else None
         if parent is not None and parent["status"] != "ok":
             parent = None
         text = cell.asks.render(paraphrase, parent["text"] if parent else None)
@@ -136,7 +136,7 @@ class Questions:
         if cell.parent and question.parent is None:
             asked = cell.asks.after or cell.asks.id
             return self._row(question, Answer(None, error=NOT_KNOWN.format(prompt=asked)))
-        row = self.same.get((question.want.key, cell.question))
+        row = self.same.get((question.want.image["image_id"], cell.question))
         if row is not None and row["caption_id"] == question.caption_id:
             return {**row, "cell": cell.id}
         if cell.container is not None and question.parent is not None:

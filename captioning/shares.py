@@ -59,6 +59,11 @@ class Shares:
         share = digest(identity)[:12]
         return cls(tuple(_shared(cell, share) for cell in cells), sample, weights, config.prompts.seed, among)
 
+    @property
+    def asks_everybody(self) -> bool:
+        """Whether every image is asked all of the cells."""
+        return self.sample is None and self.weights is None and self.among is None
+
     def portions(self) -> dict[str, float]:
         """The portion of the images in question that each cell is asked about, by cell; found by trying some ids."""
         if self.sample is None and self.weights is None:

@@ -8,20 +8,22 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from captioning import prompts, ray_job, store, tables
 from captioning.config import CaptionConfig
 from captioning.estimate import preview
-from captioning.missing import Demand
+from captioning.missing import Demand, tokens
 from captioning.models import Model, resolve
 from captioning.rounds import ROUND, Round
+from captioning.store import WorkItem
 from captioning.worker import WorkerSpec
 from pipeline.commits import Part
 from pipeline.config import semantic
 from pipeline.errors import ConfigError, EngineError
-from pipeline.identity import digest
+from pipeline.identity import digest, union
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.stage import Outcome, Stage, StageRun
@@ -36,10 +38,11 @@ def run(stage_run: StageRun) -> Outcome:
 
     Tables come first: a mistake in one must not be found after hours of an engine's work.
     """
-    folder = stage_run.workspace.folder("caption")
-    demand = Demand.of(stage_run.config, stage_run.inputs["ingest"], folder)
-    brought = tables.bring_in(stage_run.config.tables, stage_run.inputs["ingest"], folder)
-    return tables.add(_write(stage_run.config, folder, demand, retry_failed=stage_run.retry_failed), brought)
+    folder, ingest = stage_run.workspace.folder("caption"), stage_run.inputs["ingest"]
+    demand = Demand.of(stage_run.config, ingest, folder, save=True, verify=stage_run.retry_failed)
+    brought = tables.bring_in(stage_run.config.tables, ingest, folder)
+    written = _write(stage_run.config, demand, retry_failed=stage_run.retry_failed)
+    return _selecting(tables.add(written, brought), ingest)
 
 
 def run_round(
@@ -56,8 +59,8 @@ def run_round(
     drawn = config.sampling.model_copy(update={"temperature": max(further.temperature, config.sampling.temperature)})
     config = config.model_copy(update={"sampling": drawn})
     started, folder = time.monotonic(), workspace.folder("caption")
-    demand = Demand.of(config, ingest, folder, further)
-    outcome = _write(config, folder, demand, retry_failed=retry_failed)
+    demand = Demand.of(config, ingest, folder, further, save=True, verify=retry_failed)
+    outcome = _selecting(_write(config, demand, retry_failed=retry_failed), ingest)
     manifest = Manifest(
         stage=ROUND,
         fingerprint=digest(sorted(cell.id for cell in demand.cells)),
@@ -65,7 +68,8 @@ def run_round(
         config=semantic(config),
         inputs={"ingest": ingest.digest, "images": further.images.digest},
         store=outcome.store,
-        parts=tuple(part for part in outcome.parts if part.rows),
+        parts=tuple(outcome.parts),
+        digest=outcome.digest,
         counts=outcome.counts,
         detail=outcome.detail,
         warnings=tuple(outcome.warnings),
@@ -76,53 +80,68 @@ def run_round(
     return manifest
 
 
-def _write(config: CaptionConfig, folder: Location, demand: Demand, *, retry_failed: bool) -> Outcome:
-    started = time.monotonic()
-    made: list[Part] = []
-    new, rates = 0, dict[str, float]()
-    progress: Progress | None = None
-    for reference, model in zip(config.models, demand.models, strict=True):
-        own = demand.of_model(model)
-        items = demand.work(own, config.chunk_images, retry_failed=retry_failed)
-        if not items:
-            continue
-        progress = progress or _progress(demand, retry_failed)
-        print(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start", file=sys.stderr)
-        began, before_all = time.monotonic(), new
-        for part in ray_job.run(WorkerSpec(folder, demand.shares, reference, config.engine), items, config):
-            before = demand.captions(demand.parts.get(part.name), own)
-            demand.parts[part.name] = part
-            made.append(part)
-            fresh = demand.captions(part, own) + demand.errors(part, own) - before
-            new += fresh
-            progress.update(fresh)
-        rates[model.name] = round((new - before_all) / (time.monotonic() - began), 2)
-    if progress is not None:
+def _write(config: CaptionConfig, demand: Demand, *, retry_failed: bool) -> Outcome:
+    started, made = time.monotonic(), dict[str, Part]()
+    work = [
+        (reference, model, demand.work(demand.of_model(model), config.chunk_images, retry_failed=retry_failed))
+        for reference, model in zip(config.models, demand.models, strict=True)
+    ]
+    left, rates = sum(item.captions for _, _, items in work for item in items), dict[str, float]()
+    if left:
+        progress = _progress(demand, left, retry_failed)
+        for reference, model, items in work:
+            if items:
+                rates[model.name] = _ask(WorkerSpec(demand.folder, demand.shares, reference, config.engine), items,
+                                         config, model, made, progress)  # fmt: skip
         progress.close()
+        demand = demand.updated(made)
+    new = sum(part.rows for part in made.values())
     spent = {
         "new_captions": new,
         "seconds": round(time.monotonic() - started, 1),
         "captions_per_second": round(new / (time.monotonic() - started), 1) if new else 0.0,
         "rate_by_model": rates,
-        "engine_deaths": sum(part.detail["engine_died"] is not None for part in made),
-        "work_seconds": {name: round(sum(part.detail[name] for part in made), 1) for name in SECONDS},
+        "engine_deaths": sum(part.detail["engine_died"] is not None for part in made.values()),
+        "work_seconds": {name: round(sum(part.detail[name] for part in made.values()), 1) for name in SECONDS},
     }
-    died = next((part.detail["engine_died"] for part in reversed(made) if part.detail["engine_died"]), None)
-    return _outcome(str(folder), config, demand, spent, died)
+    died = next((part.detail["engine_died"] for part in made.values() if part.detail["engine_died"]), None)
+    return _outcome(config, demand, spent, died)
 
 
-def _progress(demand: Demand, retry_failed: bool) -> Progress:
-    parts = demand.selected()
-    done = sum(demand.captions(part) + (0 if retry_failed else demand.errors(part)) for part in parts)
-    return Progress("caption", demand.expected(), "captions", done=done)
+def _ask(
+    spec: WorkerSpec,
+    items: Sequence[WorkItem],
+    config: CaptionConfig,
+    model: Model,
+    made: dict[str, Part],
+    progress: Progress,
+) -> float:
+    """Have one model answer its items; its parts go into `made`. Returns its captions per second."""
+    print(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start", file=sys.stderr)
+    began, before = time.monotonic(), sum(part.rows for part in made.values())
+    for part in ray_job.run(spec, items, config):
+        made[part.name] = part
+        progress.update(part.rows)
+    return round((sum(part.rows for part in made.values()) - before) / (time.monotonic() - began), 2)
 
 
-def _outcome(
-    folder: str, config: CaptionConfig, demand: Demand, spent: Mapping[str, Any], died: str | None
-) -> Outcome:
-    parts = demand.selected()
-    totals, perspectives = _totals(demand, parts)
-    reason = next((part.detail["first_error"] for part in parts if demand.errors(part)), None)
+def _progress(demand: Demand, left: int, retry_failed: bool) -> Progress:
+    done = sum(count["captions"] + (0 if retry_failed else count["errors"]) for count in demand.totals().values())
+    return Progress("caption", done + left, "captions", done=done)
+
+
+def _outcome(config: CaptionConfig, demand: Demand, spent: Mapping[str, Any], died: str | None) -> Outcome:
+    selected = demand.selected()
+    parts = [part for part, _ in selected]
+    by_cell, perspectives = demand.totals(), dict[str, dict[str, int]]()
+    for cell in demand.cells:
+        own = perspectives.setdefault(cell.prompt.perspective, {"captions": 0, "errors": 0})
+        for name in own:
+            own[name] += by_cell[cell.id][name]
+    names = ("captions", "errors", "quarantined")
+    totals = {name: sum(count[name] for count in by_cell.values()) for name in names} | tokens(parts, demand.cells)
+    newest = sorted(parts, key=lambda part: part.detail.get("began", 0.0), reverse=True)
+    reason = next((part.detail["first_error"] for part in newest if part.detail.get("first_error")), None)
     if totals["errors"] and not totals["captions"]:
         raise EngineError(
             f"all {totals['errors']:,} captions failed, the first with: {reason}; put that right and run again with "
@@ -138,22 +157,25 @@ def _outcome(
     warnings = _warnings(config, demand.models, totals, reason)
     if died is not None:
         warnings.append(f"an engine died and was started again, the last time with: {died}")
-    return Outcome(folder, parts, counts, detail, warnings)
+    chosen = [replace(part, detail={**part.detail, "shards": shards}) for part, shards in selected]
+    return Outcome(str(demand.folder), chosen, counts, detail, warnings)
 
 
-def _totals(demand: Demand, parts: Sequence[Part]) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
-    """Sums over all parts, and captions and errors by perspective."""
-    perspective_of = {cell.id: cell.prompt.perspective for cell in demand.cells}
-    totals = dict.fromkeys(store.COUNTED, 0)
-    perspectives: dict[str, dict[str, int]] = {}
-    for part in parts:
-        for cell, count in store.figures_of(part, perspective_of).items():
-            own = perspectives.setdefault(perspective_of[cell], {"captions": 0, "errors": 0})
-            for name, value in count.items():
-                totals[name] += value
-                if name in own:
-                    own[name] += value
-    return totals, perspectives
+def _selecting(outcome: Outcome, ingest: Manifest) -> Outcome:
+    """The outcome as a manifest has it: which parts serve which shards, and where the images are that it is read for.
+
+    What came out is decided by the rows of the parts and by the cells; how rows were put into parts does not matter.
+    """
+    parts = [replace(part, cells=(), detail=_place(part)) for part in outcome.parts if part.rows]
+    content = digest({"cells": sorted(outcome.detail["cells"]), "rows": union(part.content for part in parts)})
+    images = ingest.store.removeprefix(f"{Location.of(outcome.store).parent}/")
+    return replace(outcome, parts=parts, digest=content, detail={**outcome.detail, store.IMAGES: images})
+
+
+def _place(part: Part) -> dict[str, Any]:
+    """Where a part's captions were asked, and which shards they serve now, if that is another matter."""
+    shard, serves = part.detail["shard"], part.detail.get("shards")
+    return {"shard": shard} if serves in (None, [shard]) else {"shard": shard, "shards": serves}
 
 
 def _warnings(

@@ -1,28 +1,34 @@
-"""The caption store: what is committed, what is missing, and how a manifest's captions are read.
+"""The caption store: what a piece of work is, and how a manifest's captions are read.
 
-Captions are append-only and shared by all configurations. A part holds the rows of some cells for a range of one
-shard's images; what is missing is found range by range and cell by cell, so chunk sizes may differ between runs.
+Captions are append-only and shared by all configurations. A part holds the rows of some cells for some images of one
+shard; once published it stays as it is. Captions belong to images by image id: the shard and the key of a row say where
+the image was when it was asked about. A row that failed and was asked again stays too; the newer one stands in its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioning.cells import Cell, question_of, short_hash
+from captioning import index
+from captioning.cells import short_hash
+from captioning.index import QUARANTINED
 from pipeline import schemas
 from pipeline.commits import Part
+from pipeline.identity import digest
+from pipeline.ingest import IMAGES_FOLDER
 from pipeline.manifest import Manifest
 from pipeline.storage import Location
 
 TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
 COUNTED = ("captions", "errors", "quarantined", *TOKENS)
-QUARANTINED = "quarantined"  # how the error of an image begins that engines keep dying on
+IMAGES = "images"  # in a manifest's detail: the store of the images that its captions are read for, in the workspace
+OF_A_ROW = ("image_id", "cell", "status", "created_at")  # by which rows find their image, and the newest is found
 
 
 @dataclass(frozen=True)
@@ -36,42 +42,40 @@ class Shard:
     rows: int
     errors: int  # images that ingest could not read: they get no captions
 
-    @property
-    def folder(self) -> str:
-        """The folder of its caption parts; another content under the same name has another one."""
-        return f"captions/{self.name}-{self.digest[:8]}"
-
 
 @dataclass(frozen=True)
 class WorkItem:
-    """Rows [start, stop) of a shard, and the cells that are missing there. References only, never pixels.
+    """Rows of a shard's images part, and the cells that are missing there. References only, never pixels.
 
-    `sources` are parts that hold parents' answers of chains, or answers to the same questions that another
-    configuration asked. With `retry` the part exists, and only its failed rows are asked for again.
+    Of these cells each image is asked those that fall to its share. `sources` are parts that hold parents' answers of
+    chains, or answers to the same questions that another configuration asked. `captions` is how many rows there will be.
     """
 
     shard: Shard
-    start: int
-    stop: int
+    rows: tuple[int, ...]
     cells: tuple[str, ...]
-    part: str
+    captions: int
     sources: tuple[str, ...] = ()
-    retry: bool = False
 
     @property
     def is_single(self) -> bool:
         """Whether this is about one image."""
-        return self.stop - self.start == 1
+        return len(self.rows) == 1
+
+    @property
+    def part(self) -> str:
+        """Name of the part that it becomes: the same whenever the same is asked."""
+        identity = digest([self.shard.digest, self.rows, short_hash(self.cells), self.sources])
+        return f"captions/{self.shard.name}/{self.rows[0]:08d}-{identity[:12]}.parquet"
 
     @property
     def note(self) -> str:
         """Name of the note of its attempts."""
-        return f"{self.shard.folder}/{self.start}-{self.stop}-{short_hash(self.cells)}{'-retry' * self.retry}"
+        return self.part.removesuffix(".parquet")
 
     def narrow(self, row: int) -> WorkItem:
-        """The same work for one row: a part of its own, or, in a retry, a piece of the same part."""
-        part = self.part if self.retry else part_name(self.shard, row, self.cells)
-        return replace(self, start=row, stop=row + 1, part=part)
+        """The same work for one row: a part of its own."""
+        return replace(self, rows=(row,))
 
 
 def shards(ingest: Manifest) -> list[Shard]:
@@ -86,68 +90,6 @@ def shards(ingest: Manifest) -> list[Shard]:
     ]
 
 
-def parts_of(shard: Shard, parts: Mapping[str, Part]) -> list[Part]:
-    """The committed parts of this shard, in row order."""
-    found = [part for name, part in parts.items() if name.startswith(f"{shard.folder}/")]
-    return sorted(found, key=lambda part: (part.detail["start"], part.name))
-
-
-def missing(shard: Shard, committed: Sequence[Part], cells: Sequence[Cell], chunk_images: int) -> list[WorkItem]:
-    """Work that covers exactly the (row, cell) pairs no part has yet."""
-    edges = sorted({0, shard.rows, *(part.detail[edge] for part in committed for edge in ("start", "stop"))})
-    ranges: list[tuple[int, int, frozenset[str]]] = []
-    for start, stop in pairwise(edges):
-        there = {cell for part in committed if _overlaps(part, start, stop) for cell in part.cells}
-        lacking = frozenset(cell.id for cell in cells) - there
-        if ranges and ranges[-1][1:] == (start, lacking):  # one hole, whoever's edge lies in it
-            start = ranges.pop()[0]
-        ranges.append((start, stop, lacking))
-    return [
-        _item(shard, committed, cells, begin, min(begin + chunk_images, stop), lacking)
-        for start, stop, lacking in ranges
-        if lacking
-        for begin in range(start, stop, chunk_images)
-    ]
-
-
-def failed(shard: Shard, committed: Sequence[Part], cells: Sequence[Cell]) -> list[WorkItem]:
-    """Work that asks again for the failed rows of these cells, part by part: of a field, for the whole answer."""
-    items = []
-    for part in committed:
-        wrong = [cell for cell in cells if part.detail["figures"].get(cell.id, {}).get("errors")]
-        wholes = {cell.parent for cell in wrong if cell.container} & set(part.cells)
-        again = [cell for cell in cells if cell.id in wholes or (cell.container and cell.parent in wholes)]
-        wanted = frozenset(cell.id for cell in [*wrong, *again])
-        if wanted:
-            item = _item(shard, committed, cells, part.detail["start"], part.detail["stop"], wanted)
-            items.append(replace(item, part=part.name, retry=True))
-    return items
-
-
-def _item(
-    shard: Shard, committed: Sequence[Part], cells: Sequence[Cell], start: int, stop: int, wanted: frozenset[str]
-) -> WorkItem:
-    ordered = tuple(cell.id for cell in cells if cell.id in wanted)
-    parents = {cell.parent for cell in cells if cell.id in wanted and cell.parent} - wanted
-    questions = {question_of(cell) for cell in wanted}
-    sources = [
-        part.name
-        for part in committed
-        if _overlaps(part, start, stop)
-        and any(cell in parents or (question_of(cell) in questions and cell not in wanted) for cell in part.cells)
-    ]
-    return WorkItem(shard, start, stop, ordered, part_name(shard, start, ordered), tuple(sources))
-
-
-def part_name(shard: Shard, start: int, cells: Iterable[str]) -> str:
-    """Name of the part that holds these cells from this row on."""
-    return f"{shard.folder}/{start:08d}-{short_hash(cells)}.parquet"
-
-
-def _overlaps(part: Part, start: int, stop: int) -> bool:
-    return bool(part.detail["start"] < stop and part.detail["stop"] > start)
-
-
 def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     """Counts by cell, kept in a part's record, so that totals need no reading of Parquet."""
     counts: dict[str, dict[str, int]] = {}
@@ -160,31 +102,6 @@ def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
     return counts
 
 
-def shard_captions(
-    manifest: Manifest, shard: str, columns: Sequence[str] | None = None, *, structured: bool = True
-) -> pa.Table:
-    """The captions of a shard that a manifest selects: an append-only store holds other cells' rows beside them.
-
-    Error rows are included, and structured answers as a whole unless `structured` is false: their fields are captions
-    of their own. Rows come in the order of their parts; those of one image need not be adjacent.
-    """
-    names = list(columns) if columns else schemas.CAPTIONS.names
-    known = manifest.detail["cells"]
-    wanted = {cell for cell, about in known.items() if structured or about["ends"] != "json"}
-    cells = pa.array(sorted(wanted), pa.string())
-    tables = []
-    for part in sorted(manifest.parts, key=lambda part: part.name):
-        if part.detail["shard"] != shard:
-            continue
-        table = schemas.read(manifest.location(part), schemas.CAPTIONS, list(dict.fromkeys([*names, "cell"])))
-        if not set(part.cells) <= wanted:
-            table = table.filter(pc.is_in(table["cell"].cast(pa.string()), value_set=cells))
-        tables.append(table.select(names))
-    if not tables:
-        return schemas.table(schemas.CAPTIONS, []).select(names)
-    return pa.concat_tables(tables).unify_dictionaries()
-
-
 def figures_of(part: Part, cells: Iterable[str]) -> dict[str, dict[str, int]]:
     """The counts of a part's rows, for the cells that are asked for."""
     return {cell: part.detail["figures"][cell] for cell in cells if cell in part.detail["figures"]}
@@ -194,3 +111,66 @@ def read_part(store: Location, name: str) -> list[dict[str, Any]]:
     """All rows of a caption part."""
     rows: list[dict[str, Any]] = schemas.read(store / name, schemas.CAPTIONS).to_pylist()
     return rows
+
+
+def shard_captions(
+    manifest: Manifest, shard: str, columns: Sequence[str] | None = None, *, structured: bool = True
+) -> pa.Table:
+    """The captions that a manifest selects for the images of a shard, under the keys that the images have there.
+
+    An append-only store holds rows of other cells and of other images beside them. A picture that has several keys has
+    its captions under each. Error rows are included, and structured answers as a whole unless `structured` is false:
+    their fields are captions of their own. Rows come in the order of the images; of one image, in that of the parts.
+    """
+    names = list(columns) if columns else schemas.CAPTIONS.names
+    cells = {cell for cell, about in manifest.detail["cells"].items() if structured or about["ends"] != "json"}
+    images = _images(manifest, shard)
+    reads = list(dict.fromkeys([*(name for name in names if name not in ("shard", "key")), *OF_A_ROW]))
+    parts = [part for part in manifest.of_shard(shard) if part.name.startswith("captions/")]
+    tables = [manifest.read(part, schemas.CAPTIONS, reads) for part in parts]
+    if not tables:
+        return schemas.table(schemas.CAPTIONS, []).select(names)
+    table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    wanted = pc.and_(
+        pc.is_in(table["cell"].cast(pa.string()), value_set=pa.array(sorted(cells), pa.string())),
+        pc.is_in(table["image_id"], value_set=images["image_id"].combine_chunks()),
+    )
+    table = _newest(table.filter(wanted))
+    row_R, image_R = _pairs(index.ids(table["image_id"]), index.ids(images["image_id"]))
+    table = table.take(row_R)
+    table = table.append_column(schemas.CAPTIONS.field("key"), images["key"].take(image_R))
+    named = pa.repeat(pa.scalar(shard, pa.string()), len(table)).dictionary_encode()
+    return table.append_column(schemas.CAPTIONS.field("shard"), named).select(names)
+
+
+def _images(manifest: Manifest, shard: str) -> pa.Table:
+    """Keys and ids of the images of a shard that could be read."""
+    place = Location.of(manifest.store).parent / manifest.detail[IMAGES] / IMAGES_FOLDER / f"{shard}.parquet"
+    images = schemas.read(place, schemas.IMAGES, ["key", "image_id", "status"])
+    return images.filter(pc.is_valid(images["image_id"])).combine_chunks()
+
+
+def _newest(table: pa.Table) -> pa.Table:
+    """Each image's rows, of each cell the one that counts: an answer before a failure, a newer one before an older."""
+    cells = table["cell"].combine_chunks()
+    number_R = np.unique(index.ids(table["image_id"]), return_inverse=True)[1]
+    pair_R = number_R * max(1, len(cells.dictionary)) + cells.indices.to_numpy(zero_copy_only=False)
+    if len(np.unique(pair_R)) == len(table):
+        return table
+    ok_R = pc.equal(table["status"].cast(pa.string()), "ok").to_numpy(zero_copy_only=False)
+    when_R = pc.fill_null(table["created_at"].cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    best_R = np.lexsort((np.arange(len(table)), when_R, ok_R, pair_R))  # the last of each pair
+    last = np.flatnonzero(np.diff(pair_R[best_R], append=-1))
+    return table.take(np.sort(best_R[last]))
+
+
+def _pairs(caption_R: np.ndarray, image_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(row of the captions, row of the images) wherever the ids are the same, in the order of the images."""
+    order_K = np.argsort(image_K, kind="stable")
+    first_R = np.searchsorted(image_K[order_K], caption_R, "left")
+    count_R = np.searchsorted(image_K[order_K], caption_R, "right") - first_R
+    row_P = np.repeat(np.arange(len(caption_R)), count_R)
+    within_P = np.arange(len(row_P)) - np.repeat(np.cumsum(count_R) - count_R, count_R)
+    image_P = order_K[np.repeat(first_R, count_R) + within_P]
+    by_image = np.argsort(image_P, kind="stable")
+    return row_P[by_image], image_P[by_image]

@@ -69,7 +69,7 @@ class Table:
 
     def part_name(self, shard: Shard) -> str:
         """Where its captions of a shard go."""
-        return f"{shard.folder}/table-{self.id[:16]}.parquet"
+        return f"captions/{shard.name}-{shard.digest[:8]}/table-{self.id[:16]}.parquet"
 
     def cells(self, kinds: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, Any]]:
         """What a manifest says of its cells, by id: one for each (perspective, granularity, level)."""
@@ -158,8 +158,6 @@ def _commit(
         cells=sorted(cells),
         detail={
             "shard": shard.name,
-            "start": 0,
-            "stop": shard.rows,
             "figures": {cell: {**dict.fromkeys(store.COUNTED, 0), "captions": n} for cell, n in sorted(said.items())},
             "first_error": None,
             "began": round(time.time(), 3),

@@ -11,7 +11,6 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +28,7 @@ from captioning.store import WorkItem
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
 from pipeline.errors import EngineError, HolismError
+from pipeline.identity import bag
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 
@@ -76,7 +76,7 @@ class CaptionWorker:
                 return parts
 
     def _together(self, item: WorkItem) -> AbstractContextManager[Share]:
-        questions = (item.stop - item.start) * sum(self.cells[cell].is_asked for cell in item.cells)
+        questions = len(item.rows) * sum(self.cells[cell].is_asked for cell in item.cells)
         return self._room.together(questions, self._make().at_once)
 
     def _attempt(self, item: WorkItem, attempt: Attempt, share: Share) -> list[Part] | None:
@@ -120,8 +120,7 @@ class CaptionWorker:
 
     def _answer(self, item: WorkItem, attempt: Attempt, engine: base.Engine, share: Share) -> Part:
         started = time.monotonic()
-        before = store.read_part(self.spec.store, item.part) if item.retry else []
-        wanted = self._wanted(item, before)
+        wanted = self._wanted(item)
         known, same = self._sources(item)
         questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same, share.answered)
         share.expect(sum(cell.is_asked for want in wanted for cell in want.cells))
@@ -134,7 +133,7 @@ class CaptionWorker:
             rows = questions.ask(wanted)
             self._deaths = 0
         asked = time.monotonic()
-        return self._commit(item, _merge(before, rows), questions, started, asked)
+        return self._commit(item, rows, questions, started, asked)
 
     def _one_by_one(self, item: WorkItem, attempt: Attempt, share: Share) -> list[Part]:
         """Every image is committed alone, so that whoever dies costs no other image a second attempt."""
@@ -146,7 +145,7 @@ class CaptionWorker:
                 "see that the model fits into memory and that the engine runs at all"
             )
         parts: dict[str, Part] = {}
-        for row in range(item.start, item.stop):
+        for row in item.rows:
             made = self._alone(item.narrow(row), share)
             parts[made.name] = made
             if made.rows > made.errors:
@@ -163,8 +162,7 @@ class CaptionWorker:
 
     def _done(self, item: WorkItem) -> Part | None:
         """The part, if it was committed since the item was planned: by whoever died with it in hand."""
-        part = None if item.retry else self.log.get(item.part)
-        return part if part is not None and part.detail["stop"] == item.stop else None
+        return self.log.get(item.part)
 
     def _make(self) -> base.Engine:
         with self._lock:
@@ -183,41 +181,29 @@ class CaptionWorker:
                 engine.start()
                 self._started = True
 
-    def _wanted(self, item: WorkItem, before: Sequence[Mapping[str, Any]]) -> list[Wanted]:
-        """Which images of the range are asked which cells."""
-        failed = {(row["key"], row["cell"]) for row in before if row["status"] != "ok"}
-        failed |= {(key, whole) for key, cell in failed if (whole := self._whole(cell)) is not None}
-        found = []
-        for image in self._image_rows(item.shard.images)[item.start : item.stop]:
-            if image["status"] != "ok":
-                continue
-            cells = [cell for cell in self.spec.shares.asked(image["image_id"]) if cell.id in item.cells]
-            if item.retry:
-                cells = [
-                    cell for cell in cells if {(image["key"], cell.id), (image["key"], self._whole(cell.id))} & failed
-                ]
-            if cells:
-                found.append(Wanted(image, tuple(cells)))
+    def _wanted(self, item: WorkItem) -> list[Wanted]:
+        """Which images of the item are asked which cells."""
+        images, found = self._image_rows(item.shard), []
+        for row in item.rows:
+            asked = self.spec.shares.asked(images[row]["image_id"])
+            found.append(Wanted(images[row], tuple(cell for cell in asked if cell.id in item.cells)))
         return found
 
-    def _whole(self, cell: str) -> str | None:
-        """The structured answer that a field's cell takes its text from."""
-        own = self.cells.get(cell)
-        return own.parent if own is not None and own.container is not None else None
-
     def _sources(self, item: WorkItem) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]]:
-        """Rows of the store that this item's chains go on from, by (key, cell), and those that it need not ask for
-        again, by (key, question)."""
+        """Rows of the store that this item's chains go on from, by (image id, cell), and those that it need not ask for
+        again, by (image id, question)."""
         rows = [row for name in item.sources for row in store.read_part(self.spec.store, name)]
-        good = [row for row in rows if row["status"] == "ok"]
-        same = {(row["key"], question_of(row["cell"])): row for row in good}
-        return {(row["key"], row["cell"]): row for row in good}, same
+        good = [row for row in rows if row["status"] == "ok" and row["cell"] not in item.cells]
+        same = {(row["image_id"], question_of(row["cell"])): row for row in good}
+        return {(row["image_id"], row["cell"]): row for row in good}, same
 
-    def _image_rows(self, uri: str) -> list[dict[str, Any]]:
+    def _image_rows(self, shard: store.Shard) -> list[dict[str, Any]]:
         with self._lock:
+            uri = shard.images
             if uri not in self._images:
                 columns = ["shard", "key", "image_id", "offset", "size", "status"]
-                rows = schemas.read(Location.of(uri), schemas.IMAGES, columns).to_pylist()
+                recorded = (shard.digest, "ingest")
+                rows = schemas.read(Location.of(uri), schemas.IMAGES, columns, recorded=recorded).to_pylist()
                 while len(self._images) >= SHARDS:
                     del self._images[next(iter(self._images))]
                 self._images[uri] = rows
@@ -226,8 +212,7 @@ class CaptionWorker:
     def _commit(
         self, item: WorkItem, rows: list[dict[str, Any]], questions: Questions, started: float, asked: float
     ) -> Part:
-        """Commit the rows; a part that is replaced keeps its cells and its range, of which a retry sees a piece."""
-        old = self.log.get(item.part) if item.retry else None
+        """Commit the rows."""
         death, self._last_death = self._last_death, None
         errors = [row["error"] for row in rows if row["status"] != "ok"]
         data = schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS)
@@ -236,12 +221,11 @@ class CaptionWorker:
             data,
             rows=len(rows),
             errors=len(errors),
-            cells=old.cells if old else item.cells,
+            cells=item.cells,
             seconds=time.monotonic() - started,
+            content=bag([row["image_id"], row["cell"], row["status"], row["text"]] for row in rows),
             detail={
                 "shard": item.shard.name,
-                "start": old.detail["start"] if old else item.start,
-                "stop": old.detail["stop"] if old else item.stop,
                 "figures": store.figures(rows),
                 "first_error": errors[0] if errors else None,
                 "engine_died": death,
@@ -252,11 +236,3 @@ class CaptionWorker:
                 "encode_seconds": round(time.monotonic() - asked, 3),
             },
         )
-
-
-def _merge(before: Sequence[dict[str, Any]], asked: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The old rows with the new ones in place of those that they answer again."""
-    if not before:
-        return list(asked)
-    new = {(row["key"], row["cell"]): row for row in asked}
-    return [new.get((row["key"], row["cell"]), row) for row in before]

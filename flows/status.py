@@ -77,6 +77,8 @@ def _why(session: Session, resolution: Resolution) -> str:
         return f"waits for {' and '.join(resolution.missing)}"
     if resolution.problem is not None:
         return f"cannot run: {resolution.problem}"
+    if resolution.damage is not None:
+        return resolution.damage
     earlier = session.workspace.manifests(resolution.stage.name)
     if not earlier:
         return "it never ran in this workspace"

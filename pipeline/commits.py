@@ -9,6 +9,7 @@ another carries the other's too, so that a kill between record and publication l
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 from pipeline.identity import digest
 from pipeline.storage import Location
 
-COMMITS = "_commits"
+COMMITS, DAMAGED = "_commits", "_damaged"
 
 
 @dataclass(frozen=True)
@@ -80,14 +81,32 @@ class CommitLog:
         (self.folder / name).write(data)
         return part
 
-    def parts(self) -> dict[str, Part]:
-        """All published parts by name. Records are read in parallel: on object stores each is one request."""
+    def parts(self, *, verify: bool = False) -> dict[str, Part]:
+        """All published parts by name. Records are read in parallel: on object stores each is one request.
+
+        With `verify` every file is read, and one that is not what its record says is set aside and counts as not
+        published.
+        """
         sizes = {self._relative(file): size for file, size in self.folder.files(recursive=True)}
         records = [file for file, _ in (self.folder / COMMITS).files(".json", recursive=True)]
         with ThreadPoolExecutor(max_workers=16) as pool:
             loaded = list(pool.map(self._load, records))
-        published = (self._published(candidates, sizes.get(candidates[0].name)) for candidates in loaded if candidates)
-        return {part.name: part for part in published if part is not None}
+        found = (self._published(candidates, sizes.get(candidates[0].name)) for candidates in loaded if candidates)
+        published = {part.name: part for part in found if part is not None}
+        damaged = {name for name, part in published.items() if verify and not self._is_intact(part)}
+        return {name: part for name, part in published.items() if name not in damaged}
+
+    def _is_intact(self, part: Part) -> bool:
+        """Whether the published file has the content on record; one that has not is set aside."""
+        file = self.folder / part.name
+        data = file.read()
+        if digest(data) == part.digest:
+            return True
+        aside = self.folder / DAMAGED / part.name
+        print(f"{file} is damaged; it is kept as {aside} and made again", file=sys.stderr, flush=True)
+        aside.write(data)
+        file.remove()
+        return False
 
     def get(self, name: str) -> Part | None:
         """The part of this name if it is published."""

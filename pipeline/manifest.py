@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pipeline import identity
@@ -61,13 +62,49 @@ class Manifest:
         recorded = (part.digest, self.stage)
         return schemas.read(self.location(part), schema, columns, filters=filters, recorded=recorded)
 
+    def absent(self) -> list[Part]:
+        """The parts whose file is gone or has another size: found by listing folders, without reading any."""
+        sizes: dict[str, int] = {}
+        for folder in sorted({part.name.partition("/")[0] for part in self.parts if "/" in part.name}):
+            place = Location.of(self.store)
+            sizes |= {file.uri: size for file, size in (place / folder).files(recursive=True)}
+        return [part for part in self.parts if self._size(part, sizes) != part.bytes]
+
+    def _size(self, part: Part, listed: Mapping[str, int]) -> int | None:
+        file = self.location(part)
+        if "/" in part.name:
+            return listed.get(file.uri)
+        return file.size() if file.exists() else None
+
     def select(self, prefix: str) -> tuple[Part, ...]:
         """The parts whose name starts with `prefix`, in name order."""
         return tuple(sorted((p for p in self.parts if p.name.startswith(prefix)), key=lambda p: p.name))
 
+    def of_shard(self, shard: str) -> tuple[Part, ...]:
+        """The parts that hold something of a shard, in name order."""
+        return self._by_shard.get(shard, ())
+
+    @cached_property
+    def _by_shard(self) -> Mapping[str, tuple[Part, ...]]:
+        """Looked up very often, of very many parts: sorted once."""
+        found: dict[str, list[Part]] = {}
+        for part in sorted(self.parts, key=lambda part: part.name):
+            for shard in part.detail.get("shards") or filter(None, [part.detail.get("shard")]):
+                found.setdefault(shard, []).append(part)
+        return {shard: tuple(parts) for shard, parts in found.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._fields()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def to_bytes(self) -> bytes:
         """JSON text of the manifest, with a line for each part: there may be very many."""
-        head = {name: value for name, value in vars(self).items() if name != "parts"}
+        head = {name: value for name, value in self._fields().items() if name != "parts"}
         parts = ",\n".join(json.dumps(part.to_json(), ensure_ascii=False) for part in self.parts)
         text = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
         body = f'{text},\n "parts": [\n{parts}\n ]'

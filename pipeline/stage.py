@@ -59,6 +59,13 @@ def _no_preview(*_: Any) -> list[str]:
     return []
 
 
+def _what_is_gone(manifest: Manifest) -> str | None:
+    """The parts whose files are missing, or have another size."""
+    if absent := manifest.absent():
+        return f"{len(absent):,} of its {len(manifest.parts):,} parts are gone or cut, such as {absent[0].name}"
+    return None
+
+
 @dataclass(frozen=True)
 class Stage:
     """A stage of the pipeline.
@@ -66,6 +73,7 @@ class Stage:
     `version` is raised by hand when the code's results change. `external` gives digests of what the stage
     reads from outside the workspace (source images, benchmark data), so that a change there is noticed.
     `run` imports heavy libraries inside. `preview` says in lines what a run would cost, without starting anything.
+    `damage` says in words what of a result is gone, if anything is: then there is work to do.
     """
 
     name: str
@@ -76,6 +84,7 @@ class Stage:
     external: Callable[[Any], Mapping[str, str]] = _nothing
     preview: Callable[[Any, Mapping[str, Manifest], Workspace], list[str]] = _no_preview
     located_by: tuple[str, ...] = ()  # upstream stages that only say where things lie: they decide no result
+    damage: Callable[[Manifest], str | None] = _what_is_gone
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,7 @@ class Resolution:
     fingerprint: str | None  # None while an input is missing
     manifest: Manifest | None  # None: there is work to do
     problem: HolismError | None = None  # why what the stage reads from outside cannot be read
+    damage: str | None = None  # what of an earlier result is gone
 
     @property
     def done(self) -> bool:
@@ -114,7 +124,9 @@ def _resolve_one(stage: Stage, config: Section, found: Mapping[str, Resolution],
     except HolismError as problem:
         return Resolution(stage, config, inputs, (), None, None, problem)
     identity = fingerprint(stage.name, stage.version, semantic(config), digests)
-    return Resolution(stage, config, inputs, (), identity, workspace.manifest(stage.name, identity))
+    manifest = workspace.manifest(stage.name, identity)
+    damage = stage.damage(manifest) if manifest is not None else None
+    return Resolution(stage, config, inputs, (), identity, None if damage else manifest, damage=damage)
 
 
 def _input_digests(stage: Stage, config: Section, inputs: Mapping[str, Manifest]) -> dict[str, str]:

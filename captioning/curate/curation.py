@@ -171,10 +171,8 @@ class Curation:
 
     def _inputs(self, texts: Mapping[str, Parts]) -> dict[str, str]:
         """What the steps after the texts make each shard's parts from: verdicts hold no text that stayed as it was."""
-        captions, images = self.source.caption_digests(), self.source.image_digests()
-        return {
-            shard: digest([parts["texts"].digest, captions[shard], images[shard]]) for shard, parts in texts.items()
-        }
+        captions = self.source.caption_digests()
+        return {shard: digest([parts["texts"].digest, captions[shard]]) for shard, parts in texts.items()}
 
     def _step(self, name: str, settings: Any, external: Iterable[str]) -> Step:
         named = {key: self.external[key] for key in external if key in self.external}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from pipeline.commits import Part
-from pipeline.identity import digest
+from pipeline.identity import digest, union
 from pipeline.manifest import Manifest
 
 
@@ -49,13 +49,16 @@ class Source:
         return shard_uris(self.ingest)[shard]
 
     def caption_digests(self) -> Mapping[str, str]:
-        """What identifies the captions of each shard."""
-        found: dict[str, list[list[str]]] = {shard: [] for shard in self.shards()}
-        for manifest in self.captions:
-            chosen = digest(sorted(manifest.detail["cells"]))  # which rows of a part are meant
-            for part in manifest.parts:
-                found[part.detail["shard"]].append([part.name, part.digest, chosen])
-        return {shard: digest(sorted(parts)) for shard, parts in found.items()}
+        """What identifies the captions of each shard, and the images that they are found for."""
+        chosen = [digest(sorted(manifest.detail["cells"])) for manifest in self.captions]  # which rows are meant
+        images = self.image_digests()
+        return {
+            shard: digest(
+                [images[shard], chosen]
+                + [union(part.content for part in manifest.of_shard(shard)) for manifest in self.captions]
+            )
+            for shard in self.shards()
+        }
 
     def image_digests(self) -> Mapping[str, str]:
         """What identifies the images of each shard."""

@@ -34,8 +34,7 @@ def shard_images(manifest: Manifest, shard: str, columns: Sequence[str] | None =
     """The images table of one shard, error rows included, in the order of their keys."""
     from pipeline import schemas
 
-    name = f"{IMAGES_FOLDER}/{shard}.parquet"
-    part = next((part for part in manifest.parts if part.name == name), None)
-    if part is None:
+    parts = manifest.of_shard(shard)
+    if not parts:
         raise StoreError(f"shard {shard!r} is not in the ingest manifest (it has {len(manifest.parts)} shards)")
-    return schemas.read(manifest.location(part), schemas.IMAGES, columns)
+    return manifest.read(parts[0], schemas.IMAGES, columns)

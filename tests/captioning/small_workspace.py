@@ -165,8 +165,8 @@ def caption(workspace: Workspace, shards: Iterable[str] | None = None, full_stop
             rows = [row for image in usable[start : start + 4] for row in caption_rows(number_of(image), image)]
             rows = [{**row, "text": row["text"] and row["text"].replace(".", full_stop)} for row in rows]
             data = schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS)
-            name = f"captions/{shard}-{digest(shard)[:8]}/{start:06}-{digest(cells)[:8]}.parquet"
-            detail = {"shard": shard, "start": start, "stop": start + 4}
+            name = f"captions/{shard}/{start:08}-{digest(cells)[:12]}.parquet"
+            detail = {"shard": shard}
             parts.append(log.commit(name, data, rows=len(rows), cells=cells, detail=detail))
     manifest = Manifest(
         stage="caption",
@@ -180,7 +180,8 @@ def caption(workspace: Workspace, shards: Iterable[str] | None = None, full_stop
             "cells": {
                 f"{prompt}-demo": {"prompt": prompt, "perspective": perspective, "ends": "sentence", "model": "demo"}
                 for prompt, (perspective, _, _) in PROMPTS.items()
-            }
+            },
+            "images": images.store.removeprefix(f"{workspace.root}/"),
         },
         created_at=datetime.now(UTC).isoformat("T", "milliseconds"),
     )
