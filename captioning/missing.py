@@ -1,4 +1,4 @@
-"""What a configuration asks of a store and what of that is missing: found by image, from the index, without any engine."""
+"""What a configuration asks of a store, and what of that is missing: image by image, from the index alone."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ class _Planner:
             asked = self._asked(self.demand.ids[number][row])
             lacking = self.lacking(int(places[row]), asked)
             if lacking:
-                drawn = lacking == asked and not self.asks_everybody  # all that it is asked: its share says what that is
+                drawn = lacking == asked and not self.asks_everybody  # all that its share says
                 groups.setdefault((self.all if drawn else lacking, drawn), []).append((row, len(lacking)))
         for (lacking, _), members in sorted(groups.items(), key=lambda group: group[1][0]):
             for start in range(0, len(members), chunk_images):

@@ -65,8 +65,8 @@ class Questions:
     """Asks one engine about images of one shard.
 
     `known` are rows that are in the store already: those chains may go on from, by (image id, cell), and `same` those
-    that answer the same for another configuration, by (image id, question). `answered` is told of questions that are done with,
-    in any thread. `decode_seconds` and `preprocess_seconds` add up.
+    that answer the same for another configuration, by (image id, question). `answered` is told of questions that are
+    done with, in any thread. `decode_seconds` and `preprocess_seconds` add up.
     """
 
     def __init__(
@@ -124,7 +124,9 @@ class Questions:
 
     def _question(self, want: Wanted, cell: Cell, rows: Mapping[str, Mapping[str, Any]]) -> Question:
         paraphrase = cell.paraphrase(want.image["image_id"])
-        parent = rows.get(cell.parent) or self.known.get((want.image["image_id"], cell.parent)) if cell.parent else None
+        parent = (
+            rows.get(cell.parent) or self.known.get((want.image["image_id"], cell.parent)) if cell.parent else None
+        )
         if parent is not None and parent["status"] != "ok":
             parent = None
         text = cell.asks.render(paraphrase, parent["text"] if parent else None)

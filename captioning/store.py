@@ -1,8 +1,8 @@
 """The caption store: what a piece of work is, and how a manifest's captions are read.
 
 Captions are append-only and shared by all configurations. A part holds the rows of some cells for some images of one
-shard; once published it stays as it is. Captions belong to images by image id: the shard and the key of a row say where
-the image was when it was asked about. A row that failed and was asked again stays too; the newer one stands in its place.
+shard; once published it stays as it is. Captions belong to images by image id: the shard and the key of a row say
+where the image was when it was asked about. A row that failed and was asked again stays as well, and the newer counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pipeline.storage import Location
 TOKENS = ("prompt_tokens", "cached_tokens", "output_tokens")
 COUNTED = ("captions", "errors", "quarantined", *TOKENS)
 IMAGES = "images"  # in a manifest's detail: the store of the images that its captions are read for, in the workspace
-OF_A_ROW = ("image_id", "cell", "status", "created_at")  # by which rows find their image, and the newest is found
+OF_A_ROW = ("caption_id", "image_id", "cell", "status", "created_at")  # what rows are found and told apart by
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class WorkItem:
     """Rows of a shard's images part, and the cells that are missing there. References only, never pixels.
 
     Of these cells each image is asked those that fall to its share. `sources` are parts that hold parents' answers of
-    chains, or answers to the same questions that another configuration asked. `captions` is how many rows there will be.
+    chains, or answers to the same questions that another configuration asked. `captions` is how many rows it makes.
     """
 
     shard: Shard
@@ -151,17 +151,19 @@ def _images(manifest: Manifest, shard: str) -> pa.Table:
 
 
 def _newest(table: pa.Table) -> pa.Table:
-    """Each image's rows, of each cell the one that counts: an answer before a failure, a newer one before an older."""
+    """The rows that count: no failure where there is an answer, and of what was asked twice the newer row."""
     cells = table["cell"].combine_chunks()
     number_R = np.unique(index.ids(table["image_id"]), return_inverse=True)[1]
     pair_R = number_R * max(1, len(cells.dictionary)) + cells.indices.to_numpy(zero_copy_only=False)
-    if len(np.unique(pair_R)) == len(table):
-        return table
     ok_R = pc.equal(table["status"].cast(pa.string()), "ok").to_numpy(zero_copy_only=False)
+    counts_R = ok_R | ~np.isin(pair_R, pair_R[ok_R])
+    answer_R = pc.dictionary_encode(table["caption_id"]).combine_chunks().indices.to_numpy(zero_copy_only=False)
+    same_R = np.stack([pair_R, np.where(ok_R, answer_R, -1)])  # an imported cell may say several things of an image
     when_R = pc.fill_null(table["created_at"].cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    best_R = np.lexsort((np.arange(len(table)), when_R, ok_R, pair_R))  # the last of each pair
-    last = np.flatnonzero(np.diff(pair_R[best_R], append=-1))
-    return table.take(np.sort(best_R[last]))
+    order_R = np.lexsort((when_R, *same_R))
+    last_R = np.ones(len(table), bool)
+    last_R[order_R[:-1]] = (np.diff(same_R[:, order_R], axis=1) != 0).any(axis=0)
+    return table if (counts_R & last_R).all() else table.filter(pa.array(counts_R & last_R))
 
 
 def _pairs(caption_R: np.ndarray, image_K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -190,8 +190,8 @@ class CaptionWorker:
         return found
 
     def _sources(self, item: WorkItem) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]]:
-        """Rows of the store that this item's chains go on from, by (image id, cell), and those that it need not ask for
-        again, by (image id, question)."""
+        """Rows of the store that this item's chains go on from, by (image id, cell), and those that it need not ask
+        for again, by (image id, question)."""
         rows = [row for name in item.sources for row in store.read_part(self.spec.store, name)]
         good = [row for row in rows if row["status"] == "ok" and row["cell"] not in item.cells]
         same = {(row["image_id"], question_of(row["cell"])): row for row in good}

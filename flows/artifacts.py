@@ -62,7 +62,7 @@ def samples(manifest: Manifest) -> list[dict[str, Any]]:
     parts = manifest.select(prefix)
     if not parts:
         return []
-    rows = schemas.read(manifest.location(parts[0]), schema, columns).slice(0, SAMPLE_ROWS).to_pylist()
+    rows = manifest.read(parts[0], schema, columns).slice(0, SAMPLE_ROWS).to_pylist()
     return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
 
 

@@ -59,7 +59,7 @@ def _no_preview(*_: Any) -> list[str]:
     return []
 
 
-def _what_is_gone(manifest: Manifest) -> str | None:
+def what_is_gone(manifest: Manifest) -> str | None:
     """The parts whose files are missing, or have another size."""
     if absent := manifest.absent():
         return f"{len(absent):,} of its {len(manifest.parts):,} parts are gone or cut, such as {absent[0].name}"
@@ -84,7 +84,7 @@ class Stage:
     external: Callable[[Any], Mapping[str, str]] = _nothing
     preview: Callable[[Any, Mapping[str, Manifest], Workspace], list[str]] = _no_preview
     located_by: tuple[str, ...] = ()  # upstream stages that only say where things lie: they decide no result
-    damage: Callable[[Manifest], str | None] = _what_is_gone
+    damage: Callable[[Manifest], str | None] = what_is_gone
 
 
 @dataclass(frozen=True)

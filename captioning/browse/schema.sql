@@ -20,9 +20,16 @@ SELECT
     c.status::VARCHAR AS status, c.error,
     CASE WHEN v.keep IS NULL THEN 'open' WHEN v.keep THEN 'kept' ELSE 'dropped' END AS verdict,
     v.gadget::VARCHAR AS gadget, v.reason::VARCHAR AS reason, v.scores
-FROM captions_parts c
-JOIN cells ON cells.cell = c.cell::VARCHAR
-JOIN images i ON i.shard = c.shard::VARCHAR AND i.key = c.key
-LEFT JOIN verdicts_parts v
-    ON v.caption_id = c.caption_id AND v.shard::VARCHAR = c.shard::VARCHAR AND v.key = c.key
+FROM (  -- no failure where there is an answer, and of what was asked twice the newer row
+    SELECT p.*, bool_or(p.status::VARCHAR = 'ok') OVER (PARTITION BY p.image_id, p.cell) AS answered
+    FROM captions_parts p
+    JOIN cells ON cells.cell = p.cell::VARCHAR
+    QUALIFY row_number() OVER (
+        PARTITION BY p.image_id, p.cell, CASE WHEN p.status::VARCHAR = 'ok' THEN p.caption_id END
+        ORDER BY p.created_at DESC NULLS LAST
+    ) = 1
+) c
+JOIN images i ON i.image_id = c.image_id
+LEFT JOIN verdicts_parts v ON v.caption_id = c.caption_id AND v.shard::VARCHAR = i.shard AND v.key = i.key
+WHERE c.status::VARCHAR = 'ok' OR NOT c.answered
 ORDER BY i.image, c.perspective::VARCHAR, c.granularity::VARCHAR, c.model::VARCHAR, c.caption_id;

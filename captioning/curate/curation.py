@@ -36,7 +36,7 @@ from captioning.curate.steps import Parts, Step
 from pipeline import schemas
 from pipeline.commits import Part
 from pipeline.config import semantic
-from pipeline.identity import digest
+from pipeline.identity import digest, union
 from pipeline.storage import Location
 
 TEXT_SECTIONS = ("phrases", "clean", "reject", "ending", "length", "language", "unsafe", "off_topic")
@@ -65,6 +65,10 @@ class Curated:
         """The parts that the manifest names."""
         return [part for shard in sorted(self.verdicts) for part in self.verdicts[shard].values()]
 
+    def samples(self, tokenizer: str) -> str:
+        """Identity of what training is given: another curation that gives the same trains nothing anew."""
+        return digest([tokenizer, union(parts["bundles"].content for parts in self.verdicts.values())])
+
     def silent(self) -> list[str]:
         """The shards without any caption."""
         return [shard for shard, parts in sorted(self.verdicts.items()) if not parts["verdicts"].rows]
@@ -72,8 +76,9 @@ class Curated:
     def bundles(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """These columns of the bundles, shard by shard."""
         for shard in sorted(self.verdicts):
-            part = Location.of(self.store) / self.verdicts[shard]["bundles"].name
-            yield schemas.read(part, schemas.BUNDLES, columns)
+            part = self.verdicts[shard]["bundles"]
+            place = Location.of(self.store) / part.name
+            yield schemas.read(place, schemas.BUNDLES, columns, recorded=(part.digest, "curate"))
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ class Curation:
     source: Source
     external: Mapping[str, str]
     services: Mapping[str, Any]
+    verify: bool = False  # whether parts that are there are read, to find damaged ones
 
     def run(self) -> Curated:
         """Go through the steps."""
@@ -99,12 +105,12 @@ class Curation:
         texts = texts_step.run(
             work.Texts(self.source, self.config, openers, habits, statistics), self.source.caption_digests()
         )
-        judged = {shard: texts_step.folder / parts["texts"].name for shard, parts in texts.items()}
+        judged = {shard: parts["texts"] for shard, parts in texts.items()}
         merged = {one.name: one.merge(tables(texts_step, texts, one.name)) for one in statistics}
         inputs = self._inputs(texts)
         known = Known(
             crowded=merged[NearDuplicates.name],
-            thresholds=self._thresholds(judged, inputs),
+            thresholds=self._thresholds(judged, texts_step.folder, inputs),
             objects=merged.get(Objects.name, ()),
             image_text=self.image_text,
             embed=self.embed,
@@ -114,7 +120,7 @@ class Curation:
             digest(known.objects),
         ]  # fmt: skip
         step = self._step("verdicts", judging, MODELS)
-        verdicts = step.run(work.Verdicts(self.source, self.config, judged, known), inputs)
+        verdicts = step.run(work.Verdicts(self.source, self.config, judged, texts_step.folder, known), inputs)
         return Curated(texts, verdicts, step.folder.uri)
 
     @cached_property
@@ -152,7 +158,7 @@ class Curation:
             found.append(Objects(self.config.support.min_images))
         return tuple(found)
 
-    def _thresholds(self, judged: work.Judged, inputs: Mapping[str, str]) -> dict[str, float]:
+    def _thresholds(self, judged: work.Judged, texts: Location, inputs: Mapping[str, str]) -> dict[str, float]:
         """The lowest image-text score to keep by perspective; none if nothing is scored."""
         ground = self.config.ground
         if self.image_text is None:
@@ -160,7 +166,7 @@ class Curation:
         if not score_histogram.needs_histograms(ground):
             return score_histogram.thresholds(ground, {})
         statistic = ScoreHistogram(self.image_text, self.image_text.digest)
-        counting = work.Count(self.source, self.config, (statistic,), IMAGE_TEXT_READS, judged)
+        counting = work.Count(self.source, self.config, (statistic,), IMAGE_TEXT_READS, judged, texts)
         return score_histogram.thresholds(ground, self._count(statistic.name, inputs, counting)[statistic.name])
 
     def _count(self, name: str, inputs: Mapping[str, str], counting: work.Count) -> dict[str, Any]:
@@ -176,7 +182,7 @@ class Curation:
 
     def _step(self, name: str, settings: Any, external: Iterable[str]) -> Step:
         named = {key: self.external[key] for key in external if key in self.external}
-        return Step.at(self.folder, name, [VERSION, settings, named], self.config.ray)
+        return Step.at(self.folder, name, [VERSION, settings, named], self.config.ray, verify=self.verify)
 
     def _semantic(self, sections: Iterable[str]) -> dict[str, Any]:
         whole = semantic(self.config)

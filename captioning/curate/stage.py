@@ -34,14 +34,16 @@ def run(stage_run: StageRun) -> Outcome:
     if config.regenerate.rounds:
         regenerate.service(stage_run.services)  # rather missed now than after hours of curation
     source = Source(stage_run.inputs["ingest"], (stage_run.inputs["caption"],))
-    curation = Curation(config, workspace.folder("curate"), source, external(config), stage_run.services)
+    curation = Curation(
+        config, workspace.folder("curate"), source, external(config), stage_run.services, stage_run.retry_failed
+    )
     curated, rounds, said = curation.run(), list[dict[str, Any]](), list[str]()
     for number in range(1, config.regenerate.rounds + 1):
         asked, before = regenerate.request(config.regenerate, number, curated, workspace.folder("caption"))
         if asked is None:
             break
         more = regenerate.service(stage_run.services)(asked, stage_run.retry_failed)
-        curation = replace(curation, source=curation.source.with_round(more))
+        curation = replace(curation, source=curation.source.with_round(more), verify=False)
         curated = curation.run()
         rounds.append(regenerate.gained(asked, before, curated))
         said += regenerate.new_warnings(asked, more, stage_run.inputs["caption"].warnings)
@@ -50,7 +52,8 @@ def run(stage_run: StageRun) -> Outcome:
     warnings = said + counts.find_warnings(found, curated.silent(), len(curated.verdicts))
     warnings += warn_of_unknown(config, {*found["kept_by_perspective"], *found["dropped_by_perspective"]})
     further = [manifest.fingerprint for manifest in curation.source.captions[1:]]
-    return Outcome(curated.store, curated.selected(), found, {"tokenizer": TOKENIZER, "rounds": further}, warnings)
+    detail = {"tokenizer": TOKENIZER, "rounds": further}
+    return Outcome(curated.store, curated.selected(), found, detail, warnings, digest=curated.samples(TOKENIZER))
 
 
 def external(config: CurateConfig) -> dict[str, str]:

@@ -43,16 +43,17 @@ class Step:
     name: str
     folder: Location
     ray: RayConfig
+    verify: bool = False  # whether damaged parts are found, and made again
 
     @classmethod
-    def at(cls, curate: Location, name: str, settings: Any, ray: RayConfig) -> Step:
+    def at(cls, curate: Location, name: str, settings: Any, ray: RayConfig, *, verify: bool = False) -> Step:
         """The step of this name under these settings, inside the curate stage's folder."""
-        return cls(name, curate / f"{name}-{digest(settings)[:12]}", ray)
+        return cls(name, curate / f"{name}-{digest(settings)[:12]}", ray, verify)
 
     def run(self, work: Work, inputs: Mapping[str, str]) -> dict[str, Parts]:
         """The parts of all shards by kind. `inputs` names the digest of what each shard's parts are made from."""
         log = CommitLog(self.folder)
-        committed = log.parts()
+        committed = log.parts(verify=self.verify)
         found = {shard: self._there(committed, work.kinds, shard, inputs[shard]) for shard in inputs}
         missing = [shard for shard, parts in found.items() if parts is None]
         if missing:

@@ -20,10 +20,11 @@ from captioning.curate.source import Source
 from captioning.curate.steps import Parts, part_name
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
+from pipeline.identity import bag
 from pipeline.storage import Location
 
 ALWAYS = (*IDENTITY, "shard", "text", "perspective", "granularity", "level")  # for bundles, counts, measures
-Judged = Mapping[str, Location]  # the verdicts of the step `texts`, by shard
+Judged = Mapping[str, Part]  # the verdicts of the step `texts`, by shard
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Count:
     statistics: tuple[Statistic[Any], ...]
     reads: tuple[str, ...] = ()
     judged: Judged | None = None
+    texts: Location | None = None  # where `judged` lie
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -44,8 +46,8 @@ class Count:
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Count a shard."""
         draft = make_draft(self.source, shard, self.reads, self.config.ngram)
-        if self.judged is not None:
-            resume(draft, schemas.read(self.judged[shard], schemas.VERDICTS))
+        if self.judged is not None and self.texts is not None:
+            resume(draft, _verdicts_so_far(self.texts, self.judged[shard]))
         return _commit_counts(log, shard, input_digest, self.statistics, draft)
 
 
@@ -92,6 +94,7 @@ class Verdicts:
     source: Source
     config: CurateConfig
     judged: Judged
+    texts: Location  # where `judged` lie
     known: Known
 
     kinds = ("verdicts", "bundles")
@@ -106,7 +109,7 @@ class Verdicts:
         alt_texts = dict(zip(images["key"].to_pylist(), images["alt_text"].to_pylist(), strict=True))
         gadgets = order.image_gadgets(self.config, self.known, alt_texts)
         draft = make_draft(self.source, shard, order.columns(gadgets), self.config.ngram)
-        resume(draft, schemas.read(self.judged[shard], schemas.VERDICTS))
+        resume(draft, _verdicts_so_far(self.texts, self.judged[shard]))
         reports = run_gadgets(draft, gadgets)
         bundles = make_bundles(images, draft, clip_token_counter(), self.config.sub_captions)
         verdicts = verdicts_of(draft, shard, log.folder.name)
@@ -121,9 +124,23 @@ class Verdicts:
             schemas.encode(bundles, schemas.BUNDLES, metadata={"holism.tokenizer": TOKENIZER}),
             rows=len(bundles),
             seconds=time.monotonic() - started,
+            content=samples(bundles),
             detail={"shard": shard, "counts": counts.of_shard(draft, bundles) | counts.of_gadgets(reports)},
         )
         return {"verdicts": first, "bundles": second}
+
+
+def _verdicts_so_far(folder: Location, part: Part) -> pa.Table:
+    return schemas.read(folder / part.name, schemas.VERDICTS, recorded=(part.digest, "curate"))
+
+
+def samples(bundles: pa.Table) -> str:
+    """Identity of what is trained with: pictures and their captions, wherever they lie."""
+    names = ("source", "perspective", "granularity", "level", "text", "weight")
+    return bag(
+        [image, [[caption[name] for name in names] for caption in captions]]
+        for image, captions in zip(bundles["image_id"].to_pylist(), bundles["captions"].to_pylist(), strict=True)
+    )
 
 
 def _commit_counts(

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.commits import CommitLog, Part
 from pipeline.errors import StoreError
+from pipeline.identity import bag
 from pipeline.ingest.inspect import Inspector, Picture, Reference, inspect_reference
 from pipeline.ingest.placement import Batch, part_name, plan
 from pipeline.ingest.shards import Entry, image_row, pack, reasons
@@ -66,7 +67,8 @@ def _pack_batch(
         offset = offsets.get(key)
         rows.append(image_row(batch.shard, key, item.name, picture, alt_text=alt_text, url=url, offset=offset))
     tar.write(data)  # before the rows: offsets of an earlier run stay true in the longer tar
-    return commit_rows(log, batch.shard, rows, started, {"stamps": batch.stamps, "tar": f"{TARS_FOLDER}/{tar.name}"})
+    detail = {"stamps": batch.stamps, "tar": f"{TARS_FOLDER}/{tar.name}", "tar_bytes": len(data)}
+    return commit_rows(log, batch.shard, rows, started, detail)
 
 
 def _inspect(references: Sequence[Reference | str], inspector: Inspector, progress: Progress) -> list[Picture]:
@@ -96,6 +98,7 @@ def commit_rows(
     return log.commit(
         part_name(shard),
         encode(table(IMAGES, ordered), IMAGES),
+        content=bag(ordered),
         rows=len(ordered),
         errors=sum(row["status"] == "error" for row in ordered),
         seconds=time.monotonic() - started,

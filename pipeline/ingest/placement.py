@@ -1,9 +1,9 @@
 """Which image goes into which shard: what is there keeps its place, what is new goes into new shards.
 
-Captions hang on shards, so an image that moved would be captioned again. A shard is used again if everything
-usable in it is still in the source, unchanged; otherwise it is left alone (manifests of earlier runs may
-still name it) and its surviving images are packed anew, as new ones. Rows of failed images are all that ever
-changes in a shard: they succeed later, or go with their file.
+An image that moves is decoded and curated again. So a shard is used again if everything usable in it is still in the
+source, unchanged; otherwise it is left alone (manifests of earlier runs may still name it) and its surviving images
+are packed anew, as new ones. Rows of failed images are all that ever changes in a shard: they succeed later, or go
+with their file. A tar that is lost is packed again under its name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.commits import CommitLog, Part
-from pipeline.identity import digest
+from pipeline.identity import digest, image_id
 from pipeline.ingest import IMAGES_FOLDER
 from pipeline.ingest.source import Identity, Item, Source
 from pipeline.schemas import IMAGES, read
@@ -56,14 +56,16 @@ def plan(source: Source, items: Sequence[Item], log: CommitLog, shard_images: in
     for index, item in enumerate(items):
         waiting[item.identity].append(index)
     result, taken, last = Plan(), set[int](), -1
-    earlier = sorted(log.parts().values(), key=lambda part: part.name)
+    verify = retry_failed
+    earlier = sorted(log.parts(verify=verify).values(), key=lambda part: part.name)
     retry_failed = retry_failed or all(part.errors == part.rows for part in earlier)  # a dead network, most likely
     for part in earlier:
         last = max(last, int(part.detail["shard"]))
-        rows = read(log.folder / part.name, IMAGES).to_pylist()
+        rows = read(log.folder / part.name, IMAGES, recorded=(part.digest, "ingest")).to_pylist()
         claimed = [_claim(waiting[source.identity(row)]) for row in rows]
         found = [None if index is None else items[index] for index in claimed]
-        batch = _reuse(source, log.folder, part, rows, found, retry_failed)
+        whole = holds(log.folder / part.detail["tar"], rows, verify=verify)
+        batch = _reuse(source, part, rows, found, whole, retry_failed)
         if batch is None:
             for row, index in reversed(list(zip(rows, claimed, strict=True))):
                 if index is not None:
@@ -91,25 +93,29 @@ def _claim(indices: deque[int]) -> int | None:
     return indices.popleft() if indices else None
 
 
-def _holds(tar: Location, rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the tar is there, with room for all that its rows tell of."""
-    end = max((row["offset"] + row["size"] for row in rows if row["status"] == "ok"), default=0)
-    return tar.exists() and tar.size() >= end
+def holds(tar: Location, rows: Sequence[Mapping[str, Any]], *, verify: bool) -> bool:
+    """Whether the tar is there, with room for all that its rows tell of; with `verify` every picture is looked at."""
+    usable = [row for row in rows if row["status"] == "ok"]
+    end = max((row["offset"] + row["size"] for row in usable), default=0)
+    if not tar.exists() or tar.size() < end:
+        return False
+    return not verify or all(image_id(tar.read_range(row["offset"], row["size"])) == row["image_id"] for row in usable)
 
 
 def _reuse(
     source: Source,
-    store: Location,
     part: Part,
     rows: Sequence[Mapping[str, Any]],
     found: Sequence[Item | None],
+    whole: bool,
     retry_failed: bool,
 ) -> Batch | None:
-    """The work left on an earlier shard, or None if it cannot be used any more."""
-    if not _holds(store / part.detail["tar"], rows):
-        return None
+    """The work left on an earlier shard, or None if it cannot be used any more.
+
+    If its tar is not `whole`, all its images are packed again, in the order in which they lay there.
+    """
     same = None not in found and part.detail["stamps"] == stamps_of([item for item in found if item is not None])
-    again: list[tuple[Item, str]] = []
+    again: list[tuple[Item, Mapping[str, Any]]] = []
     stay: list[tuple[Item, Mapping[str, Any]]] = []
     for item, row in zip(found, rows, strict=True):
         failed = row["status"] == "error"
@@ -120,16 +126,17 @@ def _reuse(
         changed = not same and not source.unchanged(item, row)
         if changed and not failed:
             return None
-        if failed and (changed or retry_failed):
-            again.append((item, row["key"]))
+        if (changed or retry_failed) if failed else not whole:
+            again.append((item, row))
         else:
             stay.append((item, row))
     if not again and not stay:
         return None
+    again.sort(key=lambda pair: (pair[1]["offset"] is None, pair[1]["offset"] or 0))
     return Batch(
         part.detail["shard"],
         tuple(item for item, _ in again),
-        tuple(key for _, key in again),
+        tuple(row["key"] for _, row in again),
         tuple(row for _, row in stay),
         tuple(item for item, _ in stay),
     )

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.config import semantic
 from pipeline.errors import InputError
-from pipeline.identity import digest
+from pipeline.identity import digest, union
 from pipeline.ingest.config import FolderSource, IngestConfig, UrlSource, WebdatasetSource
-from pipeline.stage import Outcome, Stage, StageRun
+from pipeline.manifest import Manifest
+from pipeline.stage import Outcome, Stage, StageRun, what_is_gone
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ def run(stage_run: StageRun) -> Outcome:
             "reasons": dict(_reasons(parts).most_common(10)),
         },
         detail={"shards": {part.detail["shard"]: part.detail["tar"] for part in parts}},
+        digest=digest({"rows": union(part.content for part in parts)}),  # wherever the tars lie
         warnings=_warnings(config, parts, images, errors),
     )
 
@@ -88,7 +90,10 @@ def _distinct(store: Location, parts: Sequence[Part]) -> int:
 
     from pipeline import schemas
 
-    tables = [schemas.read(store / part.name, schemas.IMAGES, ["image_id"]) for part in parts]
+    tables = [
+        schemas.read(store / part.name, schemas.IMAGES, ["image_id"], recorded=(part.digest, "ingest"))
+        for part in parts
+    ]
     return int(pc.count_distinct(pa.concat_tables(tables).column("image_id"), mode="only_valid").as_py())
 
 
@@ -134,4 +139,17 @@ def _warnings(config: IngestConfig, parts: Sequence[Part], images: int, errors: 
     return warnings
 
 
-STAGE = Stage("ingest", 1, (), IngestConfig, run, external=listing)
+def damage(manifest: Manifest) -> str | None:
+    """What of an earlier result is gone: images parts, or tars that were packed here."""
+    store = Location.of(manifest.store)
+    own = {part.detail["tar"]: part.detail["tar_bytes"] for part in manifest.parts if "tar_bytes" in part.detail}
+    sizes: dict[str, int] = {}
+    for folder in {name.rpartition("/")[0] for name in own}:
+        sizes |= {file.uri: size for file, size in (store / folder).files()}
+    lost = [name for name, size in own.items() if sizes.get((store / name).uri, -1) < size]
+    if lost:
+        return f"{len(lost):,} of its {len(own):,} shards are gone or cut, such as {lost[0]}"
+    return what_is_gone(manifest)
+
+
+STAGE = Stage("ingest", 1, (), IngestConfig, run, external=listing, damage=damage)

@@ -16,6 +16,7 @@ from pipeline.errors import InputError
 from pipeline.ingest.config import WebdatasetSource
 from pipeline.ingest.inspect import SUFFIXES, Inspector, Picture, Reference, inspect_reference
 from pipeline.ingest.packing import commit_rows
+from pipeline.ingest.placement import holds
 from pipeline.ingest.shards import image_row
 from pipeline.ingest.source import stamp_of
 from pipeline.ingest.tars import Index, scan
@@ -74,19 +75,19 @@ def _expand(path: str) -> list[Location]:
 def index_tars(tars: Sequence[Tar], store: Location, *, workers: int, retry_failed: bool) -> list[Part]:
     """Bring the store up to date with the tars; returns one part for each, in the order of the tars.
 
-    A tar that has the size and time of an earlier run is not read again, unless it has failed rows that are to
-    be retried. One that was only touched keeps its name; one with other images gets a new one, since manifests
-    of earlier runs still name the old.
+    A tar that has the size and time of an earlier run is not read again, unless failed rows are to be retried and it
+    has some, or pictures in it are no longer what they were. One that was only touched keeps its name; one with other
+    images gets a new one, since manifests of earlier runs still name the old.
     """
     log = CommitLog(store)
     earlier: dict[str, list[Part]] = defaultdict(list)
-    for part in sorted(log.parts().values(), key=lambda part: part.name):
+    for part in sorted(log.parts(verify=retry_failed).values(), key=lambda part: part.name):
         earlier[part.detail["tar"]].append(part)
     names = {part.detail["shard"] for parts in earlier.values() for part in parts}
     done: dict[Tar, Part] = {}
     for tar in tars:
         same = [part for part in earlier[tar.location.uri] if part.detail["stamp"] == tar.stamp]
-        if same and not (retry_failed and same[-1].errors):
+        if same and not (retry_failed and (same[-1].errors or not _is_intact(tar, same[-1], log))):
             done[tar] = same[-1]
     waiting = [tar for tar in tars if tar not in done]
     if not waiting:
@@ -131,6 +132,11 @@ def _index(tar: Tar, inspector: Inspector, progress: Progress) -> tuple[Index, l
         counted += step
     progress.update(tar.size // KIB - counted)
     return index, rows
+
+
+def _is_intact(tar: Tar, part: Part, log: CommitLog) -> bool:
+    rows = read(log.folder / part.name, IMAGES, ["status", "offset", "size", "image_id"]).to_pylist()
+    return holds(tar.location, rows, verify=True)
 
 
 def _name(tar: Tar, rows: Sequence[Row], earlier: Sequence[Part], names: set[str], log: CommitLog) -> str:

@@ -109,7 +109,7 @@ def test_any_history_of_runs_and_layouts_asks_every_pair_until_it_is_there_and_n
         assert len({item.part for item in items}) == len(items)
         for item, outcome in zip(items, outcomes, strict=False):
             if outcome != "lost":
-                held |= {pair: outcome for pair in pairs_of(item, layout)}
+                held |= dict.fromkeys(pairs_of(item, layout), outcome)
     counts = demand(runs[-1][0], held, CELLS).totals()
     rows = [NAMES[row] for shard in runs[-1][0] for row in shard if row >= 0]
     for cell in CELLS:

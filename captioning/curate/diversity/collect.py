@@ -57,7 +57,7 @@ def collect(
     dropped: Counter[tuple[str, str]] = Counter()
     judged = 0
     for part in curated.select("verdicts/"):
-        table = schemas.read(curated.location(part), schemas.VERDICTS, ["gadget", "reason"])
+        table = curated.read(part, schemas.VERDICTS, ["gadget", "reason"])
         judged += len(table)
         groups = table.filter(pc.is_valid(table["gadget"])).to_pylist()
         dropped.update((row["gadget"], row["reason"]) for row in groups)
@@ -97,7 +97,7 @@ def _written(captions: Manifest, shards: Sequence[str]) -> Iterator[pa.Table]:
 def _kept(curated: Manifest) -> Iterator[pa.Table]:
     """The captions in bundles, without alt texts and parts of captions."""
     for part in curated.select("bundles/"):
-        bundles = schemas.read(curated.location(part), schemas.BUNDLES, [*IMAGE, "captions"])
+        bundles = curated.read(part, schemas.BUNDLES, [*IMAGE, "captions"])
         parents = pc.list_parent_indices(bundles["captions"])
         entries = pc.list_flatten(bundles["captions"])
         columns = {name: pc.struct_field(entries, name) for name in COLUMNS if name not in IMAGE}
@@ -109,7 +109,7 @@ def _samples(ingest: Manifest, curated: Manifest, count: int) -> tuple[Sample, .
     """The images with the smallest hashes of their content: the same ones for every set that has them."""
     found: list[tuple[int, dict[str, Any]]] = []
     for part in curated.select("bundles/"):
-        bundles = schemas.read(curated.location(part), schemas.BUNDLES, [*IMAGE, "offset", "size"])
+        bundles = curated.read(part, schemas.BUNDLES, [*IMAGE, "offset", "size"])
         ranked = ((types.rank(row["image_id"]), row | {"part": part}) for row in bundles.to_pylist())
         found = heapq.nsmallest(count, [*found, *ranked], key=lambda ranked: ranked[0])
     reader = ShardReader(shard_uris(ingest))
@@ -124,7 +124,7 @@ def _samples(ingest: Manifest, curated: Manifest, count: int) -> tuple[Sample, .
 
 
 def _captions_of(curated: Manifest, row: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
-    bundles = schemas.read(curated.location(row["part"]), schemas.BUNDLES, ["key", "captions"])
+    bundles = curated.read(row["part"], schemas.BUNDLES, ["key", "captions"])
     (entries,) = bundles.filter(pc.equal(bundles["key"], row["key"]))["captions"].to_pylist()
     return tuple(
         (entry["perspective"], entry["granularity"], entry["text"])

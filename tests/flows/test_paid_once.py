@@ -1,0 +1,206 @@
+"""An answer is never paid for twice, whatever becomes of the pictures: walked through the command line.
+
+The fake engine keeps a ledger: a line a call, with the number of questions.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from captioning.store import shard_captions
+from flows.cli import main
+from flows.run import Session
+from pipeline.ingest import shard_images, shard_names
+from tests.pipeline.images import picture
+
+PICTURES, PROMPTS = 12, 7
+
+
+class Project:
+    """A folder of pictures with alt texts, and the command line over it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.photos = root, root / "photos"
+        self.photos.mkdir(parents=True)
+        for number in range(PICTURES):
+            (self.photos / f"{number:02d}.jpg").write_bytes(picture(number))
+            (self.photos / f"{number:02d}.txt").write_text(f"photo {number}")
+        self.ledger = root / "ledger"
+        self.config = root / "holism.yaml"
+        self.source: dict[str, Any] = {"kind": "folder", "path": str(self.photos)}
+
+    def run(self, *arguments: str, stages: str = "ingest,caption", **settings: Any) -> int:
+        """Run stages; returns how many questions were paid for."""
+        caption = {
+            "engine": {"kind": "fake", "fake": {"ledger": str(self.ledger)}},
+            "models": ["fake"],
+            "chunk_images": 4,
+            "ray": {"enabled": False},
+            **settings.pop("caption", {}),
+        }
+        ingest = {"source": self.source, "workers": 1, "shard_images": 5, **settings}
+        workspace = str(self.root / "ws")
+        self.config.write_text(yaml.safe_dump({"workspace": workspace, "ingest": ingest, "caption": caption}))
+        before = self.paid()
+        assert main(["run", str(self.config), "--stages", stages, *arguments]) == 0
+        return self.paid() - before
+
+    def paid(self) -> int:
+        """All questions so far."""
+        lines = self.ledger.read_text().splitlines() if self.ledger.exists() else []
+        return sum(int(line.split()[1]) for line in lines)
+
+    def captions(self) -> dict[tuple[str, str], int]:
+        """How many captions each (shard, key) has under the present configuration."""
+        found = Session.open(str(self.config)).resolve()
+        ingest, captions = found["ingest"].manifest, found["caption"].manifest
+        assert ingest is not None
+        assert captions is not None
+        counts: dict[tuple[str, str], int] = {}
+        for shard in shard_names(ingest):
+            for image in shard_images(ingest, shard).to_pylist():
+                counts[shard, image["key"]] = 0
+            for row in shard_captions(captions, shard).to_pylist():
+                assert row["status"] == "ok"
+                counts[shard, row["key"]] += 1
+        assert captions.counts["captions"] == sum(counts.values())
+        return counts
+
+    def digest(self, stage: str) -> str:
+        """The identity of a stage's result."""
+        manifest = Session.open(str(self.config)).resolve()[stage].manifest
+        assert manifest is not None
+        return manifest.digest
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = Project(tmp_path)
+    assert made.run() == PICTURES * PROMPTS
+    return made
+
+
+def _delete(project: Project) -> None:
+    (project.photos / "03.jpg").unlink()
+
+
+def _correct_an_alt_text(project: Project) -> None:
+    (project.photos / "07.txt").write_text("another text")
+
+
+def _move(project: Project) -> None:
+    (project.photos / "moved").mkdir()
+    for number in range(6):
+        for suffix in ("jpg", "txt"):
+            name = f"{number:02d}.{suffix}"
+            (project.photos / name).rename(project.photos / "moved" / name)
+
+
+def _copy(project: Project) -> None:
+    shutil.copy(project.photos / "02.jpg", project.photos / "02_again.jpg")
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "images"),
+    [
+        (_delete, {}, PICTURES - 1),
+        (_correct_an_alt_text, {}, PICTURES),
+        (_move, {}, PICTURES),
+        (_copy, {}, PICTURES + 1),
+        (lambda _: None, {"shard_images": 3}, PICTURES),
+        (lambda _: None, {"caption": {"chunk_images": 3}}, PICTURES),
+    ],
+    ids=["deleted", "alt text", "moved", "copied", "other shards", "other chunks"],
+)
+def test_what_happens_to_files_costs_no_question(
+    project: Project, change: Callable[[Project], None], settings: dict[str, Any], images: int
+) -> None:
+    change(project)
+    assert project.run(**settings) == 0
+    counts = project.captions()
+    assert len(counts) == images
+    assert set(counts.values()) == {PROMPTS}  # a picture under two keys has its captions under both
+
+
+def test_a_new_and_an_edited_picture_cost_their_own_questions(project: Project) -> None:
+    (project.photos / "zz.jpg").write_bytes(picture(99))
+    (project.photos / "00.jpg").write_bytes(picture(98))
+    shutil.copy(project.photos / "zz.jpg", project.photos / "zz_again.jpg")  # the same picture is asked about once
+    assert project.run() == 2 * PROMPTS
+    assert set(project.captions().values()) == {PROMPTS}
+    (project.photos / "00.jpg").write_bytes(picture(0))  # as it was
+    assert project.run() == 0
+
+
+def test_a_repaired_row_costs_its_own_questions(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    whole = (project.photos / "04.jpg").read_bytes()
+    (project.photos / "04.jpg").write_bytes(whole[:100])
+    assert project.run() == (PICTURES - 1) * PROMPTS
+    (project.photos / "04.jpg").write_bytes(whole)
+    assert project.run("--retry-failed", stages="ingest") == 0
+    assert project.run() == PROMPTS
+    assert set(project.captions().values()) == {PROMPTS}
+
+
+def test_tars_that_moved_or_were_renamed_change_nothing_that_is_trained_on(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    for start in range(0, PICTURES, 4):
+        with tarfile.open(tars / f"{start:05d}.tar", "w") as tar:
+            for file in sorted(project.photos.iterdir())[2 * start : 2 * start + 8]:
+                tar.add(file, file.name)
+    project.source = {"kind": "webdataset", "path": str(tars)}
+    stages = "ingest,caption,curate"
+    assert project.run(stages=stages) == PICTURES * PROMPTS
+    before = {stage: project.digest(stage) for stage in ("ingest", "caption", "curate")}
+    tars.rename(tmp_path / "elsewhere")
+    project.source["path"] = str(tmp_path / "elsewhere")
+    assert project.run(stages=stages) == 0
+    assert {stage: project.digest(stage) for stage in before} == before
+    (tmp_path / "elsewhere" / "00000.tar").rename(tmp_path / "elsewhere" / "first.tar")
+    assert project.run(stages=stages) == 0
+    assert project.digest("caption") == before["caption"]
+    assert project.digest("curate") == before["curate"]
+    assert set(project.captions().values()) == {PROMPTS}
+
+
+def test_a_lost_shard_is_packed_again_and_costs_no_question(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tar,) = (project.root / "ws").glob("ingest/*/shards/000001.tar")
+    kept = tar.read_bytes()
+    tar.write_bytes(kept[: len(kept) // 2])
+    assert main(["status", str(project.config)]) == 0
+    assert "1 of its 3 shards are gone or cut, such as shards/000001.tar" in capsys.readouterr().out
+    assert project.run() == 0
+    assert tar.read_bytes() == kept
+
+
+def test_damage_of_any_part_is_named_and_made_good(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    assert project.run(stages="curate") == 0
+    captions = sorted((project.root / "ws/caption/captions").rglob("*.parquet"))
+    captions[0].unlink()
+    assert main(["status", str(project.config)]) == 0
+    assert f"1 of its {len(captions)} parts are gone or cut" in capsys.readouterr().out
+    assert project.run() > 0  # these answers are lost, and no others
+    damaged = captions[1]
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(bytes(data))
+    settings = {"stages": "curate"}
+    assert main(["curate", str(project.config), "--set", "curate.ngram=3"]) == 2
+    said = capsys.readouterr().err
+    assert f"{damaged} is damaged" in said
+    assert "holism caption CONFIG --retry-failed" in said
+    assert project.run("--retry-failed", stages="caption") > 0
+    assert project.run(**settings) == 0
+    assert set(project.captions().values()) == {PROMPTS}
