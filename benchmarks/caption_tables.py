@@ -47,7 +47,7 @@ def write_ingest(folder: Path, images: int) -> Manifest:
             for n in numbers
         ]
         data = schemas.encode(schemas.table(schemas.IMAGES, rows), schemas.IMAGES)
-        parts.append(log.commit(f"images/{shard}.parquet", data, rows=len(rows)))
+        parts.append(log.commit(f"images/{shard}.parquet", data, rows=len(rows), detail={"shard": shard}))
         tars[shard] = "absent.tar"
     return Manifest(
         stage="ingest", fingerprint="f", version=1, config={}, inputs={}, store=log.folder.uri, parts=tuple(parts),

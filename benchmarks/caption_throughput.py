@@ -23,6 +23,7 @@ from typing import Any
 from captioning import prompts
 from captioning.config import CaptionConfig, EngineConfig, ModelReference
 from captioning.models import resolve
+from captioning.store import records
 from pipeline.config import build
 from pipeline.demo_world.render import render
 from pipeline.demo_world.scene import sample
@@ -121,13 +122,12 @@ def stage(folder: Path, root: Path, engines: int, threads: int) -> dict[str, flo
 
 
 def _summary(manifest: Manifest, ended: float) -> dict[str, float]:
-    rate = 0.0
-    for worker in {part.detail["worker"] for part in manifest.parts}:
-        own = [part for part in manifest.parts if part.detail["worker"] == worker]
+    rate, parts = 0.0, records(manifest)
+    for worker in {part.detail["worker"] for part in parts}:
+        own = [part for part in parts if part.detail["worker"] == worker]
         rate += sum(part.rows for part in own) / (ended - min(part.detail["began"] for part in own))
     spent = {
-        name: sum(part.detail[f"{name}_seconds"] for part in manifest.parts)
-        for name in ("decode", "preprocess", "encode")
+        name: sum(part.detail[f"{name}_seconds"] for part in parts) for name in ("decode", "preprocess", "encode")
     }
     return {"captions/s": rate, "output tokens": float(manifest.counts["output_tokens"]), **spent}
 

@@ -63,7 +63,12 @@ def write_store(root: Path, count: int) -> None:
         pictures, said = _rows(shard, number * SHARD_IMAGES, chunk)
         table = schemas.table(schemas.IMAGES, pictures)
         image_parts.append(
-            log.commit(f"images/{shard}.parquet", schemas.encode(table, schemas.IMAGES), rows=len(table))
+            log.commit(
+                f"images/{shard}.parquet",
+                schemas.encode(table, schemas.IMAGES),
+                rows=len(table),
+                detail={"shard": shard},
+            )
         )
         table = schemas.table(schemas.CAPTIONS, said)
         data = schemas.encode(table, schemas.CAPTIONS)
@@ -72,7 +77,7 @@ def write_store(root: Path, count: int) -> None:
         )
     cells = {prompt: {"ends": "sentence"} for prompt in PROMPTS}
     _save(workspace, "ingest", log, image_parts, {"shards": shards})
-    _save(workspace, "caption", captioned, caption_parts, {"cells": cells})
+    _save(workspace, "caption", captioned, caption_parts, {"cells": cells, "images": "ingest"})
 
 
 def _chunks(items: Any, size: int) -> Any:

@@ -23,7 +23,7 @@ from captioning.curate.selection.lexical import distinct, similarity_matrix
 from captioning.curate.selection.padding import mean_pairwise
 from captioning.demo_vlm.scoring import is_true
 from captioning.stage import STAGE
-from captioning.store import shard_captions
+from captioning.store import records, shard_captions
 from pipeline.config import build
 from pipeline.demo_world.render import render
 from pipeline.demo_world.scene import HELDOUT_OFFSET, sample, truth
@@ -53,7 +53,7 @@ def run(workspace: Workspace, folder: Path, settings: dict[str, Any], threads: i
     }
     execute(resolve([INGEST], configs, workspace)["ingest"], workspace)
     manifest = execute(resolve([INGEST, STAGE], configs, workspace)["caption"], workspace)
-    return manifest, time.time() - min(part.detail["began"] for part in manifest.parts)
+    return manifest, time.time() - min(part.detail["began"] for part in records(manifest))
 
 
 def figures(manifest: Manifest, ingest: Manifest, seconds: float) -> list[str]:

@@ -19,7 +19,7 @@ from captioning import index
 from captioning.cells import short_hash
 from captioning.index import QUARANTINED
 from pipeline import schemas
-from pipeline.commits import Part
+from pipeline.commits import CommitLog, Part
 from pipeline.identity import digest
 from pipeline.ingest import IMAGES_FOLDER
 from pipeline.manifest import Manifest
@@ -111,6 +111,12 @@ def read_part(store: Location, name: str) -> list[dict[str, Any]]:
     """All rows of a caption part."""
     rows: list[dict[str, Any]] = schemas.read(store / name, schemas.CAPTIONS).to_pylist()
     return rows
+
+
+def records(manifest: Manifest) -> list[Part]:
+    """The parts of a manifest with all that is on record of them: by whom, when and how quickly they were made."""
+    known = CommitLog(Location.of(manifest.store)).parts()
+    return [known[part.name] for part in manifest.parts]
 
 
 def shard_captions(

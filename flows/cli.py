@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _command(commands, "status", "say what is done, what is stale and why", _status)
     _command(commands, "plan", "say what a run would do and why", _plan)
+    _command(commands, "verify", "read all results and compare them with what is on record", _verify)
     browse = _command(commands, "browse", "look at the images and their captions in a browser", _browse)
     browse.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     browse.add_argument("--port", type=int, default=8808, help="port to listen on (default: %(default)s)")
@@ -133,6 +134,13 @@ def _plan(options: argparse.Namespace) -> None:
     from flows.status import plan
 
     print(plan(Session.open(options.config, options.overrides)))
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from flows.run import Session
+    from flows.verify import verify
+
+    print(verify(Session.open(options.config, options.overrides)))
 
 
 def _browse(options: argparse.Namespace) -> None:

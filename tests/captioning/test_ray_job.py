@@ -12,6 +12,7 @@ import pytest
 from captioning import ray_job
 from captioning.config import RayConfig
 from captioning.ray_job import cluster
+from captioning.store import records
 from pipeline.config import build
 from pipeline.errors import EngineError, ScheduleError
 from tests.captioning import world
@@ -37,14 +38,14 @@ def test_both_nodes_of_a_cluster_work(tmp_path: Path, ray_instance: None) -> Non
     made = world.workspace(tmp_path, images=40)
     slow = {"kind": "fake", "fake": {"delay_seconds": 0.1}}
     manifest = world.caption(made, world.config(engine=slow, **ON_RAY))
-    assert len({part.detail["worker"] for part in manifest.parts}) == 2
+    assert len({part.detail["worker"] for part in records(manifest)}) == 2
 
 
 def test_a_pool_grows_while_work_is_waiting(tmp_path: Path, ray_instance: None) -> None:
     made = world.workspace(tmp_path, images=40)
     slow = {"kind": "fake", "fake": {"delay_seconds": 0.3}}
     manifest = world.caption(made, world.config(engine=slow, ray={"actors": {"min": 1, "max": 2}}))
-    assert len({part.detail["worker"] for part in manifest.parts}) == 2
+    assert len({part.detail["worker"] for part in records(manifest)}) == 2
 
 
 def test_poison_kills_actors_and_still_the_run_completes(tmp_path: Path, ray_instance: None) -> None:
@@ -62,7 +63,7 @@ def test_an_actor_that_dies_once_leaves_no_trace(tmp_path: Path, ray_instance: N
     expected = world.content(world.caption(quiet, world.config()), quiet)
     engine = {"kind": "fake", "fake": {"die_at_call": 3, "ledger": str(tmp_path / "ledger")}}
     manifest = world.caption(made, world.config(engine=engine, **ON_RAY))
-    assert len({part.detail["worker"] for part in manifest.parts}) > 1
+    assert len({part.detail["worker"] for part in records(manifest)}) > 1
     assert world.content(manifest, made) == expected
 
 

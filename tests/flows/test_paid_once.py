@@ -204,3 +204,27 @@ def test_damage_of_any_part_is_named_and_made_good(project: Project, capsys: pyt
     assert project.run("--retry-failed", stages="caption") > 0
     assert project.run(**settings) == 0
     assert set(project.captions().values()) == {PROMPTS}
+
+
+def test_verify_names_every_damaged_file_and_the_commands_that_mend_them(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert project.run(stages="curate") == 0
+    assert main(["verify", str(project.config)]) == 0
+    assert f"{PICTURES} pictures of 3 results are as they were recorded" in capsys.readouterr().out
+    (tar,) = (project.root / "ws").glob("ingest/*/shards/000000.tar")
+    parts = [
+        next((project.root / "ws").glob(f"{place}/*.parquet")) for place in ("caption/captions/*", "curate/*/bundles")
+    ]
+    for file in (tar, *parts):
+        data = bytearray(file.read_bytes())
+        data[700] ^= 4
+        file.write_bytes(bytes(data))
+    assert main(["verify", str(project.config)]) == 2
+    said = capsys.readouterr().err
+    assert "3 files are gone or damaged" in said
+    assert all(str(file) in said for file in (tar, *parts))
+    for stage in ("ingest", "caption", "curate"):
+        assert f"holism {stage} {project.config} --retry-failed" in said
+        assert main([stage, str(project.config), "--retry-failed"]) == 0
+    assert main(["verify", str(project.config)]) == 0
