@@ -112,13 +112,14 @@ class Manifest:
 
     @classmethod
     def load(cls, location: Location) -> Manifest:
-        """Read a manifest; a damaged one is named."""
+        """Read a manifest; a damaged one is named. Those of versions before 0.2 have no checksum, but a digest."""
         problem = "its content does not have the checksum it names"
         try:
             text = location.read()
             body, seal, checksum = text.rpartition(_SEAL.encode())
             data = json.loads(text)
-            if seal and data.pop("checksum") == identity.digest(body) and checksum.endswith(b'"\n}'):
+            sound = data.pop("checksum") == identity.digest(body) and checksum.endswith(b'"\n}') if seal else True
+            if sound and data["digest"]:
                 parts = tuple(Part.from_json(part) for part in data.pop("parts"))
                 return cls(**{**data, "parts": parts, "warnings": tuple(data["warnings"])})
         except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -99,3 +99,16 @@ def test_a_measure_of_the_wrong_shape_is_refused_and_not_stored(tmp_path: Path) 
     with pytest.raises(ValueError, match="width 2 for 1 ids"):
         store.values("a", ["x"], lambda _: np.ones((2, 2)))
     assert measure(store, ["x"]) == ["x"]
+
+
+def test_values_that_were_damaged_are_computed_again(tmp_path: Path) -> None:
+    store = MeasureStore(Location.of(tmp_path), "length", "0123456789abcdef", 2)
+    names = [f"{number:04d} {'x' * (number % 7)}" for number in range(300)]
+    assert measure(store, names) == names
+    (file,) = tmp_path.rglob("a.parquet")
+    whole = file.read_bytes()
+    for place in range(100, len(whole) - 1500, 97):
+        changed = bytearray(whole)
+        changed[place] ^= 1
+        file.write_bytes(bytes(changed))
+        assert measure(store, names) in ([], names)

@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.identity import ID_LENGTH, canonical, caption_id, digest, fingerprint, image_id
+from pipeline.identity import ID_LENGTH, bag, canonical, caption_id, digest, fingerprint, image_id, union
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -78,3 +78,15 @@ def test_a_fingerprint_depends_on_everything_that_decides_a_result() -> None:
         fingerprint("train", 1, {"lr": 1}, {"curate": "b", "ingest": "a"}),
     ]
     assert len({base, *others}) == 5
+
+
+@given(rows=st.lists(st.tuples(st.integers(), st.text()), max_size=12), data=st.data())
+def test_a_bag_is_the_same_however_its_rows_are_ordered_and_cut(
+    rows: list[tuple[int, str]], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(rows))
+    cut = data.draw(st.integers(0, len(rows)))
+    assert bag(rows) == bag(shuffled) == union([bag(shuffled[:cut]), bag(shuffled[cut:])])
+    if rows:
+        assert bag(rows) != bag(rows[1:])
+        assert bag([*rows, rows[0]]) != bag(rows)  # a row that is there twice counts twice

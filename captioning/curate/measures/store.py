@@ -66,12 +66,12 @@ class MeasureStore:
         return self.folder / f"{shard}.parquet"
 
     def _read(self, shard: str) -> pa.Table:
-        """What is stored of a shard. A torn or foreign file counts as none: its values can be computed again."""
+        """What is stored of a shard. A damaged or foreign file counts as none: its values can be computed again."""
         part = self._part(shard)
         if part.exists():
             try:
                 with part.open() as handle:
-                    table = pq.read_table(handle)
+                    table = pq.read_table(handle, page_checksum_verification=True)
                 if table.schema.equals(self._schema):
                     return table
             except (OSError, pa.ArrowException):
@@ -80,7 +80,7 @@ class MeasureStore:
 
     def _write(self, shard: str, table: pa.Table) -> None:
         sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", use_dictionary=False)
+        pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_page_checksum=True)
         self._part(shard).write(bytes(sink.getvalue().to_pybytes()))
 
 
