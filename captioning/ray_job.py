@@ -39,13 +39,13 @@ START_ATTEMPTS = 3
 
 def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
     """Yield the committed parts as their items are finished, in any order."""
-    before = attempts.counts(spec.store)
+    before = attempts.notes(spec.store)
     try:
         if config.ray.enabled and importlib.util.find_spec("ray"):
             yield from _on_ray(spec, items, config)
         else:
             yield from _here(replace(spec, threads=_threads(config.ray)), items)
-    except (KeyboardInterrupt, GeneratorExit, HolismError):
+    except BaseException:  # stopped by somebody or for a reason it names: nobody died
         attempts.take_back(spec.store, before)
         raise
 

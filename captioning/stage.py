@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -89,13 +90,15 @@ def _write(config: CaptionConfig, folder: Location, demand: Demand, *, retry_fai
         progress = progress or _progress(demand, retry_failed)
         print(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start", file=sys.stderr)
         began, before_all = time.monotonic(), new
-        for part in ray_job.run(WorkerSpec(folder, demand.shares, reference, config.engine), items, config):
-            before = demand.captions(demand.parts.get(part.name), own)
-            demand.parts[part.name] = part
-            made.append(part)
-            fresh = demand.captions(part, own) + demand.errors(part, own) - before
-            new += fresh
-            progress.update(fresh)
+        spec = WorkerSpec(folder, demand.shares, reference, config.engine)
+        with closing(ray_job.run(spec, items, config)) as parts:  # a stop in here ends the work at once
+            for part in parts:
+                before = demand.captions(demand.parts.get(part.name), own)
+                demand.parts[part.name] = part
+                made.append(part)
+                fresh = demand.captions(part, own) + demand.errors(part, own) - before
+                new += fresh
+                progress.update(fresh)
         rates[model.name] = round((new - before_all) / (time.monotonic() - began), 2)
     if progress is not None:
         progress.close()
