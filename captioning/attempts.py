@@ -1,10 +1,10 @@
 """Notes of attempts, kept in the store: who had which work in hand, and how often somebody died alone with it.
 
-A note is written when work is handed to an engine that is up and has answered a probe, and goes with the work's commit.
-Work whose note is there was in the hands of somebody who died: it goes image by image, alone with the engine, each image
-with a note and a commit of its own. Only a death that somebody of the run lived to see counts against an image: its
-worker saw its engine die, or another worker of the same run finds its note. A note of another run says that everything
-died at once, of whatever it was: it blames nobody.
+A note is written when work is handed to an engine that is up and has answered a probe, and goes with the work's
+commit. Work whose note is there was in the hands of somebody who died: it goes image by image, alone with the engine,
+each image with a note and a commit of its own. Only a death that somebody of the run lived to see counts against an
+image: its worker saw its engine die, or another worker of the same run finds its note. A note of another run says that
+everything died at once, of whatever it was: it blames nobody.
 """
 
 from __future__ import annotations

@@ -38,6 +38,7 @@ class Stop:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.signal = signal.Signals(number)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # that children end is no news now: torch would raise it
         raise StoppedError(f"stopped by {self.signal.name}")
 
 

@@ -36,8 +36,8 @@ Failure = tuple[str, str]  # name and text of an exception
 class ChildEngine:
     """The engine that `like` is an unstarted example of, in a child process.
 
-    The child is a fresh interpreter, never a fork, in a session of its own: signals for us do not reach it. It ends when
-    its pipe does, so it does not outlive this process.
+    The child is a fresh interpreter, never a fork, in a session of its own: signals for us do not reach it. It ends
+    when its pipe does, so it does not outlive this process.
     """
 
     def __init__(self, config: EngineConfig, model: Model, threads: int, like: Engine) -> None:
@@ -56,7 +56,7 @@ class ChildEngine:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the child and wait until its engine has answered a probe. Raises `EngineDiedError` if it dies first."""
+        """Start the child and wait until its engine has answered a probe. Raises `EngineDiedError` if it dies."""
         self._socket, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-c", CHILD, str(theirs.fileno()), json.dumps(sys.path)]

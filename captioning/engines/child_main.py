@@ -62,7 +62,10 @@ def _probe(engine: Engine) -> None:
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:300]
-        raise EngineError(f"the model cannot be asked about a grey picture ({type(error).__name__}: {text})") from error
+        raise EngineError(
+            f"the model cannot be asked about a grey picture ({type(error).__name__}: {text})"
+        ) from error
+
 
 def _send(pipe: Connection) -> None:
     """Send what there is, in as few messages as the parent reads quickly."""

@@ -81,8 +81,8 @@ class EngineKeeper:
                     raise EngineError(STOPPED) from error
                 if start == STARTS:
                     raise EngineError(
-                        f"the engine died {STARTS} times while it started, the last time because {error}; see that the "
-                        "model fits into memory and that the engine runs on this machine at all"
+                        f"the engine died {STARTS} times while it started, the last time because {error}; see that "
+                        "the model fits into memory and that the engine runs on this machine at all"
                     ) from error
             else:
                 break
