@@ -1,81 +1,90 @@
-"""Notes of attempts, kept in the store, by which poison is found whatever dies: engine, actor or everything.
+"""Notes of attempts, kept in the store: who had which work in hand, and how often somebody died alone with it.
 
-Before a piece of work its attempt is noted; after its commit the note goes. A note that is still there at the next
-attempt means that somebody died on it. A chunk that was attempted before goes image by image, each image with a note
-and a commit of its own; an image that was attempted twice is given up.
+A note is written when work is handed to an engine that is up and has answered a probe, and goes with the work's
+commit. Work whose note is there was in the hands of somebody who died: it goes image by image, alone with the engine,
+each image with a note and a commit of its own. Only a death that somebody of the run lived to see counts against an
+image: its worker saw its engine die, or another worker of the same run finds its note. A note of another run says that
+everything died at once, of whatever it was: it blames nobody.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pipeline.storage import Location
 
 ATTEMPTS = "_attempts"
-TRIES = 2  # an image that was alone in hand at this many deaths gets error rows
-HOPELESS = 8  # deaths at a chunk without one caption in between: then it is not the images
+TRIES = 2  # an image that was alone with the engine at this many deaths gets error rows
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Who works: a process (host and pid), for a run."""
+
+    run: str
+    process: str
 
 
 @dataclass
 class Attempt:
-    """How often a piece of work was begun, this time included, without being finished."""
+    """A piece of work in somebody's hands. It is a suspect if somebody died with it in hand."""
 
     note: Location
-    count: int = 0
+    worker: Worker
+    deaths: int = 0  # that were seen while it was alone
+    is_suspect: bool = False
 
     @classmethod
-    def at(cls, store: Location, name: str) -> Attempt:
-        """The note of this work."""
+    def at(cls, store: Location, name: str, worker: Worker) -> Attempt:
+        """What is known about this work."""
         note = store / ATTEMPTS / f"{name}.json"
-        return cls(note, _count(note) if note.exists() else 0)
+        try:
+            known = json.loads(note.read())
+            deaths, alone, before = int(known["deaths"]), bool(known["alone"]), Worker(known["run"], known["process"])
+        except FileNotFoundError:
+            return cls(note, worker)
+        except (ValueError, TypeError, KeyError):  # torn, or of an older version
+            return cls(note, worker, is_suspect=True)
+        seen = alone and before.run == worker.run and before != worker  # a worker of this run died with it
+        return cls(note, worker, deaths + seen, is_suspect=True)
 
-    def begin(self) -> None:
-        """Note that the work is taken in hand."""
-        self._write(self.count + 1)
+    def begin(self, *, alone: bool) -> None:
+        """Note that the work goes to the engine, `alone` or in company."""
+        note = {"run": self.worker.run, "process": self.worker.process, "alone": alone, "deaths": self.deaths}
+        self.note.write(json.dumps(note).encode())
+
+    def died(self) -> None:
+        """Note that the engine died while the work was alone with it."""
+        self.deaths += 1
+        self.begin(alone=True)
 
     def progress(self) -> None:
-        """Something was answered, so the deaths before it need not be the engine's habit."""
-        self._write(1)
-
-    def withdraw(self) -> None:
-        """Take the note back: the work was stopped by hand, and nobody died."""
-        self.reset(self.count - 1)
-
-    def reset(self, count: int) -> None:
-        """Make it so many."""
-        if count > 0:
-            self._write(count)
-        else:
-            self.clear()
+        """A part of it was answered, so deaths before that need not be a habit."""
+        if self.deaths:
+            self.deaths = 0
+            self.begin(alone=True)
 
     def clear(self) -> None:
-        """The work is committed (or nothing more is known about it)."""
-        self.count = 0
+        """The work is committed, or nothing more is known about it."""
         self.note.remove()
 
-    def _write(self, count: int) -> None:
-        self.count = count
-        self.note.write(json.dumps({"count": count}).encode())
+
+def notes(store: Location) -> dict[str, bytes]:
+    """All notes of a store, by their place."""
+    found = {}
+    for note, _ in (store / ATTEMPTS).files(".json", recursive=True):
+        with suppress(FileNotFoundError):  # committed in the meantime
+            found[note.uri] = note.read()
+    return found
 
 
-def counts(store: Location) -> dict[str, int]:
-    """All notes of a store, by their place, with their counts."""
-    notes = (note for note, _ in (store / ATTEMPTS).files(".json", recursive=True))
-    return {note.uri: _count(note) for note in notes}
-
-
-def take_back(store: Location, before: dict[str, int]) -> None:
-    """Make all notes as they were: the run was stopped by somebody or for a reason it named, and nobody died."""
-    for uri, count in counts(store).items():
-        attempt = Attempt(Location.of(uri), count)
-        if count > before.get(uri, 0):
-            attempt.reset(before.get(uri, 0))
-
-
-def _count(note: Location) -> int:
-    """What a note says; a torn one counts as one attempt."""
-    try:
-        return int(json.loads(note.read())["count"])
-    except (ValueError, TypeError, KeyError):
-        return 1
+def take_back(store: Location, before: Mapping[str, bytes]) -> None:
+    """Take this run's notes back, as it was stopped: all others stay as they were `before` it."""
+    for uri, note in notes(store).items():
+        if uri not in before:
+            Location.of(uri).remove()
+        elif note != before[uri]:
+            Location.of(uri).write(before[uri])

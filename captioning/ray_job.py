@@ -25,6 +25,7 @@ from captioning.store import WorkItem
 from captioning.worker import IN_HAND, CaptionWorker, WorkerSpec
 from pipeline.commits import Part
 from pipeline.errors import HolismError, ScheduleError
+from pipeline.stops import handlers_kept
 
 PACKAGES = ("pipeline", "captioning", "training", "evaluation", "flows")
 MAX_BLOCKS = 4096  # Ray Data plans every block for itself
@@ -39,13 +40,13 @@ START_ATTEMPTS = 3
 
 def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
     """Yield the committed parts as their items are finished, in any order."""
-    before = attempts.counts(spec.store)
+    before = attempts.notes(spec.store)
     try:
         if config.ray.enabled and importlib.util.find_spec("ray"):
             yield from _on_ray(spec, items, config)
         else:
             yield from _here(replace(spec, threads=_threads(config.ray)), items)
-    except (KeyboardInterrupt, GeneratorExit, HolismError):
+    except BaseException:  # stopped by somebody or for a reason it names: nobody died
         attempts.take_back(spec.store, before)
         raise
 
@@ -153,18 +154,20 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
 @contextmanager
 def cluster(config: RayConfig) -> Iterator[None]:
     """Connect to the cluster that is named, or start a Ray of this machine; a Ray that is there is used as it is."""
-    prepare()
-    import ray
+    with handlers_kept():
+        prepare()
+        import ray
 
     if ray.is_initialized():
         yield
         return
     address = config.address or os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    if address:
-        _connect(address, quiet)
-    else:
-        _start_here(config, quiet)
+    with handlers_kept():
+        if address:
+            _connect(address, quiet)
+        else:
+            _start_here(config, quiet)
     try:
         yield
     finally:

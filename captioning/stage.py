@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -119,9 +120,10 @@ def _ask(
     """Have one model answer its items; its parts go into `made`. Returns its captions per second."""
     print(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start", file=sys.stderr)
     began, before = time.monotonic(), sum(part.rows for part in made.values())
-    for part in ray_job.run(spec, items, config):
-        made[part.name] = part
-        progress.update(part.rows)
+    with closing(ray_job.run(spec, items, config)) as parts:  # a stop in here ends the work at once
+        for part in parts:
+            made[part.name] = part
+            progress.update(part.rows)
     return round((sum(part.rows for part in made.values()) - before) / (time.monotonic() - began), 2)
 
 

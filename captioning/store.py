@@ -107,12 +107,6 @@ def figures_of(part: Part, cells: Iterable[str]) -> dict[str, dict[str, int]]:
     return {cell: part.detail["figures"][cell] for cell in cells if cell in part.detail["figures"]}
 
 
-def read_part(store: Location, name: str) -> list[dict[str, Any]]:
-    """All rows of a caption part."""
-    rows: list[dict[str, Any]] = schemas.read(store / name, schemas.CAPTIONS).to_pylist()
-    return rows
-
-
 def records(manifest: Manifest) -> list[Part]:
     """The parts of a manifest with all that is on record of them: by whom, when and how quickly they were made."""
     known = CommitLog(Location.of(manifest.store)).parts()

@@ -11,15 +11,17 @@ import os
 import socket
 import threading
 import time
+import uuid
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from captioning import store
-from captioning.attempts import HOPELESS, TRIES, Attempt
+from captioning.attempts import TRIES, Attempt, Worker
 from captioning.cells import question_of
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
+from captioning.engines.keeper import HOPELESS, EngineKeeper
 from captioning.models import resolve
 from captioning.questions import Questions, Wanted
 from captioning.room import Room, Share
@@ -27,7 +29,7 @@ from captioning.shares import Shares
 from captioning.store import WorkItem
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
-from pipeline.errors import EngineError, HolismError
+from pipeline.errors import EngineError
 from pipeline.identity import bag
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
@@ -45,6 +47,7 @@ class WorkerSpec:
     reference: ModelReference  # every machine finds the model for itself
     engine: EngineConfig
     threads: int = 1
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)  # the same for all workers of a run
 
 
 class CaptionWorker:
@@ -55,11 +58,9 @@ class CaptionWorker:
         self.cells = {cell.id: cell for cell in spec.shares.cells}
         self.log = CommitLog(spec.store)
         self._room = Room()
-        self._lock = threading.Lock()  # of all that follows
-        self._engine: base.Engine | None = None
-        self._started = self._stopped = False
-        self._deaths = 0
-        self._last_death: str | None = None  # since the last commit
+        self._keeper = EngineKeeper(self._make)
+        self._name = Worker(spec.run, f"{socket.gethostname()}:{os.getpid()}")
+        self._lock = threading.Lock()  # of what follows
         self._images: dict[str, list[dict[str, Any]]] = {}
 
     def work(self, item: WorkItem) -> list[Part]:
@@ -68,55 +69,43 @@ class CaptionWorker:
         Raises `EngineError` if the engine does not start, or dies again and again without an answer.
         """
         while True:
-            attempt = Attempt.at(self.spec.store, item.note)
-            with self._room.alone() if attempt.count else self._together(item) as share:
+            attempt = self._attempt_at(item)
+            with self._room.alone() if attempt.is_suspect else self._together(item) as share:
                 done = self._done(item)
-                parts = [done] if done is not None else self._attempt(item, attempt, share)
-            if parts is not None:
-                return parts
+                if done is not None:
+                    attempt.clear()
+                    return [done]
+                if (parts := self._attempt(item, attempt, share, alone=attempt.is_suspect)) is not None:
+                    return parts
 
     def _together(self, item: WorkItem) -> AbstractContextManager[Share]:
         questions = len(item.rows) * sum(self.cells[cell].is_asked for cell in item.cells)
-        return self._room.together(questions, self._make().at_once)
+        return self._room.together(questions, self._keeper.engine().at_once)
 
-    def _attempt(self, item: WorkItem, attempt: Attempt, share: Share) -> list[Part] | None:
+    def _attempt_at(self, item: WorkItem) -> Attempt:
+        return Attempt.at(self.spec.store, item.note, self._name)
+
+    def _attempt(self, item: WorkItem, attempt: Attempt, share: Share, *, alone: bool) -> list[Part] | None:
         """Its parts, or None if the engine died on it. A suspect's images are tried here too, one by one."""
-        engine = self._make()
-        attempt.begin()
+        given_up = item.is_single and attempt.deaths >= TRIES
+        engine = self._keeper.engine() if given_up else self._keeper.running()
+        attempt.begin(alone=alone)
         try:
-            if attempt.count > 1 and not item.is_single:
+            if alone and not item.is_single:
                 parts = self._one_by_one(item, attempt, share)
             else:
                 parts = [self._answer(item, attempt, engine, share)]
         except base.EngineDiedError as error:
-            self._bury(engine, error)
+            self._keeper.bury(engine, error)  # raises if the run was stopped: then nobody died
+            if alone:
+                attempt.died()
             return None
-        except (KeyboardInterrupt, SystemExit, HolismError):
-            attempt.withdraw()
-            raise
         attempt.clear()
         return parts
 
-    def _bury(self, engine: base.Engine, error: Exception) -> None:
-        """Take the dead engine away, once, whoever finds it first."""
-        with self._lock:
-            if self._stopped:
-                raise EngineError("the run was stopped")
-            if self._engine is engine:
-                engine.stop()
-                self._engine, self._started = None, False
-                self._deaths += 1
-                self._last_death = str(error)
-            if self._deaths >= HOPELESS:
-                raise EngineError(f"the engine died {self._deaths} times without one answer in between: {error}")
-
     def stop(self) -> None:
         """Release the engine; work that is under way raises `EngineError`."""
-        with self._lock:
-            self._stopped = True
-            engine, self._engine, self._started = self._engine, None, False
-        if engine is not None:
-            engine.stop()
+        self._keeper.stop()
 
     def _answer(self, item: WorkItem, attempt: Attempt, engine: base.Engine, share: Share) -> Part:
         started = time.monotonic()
@@ -124,24 +113,20 @@ class CaptionWorker:
         known, same = self._sources(item)
         questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same, share.answered)
         share.expect(sum(cell.is_asked for want in wanted for cell in want.cells))
-        if item.is_single and attempt.count > TRIES:
-            reason = f"{store.QUARANTINED}: the engine died {attempt.count - 1} times on this image"
+        if item.is_single and attempt.deaths >= TRIES:
+            reason = f"{store.QUARANTINED}: the engine died {attempt.deaths} times on this image"
             rows = [row for want in wanted for row in questions.give_up(want, reason)]
         else:
-            self._start(engine)
-            started = time.monotonic()
             rows = questions.ask(wanted)
-            self._deaths = 0
+            self._keeper.answered()
         asked = time.monotonic()
         return self._commit(item, rows, questions, started, asked)
 
     def _one_by_one(self, item: WorkItem, attempt: Attempt, share: Share) -> list[Part]:
         """Every image is committed alone, so that whoever dies costs no other image a second attempt."""
-        if attempt.count > HOPELESS:
-            deaths = attempt.count - 1
-            attempt.clear()  # the next run, on a mended machine, begins anew
+        if attempt.deaths >= HOPELESS:
             raise EngineError(
-                f"the engine died {deaths} times on shard {item.shard.name} without one answer in between; "
+                f"{attempt.deaths} workers died on shard {item.shard.name} without one answer in between; "
                 "see that the model fits into memory and that the engine runs at all"
             )
         parts: dict[str, Part] = {}
@@ -156,7 +141,7 @@ class CaptionWorker:
         """The part of one image, tried until it is there or given up."""
         if (done := self._done(item)) is not None:
             return done
-        while (parts := self._attempt(item, Attempt.at(self.spec.store, item.note), share)) is None:
+        while (parts := self._attempt(item, self._attempt_at(item), share, alone=True)) is None:
             pass
         return parts[0]
 
@@ -165,21 +150,7 @@ class CaptionWorker:
         return self.log.get(item.part)
 
     def _make(self) -> base.Engine:
-        with self._lock:
-            if self._stopped:
-                raise EngineError("the run was stopped")
-            if self._engine is None:
-                model = resolve(self.spec.reference, self.spec.engine)
-                self._engine = choose.make(self.spec.engine, model, self.spec.threads)
-            return self._engine
-
-    def _start(self, engine: base.Engine) -> None:
-        with self._lock:
-            if self._engine is not engine:
-                raise base.EngineDiedError("the engine died under another piece of work")
-            if not self._started:
-                engine.start()
-                self._started = True
+        return choose.make(self.spec.engine, resolve(self.spec.reference, self.spec.engine), self.spec.threads)
 
     def _wanted(self, item: WorkItem) -> list[Wanted]:
         """Which images of the item are asked which cells."""
@@ -192,10 +163,18 @@ class CaptionWorker:
     def _sources(self, item: WorkItem) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]]:
         """Rows of the store that this item's chains go on from, by (image id, cell), and those that it need not ask
         for again, by (image id, question)."""
-        rows = [row for name in item.sources for row in store.read_part(self.spec.store, name)]
+        rows = [row for name in item.sources for row in self._rows_of(name)]
         good = [row for row in rows if row["status"] == "ok" and row["cell"] not in item.cells]
         same = {(row["image_id"], question_of(row["cell"])): row for row in good}
         return {(row["image_id"], row["cell"]): row for row in good}, same
+
+    def _rows_of(self, name: str) -> list[dict[str, Any]]:
+        part = self.log.get(name)
+        recorded = (part.digest, "caption") if part is not None else None
+        rows: list[dict[str, Any]] = schemas.read(
+            self.spec.store / name, schemas.CAPTIONS, recorded=recorded
+        ).to_pylist()
+        return rows
 
     def _image_rows(self, shard: store.Shard) -> list[dict[str, Any]]:
         with self._lock:
@@ -213,7 +192,7 @@ class CaptionWorker:
         self, item: WorkItem, rows: list[dict[str, Any]], questions: Questions, started: float, asked: float
     ) -> Part:
         """Commit the rows."""
-        death, self._last_death = self._last_death, None
+        death = self._keeper.take_last_death()
         errors = [row["error"] for row in rows if row["status"] != "ok"]
         data = schemas.encode(schemas.table(schemas.CAPTIONS, rows), schemas.CAPTIONS)
         return self.log.commit(

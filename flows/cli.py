@@ -7,10 +7,12 @@ and a run with nothing to do answer at once.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
 from pipeline.errors import HolismError
+from pipeline.stops import Stop, end_children, stoppable
 
 STAGE_HELP = {
     "ingest": "index images from a folder, WebDataset tars or a URL list",
@@ -19,23 +21,40 @@ STAGE_HELP = {
     "train": "train the multi-branch CLIP",
     "evaluate": "measure it and write the report",
 }
-USER_ERROR, GIVEN_UP, INTERRUPTED = 2, 3, 130
+USER_ERROR, GIVEN_UP = 2, 3
+SERVERS = ("browse", "serve")  # which end well when they are stopped
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
-    0 is well, 2 a user error, 3 a run that went to its end but had to give images up, 130 interrupted.
+    0 is well, 2 a user error, 3 a run that went to its end but had to give images up, 130 stopped by Ctrl-C, 143 by
+    SIGTERM.
     """
     options = _parser().parse_args(arguments)
-    try:
-        return int(options.handler(options) or 0)
-    except HolismError as error:
-        print(f"holism: error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except KeyboardInterrupt:
-        print("\nholism: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return INTERRUPTED
+    with stoppable() as stop:
+        try:
+            status = int(options.handler(options) or 0)
+        except HolismError as error:
+            if stop.signal is None:
+                print(f"holism: error: {error}", file=sys.stderr)
+                return USER_ERROR
+        except BaseException as error:
+            if stop.signal is None and not isinstance(error, KeyboardInterrupt):
+                raise
+        else:
+            return status
+        return _stopped(stop, options.command)
+
+
+def _stopped(stop: Stop, command: str) -> int:
+    """Say that somebody stopped the command. Whatever was raised after the signal is a consequence of it."""
+    end_children()
+    if command in SERVERS:
+        return 0
+    how = "stopped by SIGTERM" if stop.signal == signal.SIGTERM else "interrupted"
+    print(f"\nholism: {how}; the same command goes on where it stopped", file=sys.stderr, flush=True)
+    return stop.status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Many captions per image, a multi-branch CLIP trained on them, measured.",
         epilog="Stages: ingest → caption → curate → train → evaluate. See README.md.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     run = _command(commands, "run", "run all stages that have work to do", _run)
     run.add_argument("--stages", metavar="A,B", help="only these stages, for example caption,curate")

@@ -17,6 +17,8 @@ from pipeline.errors import EngineError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+PROBE_ID = "probe"  # image id of the grey picture that an engine is asked about before anything else
+
 
 @dataclass(frozen=True)
 class Request:

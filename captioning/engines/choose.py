@@ -6,6 +6,7 @@ import importlib.util
 
 from captioning.config import EngineConfig
 from captioning.engines.base import Engine
+from captioning.engines.child import ChildEngine
 from captioning.models import Model
 from pipeline.errors import EngineError
 
@@ -18,7 +19,16 @@ def engine_kind(config: EngineConfig) -> str:
 
 
 def make(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
-    """Make the engine (not started). `threads` bounds what it uses of a CPU."""
+    """Make the engine (not started): in a child process, except for servers' clients. `threads` bounds what it uses
+    of a CPU."""
+    engine = make_here(config, model, threads)
+    if engine_kind(config) == "openai":
+        return engine
+    return ChildEngine(config, model, threads, like=engine)
+
+
+def make_here(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
+    """Make the engine that is to run in this process."""
     kind = engine_kind(config)
     if kind == "fake":
         from captioning.engines.fake import FakeEngine

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from captioning.config import FakeEngineConfig
-from captioning.engines.base import Answer, Request
+from captioning.engines.base import PROBE_ID, Answer, Request
 from pipeline.identity import digest
 
 WORDS = (
@@ -45,10 +45,11 @@ class FakeEngine:
 
     def submit(self, requests: Sequence[Request]) -> list[Future[Answer]]:
         """Answer at once, unless a fault or a delay was asked for."""
-        if self.config.delay_seconds:  # sleep(0) is a long way round through the scheduler
-            time.sleep(self.config.delay_seconds)
         images = {request.image_id for request in requests}
-        if self._call() == self.config.die_at_call or images & set(self.config.die_on):
+        probed = images == {PROBE_ID}  # which is no call and costs nothing
+        if self.config.delay_seconds and not probed:  # sleep(0) is a long way round through the scheduler
+            time.sleep(self.config.delay_seconds)
+        if (not probed and self._call() == self.config.die_at_call) or images & set(self.config.die_on):
             os.kill(os.getpid(), signal.SIGKILL)
         futures = [Future[Answer]() for _ in requests]
         if bad := sorted(images & set(self.config.raise_on)):
@@ -58,7 +59,8 @@ class FakeEngine:
         seen: set[str] = set()
         for request, future in zip(requests, futures, strict=True):
             future.set_result(self._answer(request, seen))
-        self._pay(futures)
+        if not probed:
+            self._pay(futures)
         return futures
 
     def _call(self) -> int:

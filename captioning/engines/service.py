@@ -83,6 +83,8 @@ class EngineThread(ABC):
 
     def put_back(self, asked: Sequence[Asked]) -> None:
         """Let requests that were taken wait again, before all others."""
+        for _, future in asked:
+            self._given.pop(id(future), None)
         with self._arrived:
             self._waiting.extendleft(reversed(asked))
 

@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from types import TracebackType
 
 from pipeline.identity import image_id
+from pipeline.stops import leave_to_parent
 from pipeline.storage import Location
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
@@ -173,7 +174,9 @@ class Inspector:
 
     def _start_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(self.workers, mp_context=get_context("spawn"))
+            self._pool = ProcessPoolExecutor(
+                self.workers, mp_context=get_context("spawn"), initializer=leave_to_parent
+            )
         return self._pool
 
     def _drop_pool(self) -> None:

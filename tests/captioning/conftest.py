@@ -9,18 +9,18 @@ from concurrent.futures import Future
 import pytest
 
 from captioning.engines.base import Answer, Request
-from captioning.engines.fake import FakeEngine
+from captioning.engines.child import ChildEngine
 
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """Counts the requests that reach the engine, by (image, prompt)."""
     counter: Counter[tuple[str, str]] = Counter()
-    submit = FakeEngine.submit
+    submit = ChildEngine.submit
 
-    def counted(self: FakeEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
+    def counted(self: ChildEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
         counter.update((request.image_id, request.prompt) for request in requests)
         return submit(self, requests)
 
-    monkeypatch.setattr(FakeEngine, "submit", counted)
+    monkeypatch.setattr(ChildEngine, "submit", counted)
     return counter

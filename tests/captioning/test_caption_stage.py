@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -21,7 +13,6 @@ import yaml
 from PIL import Image
 
 from captioning import attempts
-from captioning.engines.base import Answer, EngineDiedError, Request
 from captioning.engines.fake import FakeEngine
 from captioning.estimate import preview
 from pipeline import schemas
@@ -32,25 +23,6 @@ from tests.captioning import world
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES, CELLS = 20, 3
-
-RUN = """
-import json, sys
-from tests.captioning import world
-from pipeline.workspace import Workspace
-world.caption(Workspace(sys.argv[1]), world.config(**json.loads(sys.argv[2])))
-"""
-
-
-def killed_run(folder: str, settings: str, after: float | None = None) -> int:
-    """Run the stage in a process of its own; SIGKILL it after some seconds (or let it kill itself)."""
-    process = subprocess.Popen([sys.executable, "-c", RUN, folder, settings], cwd=ROOT, stderr=subprocess.DEVNULL)
-    if after is not None:
-        deadline = time.monotonic() + 60
-        while not list(Path(folder, "caption").rglob("0*.parquet")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(after)
-        os.kill(process.pid, signal.SIGKILL)
-    return process.wait(timeout=120)
 
 
 def test_every_image_gets_every_caption(tmp_path: Path) -> None:
@@ -193,76 +165,6 @@ def test_any_file_system_will_do(tmp_path: Path) -> None:
     world.ingest(remote, tmp_path / "pictures", 12)
     expected = world.content(world.caption(local, world.config()), local)
     assert world.content(world.caption(remote, world.config()), remote) == expected
-
-
-def test_killing_the_run_anywhere_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    chain = {"prompts": {"set": "holism", "only": ["main_object", "attributes", "nouns"]}}
-    quiet = world.workspace(tmp_path / "quiet", images=40)
-    expected = world.content(world.caption(quiet, world.config(**chain)), quiet)
-    made = world.workspace(tmp_path / "killed", images=40)
-    slow = json.dumps({"engine": {"kind": "fake", "fake": {"delay_seconds": 0.1}}, **chain})
-    assert killed_run(str(made.root), slow, after=0.25) == -signal.SIGKILL
-    at_call = json.dumps({"engine": {"kind": "fake", "fake": {"die_at_call": 3}}, **chain})
-    assert killed_run(str(made.root), at_call) == -signal.SIGKILL
-    parts = len(list(Path(str(made.root), "caption").rglob("0*.parquet")))
-    assert 0 < parts < 10
-    assert made.manifests("caption") == []
-    assert world.content(world.caption(made, world.config(**chain)), made) == expected
-
-
-@pytest.mark.slow
-def test_an_image_that_kills_becomes_error_rows_and_the_rest_is_done(tmp_path: Path) -> None:
-    made = world.workspace(tmp_path)
-    ids = world.image_ids(made)
-    poison = {"engine": {"kind": "fake", "fake": {"die_on": [ids[5]]}}}
-    deaths = 0
-    while killed_run(str(made.root), json.dumps(poison)) == -signal.SIGKILL:
-        deaths += 1
-    # Alone twice; before each, with its chunk or with what the last death left of it.
-    assert deaths == 2 * attempts.TRIES
-    manifest = made.manifests("caption")[0]
-    bad = [row for row in world.rows(manifest, made) if row["status"] == "error"]
-    assert [row["image_id"] for row in bad] == [ids[5]] * CELLS
-    assert all("died 2 times on this image" in row["error"] and row["text"] is None for row in bad)
-    assert manifest.counts["captions"] == (IMAGES - 1) * CELLS
-    assert "--retry-failed" in manifest.warnings[0]
-
-    quiet = world.workspace(tmp_path / "quiet")
-    expected = world.content(world.caption(quiet, world.config()), quiet)
-    assert world.content(world.caption(made, world.config()), made) == world.content(manifest, made)
-    assert world.content(world.caption(made, world.config(), retry_failed=True), made) == expected
-
-
-def test_an_engine_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = world.workspace(tmp_path)
-    poison = world.image_ids(made)[7]
-    submit, starts = FakeEngine.submit, []
-
-    def dying(self: FakeEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
-        futures = submit(self, requests)
-        if poison in {request.image_id for request in requests}:
-            futures = [Future[Answer]() for _ in requests]
-            for future in futures:
-                future.set_exception(EngineDiedError("out of memory"))
-        return futures
-
-    monkeypatch.setattr(FakeEngine, "submit", dying)
-    monkeypatch.setattr(FakeEngine, "start", lambda _: starts.append(1))
-    manifest = world.caption(made, world.config())
-    rows = world.rows(manifest, made)
-    assert {row["image_id"] for row in rows if row["status"] == "error"} == {poison}
-    assert "an engine died and was started again, the last time with: out of memory" in manifest.warnings
-    deaths = 1 + attempts.TRIES
-    assert len(starts) in {deaths, deaths + 1}  # after the last death only if there was other work left
-
-
-def test_an_engine_that_always_dies_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dead(self: FakeEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
-        raise EngineDiedError("no driver")
-
-    monkeypatch.setattr(FakeEngine, "submit", dead)
-    with pytest.raises(EngineError, match=r"died 8 times without one answer.*no driver"):
-        world.caption(world.workspace(tmp_path), world.config())
 
 
 def test_a_request_that_raises_costs_only_its_image_and_can_be_retried(

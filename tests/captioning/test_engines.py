@@ -6,8 +6,7 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,9 @@ from PIL import Image
 
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import choose
-from captioning.engines.base import Engine, EngineDiedError, Request, answers
+from captioning.engines.base import Answer, Engine, EngineDiedError, Request, answers
+from captioning.engines.child import ChildEngine
+from captioning.engines.service import EngineThread
 from captioning.models import Model, resolve
 from pipeline.config import build
 from tests.captioning import tiny_vlm
@@ -189,13 +190,52 @@ def test_a_stopped_engine_says_so_and_starts_again(engine: Engine) -> None:
     assert [answer.text for answer in answers(engine, requests()[:1])] == before
 
 
-def test_the_fake_engine_dies_on_demand() -> None:
-    program = (
-        "from captioning.config import FakeEngineConfig as C; from captioning.engines.fake import FakeEngine as F;"
-        "from captioning.engines.base import Request as R; F(C(die_on=('a',))).submit([R(None, 'a', 'what?', 5)])"
-    )
-    root = Path(__file__).parent.parent.parent
-    assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == -signal.SIGKILL
+class Fickle(EngineThread):
+    """Takes all that waits, answers one, puts the rest back, and then thinks for long: as transformers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stuck, self.goes_on = threading.Event(), threading.Event()
+
+    def _load(self) -> None: ...
+
+    def _unload(self) -> None: ...
+
+    def _busy(self) -> bool:
+        return False
+
+    def _step(self) -> None:
+        (_, first), *others = self.take(8)
+        self.put_back(others)
+        self.answer(first, Answer("one"))
+        self.stuck.set()
+        self.goes_on.wait(10)
+
+
+def test_an_engine_that_is_stopped_leaves_no_future_open() -> None:
+    engine = Fickle()
+    engine.start()
+    futures = engine.submit(requests() * 4)
+    engine.stuck.wait(10)
+    engine.goes_on.set()
+    engine.stop()
+    left = [future.exception(timeout=10) for future in futures]
+    assert any(error is None for error in left)
+    assert {type(error) for error in left if error} == {EngineDiedError}
+
+
+def test_a_child_that_is_killed_is_an_engine_that_died() -> None:
+    config = build(EngineConfig, {"kind": "fake", "fake": {"delay_seconds": 60}})
+    engine = choose.make(config, resolve(ModelReference(model=SERVED), config))
+    assert isinstance(engine, ChildEngine)
+    engine.start()
+    asked = engine.submit(requests()[:3])
+    assert engine.pid is not None
+    os.kill(engine.pid, signal.SIGKILL)
+    for future in [*asked, *engine.submit(requests()[:1])]:
+        with pytest.raises(EngineDiedError, match="SIGKILL"):
+            future.result(timeout=10)
+    engine.stop()
 
 
 def test_a_models_revision_follows_its_content(tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from captioning.engines.base import Answer
-from captioning.engines.fake import FakeEngine
+from captioning.engines.base import Answer, Request
+from captioning.engines.child import ChildEngine
 from captioning.store import shard_captions
 from pipeline.ingest import shard_names
 from tests.captioning import world
@@ -53,15 +55,18 @@ def test_an_unreadable_structured_answer_is_asked_for_again(
 ) -> None:
     made = world.workspace(tmp_path, images=4)
     unlucky = world.image_ids(made)[2]
-    whole = FakeEngine._json_answer
+    submit = ChildEngine.submit
+
+    def broken(self: ChildEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
+        futures = submit(self, requests)
+        if requests[0].image_id != unlucky:
+            return futures
+        torn = Future[Answer]()
+        torn.set_result(Answer("{ no", 1, 0, 1, "stop"))
+        return [torn] * len(futures)
+
     with monkeypatch.context() as patched:
-        patched.setattr(
-            FakeEngine,
-            "_json_answer",
-            lambda self, request, number: (
-                Answer("{ no", 1, 0, 1, "stop") if request.image_id == unlucky else whole(self, request, number)
-            ),
-        )
+        patched.setattr(ChildEngine, "submit", broken)
         world.caption(made, world.config(prompts=STRUCTURED))
     before = world.rows(made.manifests("caption")[0], made)
     assert {row["image_id"] for row in before if row["status"] == "error"} == {unlucky}

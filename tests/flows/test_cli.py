@@ -16,6 +16,7 @@ import yaml
 
 from flows.cli import main
 from flows.run import Session
+from pipeline.ingest import shard_images, shard_names
 from tests.flows.project import write_project
 
 
@@ -163,25 +164,16 @@ def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path) -> No
 
 
 def test_a_run_that_gave_images_up_says_so_in_its_exit_status(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from captioning.engines.base import EngineDiedError
-    from captioning.engines.fake import FakeEngine
-
     config = write_project(tmp_path, train=6, heldout=2)
-    submit, first = FakeEngine.submit, list[str]()
-
-    def dying(self: FakeEngine, requests: list) -> list:
-        first.append(requests[0].image_id)
-        if requests[0].image_id == first[0]:
-            raise EngineDiedError("out of memory")
-        return submit(self, requests)
-
-    monkeypatch.setattr(FakeEngine, "submit", dying)
-    assert main(["run", str(config), "--stages", "ingest,caption"]) == 3
+    assert main(["ingest", str(config)]) == 0
+    images = Session.open(str(config)).workspace.manifests("ingest")[0]
+    poison = shard_images(images, shard_names(images)[0])["image_id"][0].as_py()
+    deadly = ["caption", str(config), "--set", f"caption.engine.fake.die_on=[{poison}]"]
+    assert main(deadly) == 3
     assert "killed the engine each time" in capsys.readouterr().err
-    assert main(["run", str(config), "--stages", "ingest,caption"]) == 0  # nothing to do
-    monkeypatch.setattr(FakeEngine, "submit", submit)
+    assert main(deadly) == 0  # nothing to do
     assert main(["caption", str(config), "--retry-failed"]) == 0
 
 
