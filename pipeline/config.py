@@ -9,20 +9,22 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline import plain_yaml
 from pipeline.errors import ConfigError
 
 SectionT = TypeVar("SectionT", bound="Section")
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
+MAX_SHOWN = 80  # characters of a value in a message
 
 
 class Section(BaseModel):
-    """A frozen group of settings that knows no keys but its own."""
+    """A frozen group of settings that knows no keys but its own; its numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 def operational(default: Any = ..., *, default_factory: Any = None, **constraints: Any) -> Any:
@@ -53,13 +55,11 @@ def semantic(value: Any) -> Any:
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping; an unreadable or malformed file is a `ConfigError` that names it."""
     try:
-        text = Path(path).read_text(encoding="utf8")
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror or error}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        with open(path, "rb") as file:
+            content = file.read(plain_yaml.MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise ConfigError(f"cannot read the configuration {path}: {getattr(error, 'strerror', 0) or error}") from error
+    data = plain_yaml.parse(content, str(path))
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -73,19 +73,16 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     for override in overrides:
         key, separator, raw = override.partition("=")
         names = key.strip().split(".")
-        if not separator or not all(names):
-            raise ConfigError(f"override {override!r} is not of the form section.key=value")
-        try:
-            value = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+        if not separator or not all(names) or len(names) > plain_yaml.MAX_DEPTH:
+            raise ConfigError(f"override {_shown(override)} is not of the form section.key=value")
+        value = plain_yaml.parse(raw, f"the value of override {_shown(override)}")
         node = result
         for name in names[:-1]:
             child = node.get(name)
             if child is None:
                 child = node[name] = {}
             if not isinstance(child, dict):
-                raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
+                raise ConfigError(f"override {_shown(override)}: {name!r} is a value, not a section")
             node = child
         node[names[-1]] = value
     return result
@@ -133,7 +130,13 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     message = f"{message[:1].lower()}{message[1:]}"
     if isinstance(problem["input"], Mapping):  # a rule about a whole section: its message says what is wrong
         return f"'{key}': {message}" if key else message
-    return f"'{key}' is {problem['input']!r}: {message}"
+    return f"'{key}' is {_shown(problem['input'])}: {message}"
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; a long one is cut."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _discriminator(problem: Any) -> str:
