@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -23,10 +23,10 @@ _TAGS = {None, "!", *(_STANDARD + name for name in ("str", "int", "float", "bool
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times as quick
 
 
-class _Loader(_Base):  # type: ignore[misc]
+class _Loader(_Base):
     """YAML's core types alone: a date is text, as in JSON."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != _STANDARD + "timestamp"]
         for first, resolvers in _Base.yaml_implicit_resolvers.items()
     }
@@ -53,7 +53,7 @@ def parse(data: bytes | str, source: str) -> Any:
         raise ConfigError(f"{source} is not UTF-8 text (at byte {error.start}); save it as UTF-8") from error
     try:
         _look_through(text, source)
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 (a safe loader)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValueError as error:  # of int(), which refuses thousands of digits
@@ -68,6 +68,7 @@ def _look_through(text: str, source: str) -> None:
     sizes: dict[str, int] = {}  # by anchor: how many values stand for it
     nodes: list[_Open] = []
     values = 0
+    event: Any  # each kind has fields of its own
     for event in yaml.parse(text, Loader=_Loader):
         line = event.start_mark.line + 1
         if isinstance(event, yaml.CollectionEndEvent):
@@ -79,9 +80,8 @@ def _look_through(text: str, source: str) -> None:
             continue
         if getattr(event, "tag", None) not in _TAGS:
             raise ConfigError(f"{source} uses the tag {event.tag!r} in line {line}; expected plain values")
-        if nodes:
-            if (key := _seen_before(nodes[-1], event)) is not None:
-                raise ConfigError(f"{source} has the key {key!r} twice, the second time in line {line}; remove one")
+        if nodes and (key := _seen_before(nodes[-1], event)) is not None:
+            raise ConfigError(f"{source} has the key {key!r} twice, the second time in line {line}; remove one")
         anchor = event.anchor
         if isinstance(event, yaml.AliasEvent):
             if any(node.anchor == anchor for node in nodes):
