@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import Section, operational
+from pipeline.config import Section, Seed, operational
 
 Granularity = Literal["word", "phrase", "sentence", "paragraph"]
 Level = Literal["object", "attribute", "relation", "scene", "abstract"]
@@ -30,7 +30,7 @@ class PromptSelection(Section):
     set: str = "paper"
     only: tuple[str, ...] | None = None
     sample: int | None = Field(None, ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ModelReference(Section):
@@ -56,7 +56,7 @@ class SamplingConfig(Section):
 
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
-    seed: int = 0
+    seed: Seed = 0
     max_tokens: int | None = Field(None, gt=0)  # instead of each prompt's own budget
 
 

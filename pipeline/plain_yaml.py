@@ -68,8 +68,8 @@ def _look_through(text: str, source: str) -> None:
     sizes: dict[str, int] = {}  # by anchor: how many values stand for it
     nodes: list[_Open] = []
     values = 0
-    event: Any  # each kind has fields of its own
-    for event in yaml.parse(text, Loader=_Loader):
+    events: Iterator[Any] = yaml.parse(text, Loader=_Loader)  # each kind has fields of its own
+    for event in events:
         line = event.start_mark.line + 1
         if isinstance(event, yaml.CollectionEndEvent):
             ended = nodes.pop()
