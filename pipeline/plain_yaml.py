@@ -76,17 +76,17 @@ def _look_through(text: str, source: str) -> None:
             if ended.anchor is not None:
                 sizes[ended.anchor] = values - ended.before
             continue
+        tag, anchor = getattr(event, "tag", None), getattr(event, "anchor", None)
         if not isinstance(event, yaml.NodeEvent):
             continue
-        if getattr(event, "tag", None) not in _TAGS:
-            raise ConfigError(f"{source} uses the tag {event.tag!r} in line {line}; expected plain values")
+        if tag not in _TAGS:
+            raise ConfigError(f"{source} uses the tag {tag!r} in line {line}; expected plain values")
         if nodes and (key := _seen_before(nodes[-1], event)) is not None:
             raise ConfigError(f"{source} has the key {key!r} twice, the second time in line {line}; remove one")
-        anchor = event.anchor
         if isinstance(event, yaml.AliasEvent):
             if any(node.anchor == anchor for node in nodes):
                 raise ConfigError(f"{source}: the anchor &{anchor} holds itself (*{anchor} in line {line})")
-            values += sizes.get(anchor, 0)
+            values += sizes.get(str(anchor), 0)
         else:
             values += 1
             if isinstance(event, yaml.CollectionStartEvent):

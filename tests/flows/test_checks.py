@@ -11,7 +11,8 @@ from flows.cli import main
 from flows.config import load_config
 from tests.flows.project import write_project
 
-ALL_GRANULARITIES = "{name: x, perspective: summary, granularity: sentense}"
+MISSPELT = "{name: x, perspective: summary, granularity: sentense}"
+TABLE = "name: t, path: x.parquet, columns: {image: a, text: b}, perspective: detail, granularity: sentence"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("curate.ground.scorer={model: ViT-B-33, pretrained: openai}", "curate", "did you mean 'ViT-B-32'?"),
         ("curate.ground.scorer={checkpoint: /nowhere/model}", "curate", "/nowhere/model, and nothing is there"),
         ("train.slots=[alt_text, backgruond]", "train", "did you mean 'background'? there are alt_text, background,"),
-        (f"train.slots=[{ALL_GRANULARITIES}]", "train", "granularity 'sentense', but those have phrase, sentence"),
+        (f"train.slots=[{MISSPELT}]", "train", "granularity 'sentense', but those have phrase, sentence"),
         ("train.runs={a: {slots: [mood]}}", "train", "'mood', which no prompt or table of this configuration gives"),
         ("train.warm_start=/nowhere/weights.pt", "train", "no checkpoint at /nowhere/weights.pt"),
         ("train={model: ViT-B-32, warm_start: 'open_clip:laionn'}", "train", "open_clip has no weights 'laionn'"),
@@ -75,8 +76,7 @@ def test_a_broken_benchmark_is_found_before_anything_is_trained(
     "change",
     [
         "curate.sub_captions.enabled=true",  # parts of details are sentences
-        "caption.tables=[{name: t, path: x.parquet, columns: {image: a, text: b}, perspective: detail, "
-        "granularity: sentence}]",
+        f"caption.tables=[{{{TABLE}}}]",
         "caption.tables=[{name: t, path: x.parquet, columns: {image: a, text: b, perspective: p}}]",
     ],
 )
