@@ -21,7 +21,7 @@ from captioning.attempts import HOPELESS, TRIES, Attempt
 from captioning.cells import question_of
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
-from captioning.models import resolve
+from captioning.models import on_worker
 from captioning.questions import Questions, Wanted
 from captioning.room import Room, Share
 from captioning.shares import Shares
@@ -171,7 +171,7 @@ class CaptionWorker:
             if self._stopped:
                 raise EngineError("the run was stopped")
             if self._engine is None:
-                model = resolve(self.spec.reference, self.spec.engine)
+                model = on_worker(self.spec.reference, self.spec.engine, [cell.model for cell in self.cells.values()])
                 self._engine = choose.make(self.spec.engine, model, self.spec.threads)
             return self._engine
 

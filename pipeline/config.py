@@ -7,11 +7,12 @@ Every stage owns a `Section`. What a field does to results decides its kind: a f
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from pipeline import plain_yaml
 from pipeline.errors import ConfigError
@@ -35,13 +36,21 @@ def operational(default: Any = ..., *, default_factory: Any = None, **constraint
     return Field(default, json_schema_extra=extra, **constraints)
 
 
+def partly_operational(operational_keys: Iterable[str]) -> Any:
+    """Declare a mapping of options of somebody else's: those that are named are operational, all others are not.
+
+    Without any of the others it is no part of what decides results, as if the field were not there.
+    """
+    return Field(default_factory=dict, json_schema_extra={"operational": sorted(operational_keys)})
+
+
 def semantic(value: Any) -> Any:
     """The part of a section that decides its results, as plain JSON data."""
     if isinstance(value, BaseModel):
         return {
-            name: semantic(getattr(value, name))
+            name: part
             for name, field in type(value).model_fields.items()
-            if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("operational"))
+            if (part := _semantic_field(field, getattr(value, name))) is not _NOTHING
         }
     if isinstance(value, Mapping):
         return {str(key): semantic(item) for key, item in value.items()}
@@ -50,6 +59,19 @@ def semantic(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+_NOTHING = object()
+
+
+def _semantic_field(field: FieldInfo, value: Any) -> Any:
+    """What of a field decides results; `_NOTHING` where none of it does."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    keys = extra.get("operational", False)
+    if isinstance(keys, list):
+        rest = {key: item for key, item in value.items() if key not in keys}
+        return semantic(rest) if rest else _NOTHING
+    return _NOTHING if keys else semantic(value)
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:

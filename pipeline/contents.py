@@ -12,12 +12,16 @@ SAMPLES = 64  # blocks of a big file that are looked at
 BLOCK = 65_536
 
 
-def content_digest(files: Iterable[Location]) -> str:
-    """Digest of files by name and content, in order: small ones whole, big ones by size and evenly spaced blocks."""
+def content_digest(files: Iterable[Location], below: Location | None = None) -> str:
+    """Digest of files by name and content, in order: small ones whole, big ones by size and evenly spaced blocks.
+
+    A name is the path `below` a folder, if one is given.
+    """
     total = sha256()
     for file in files:
         size = file.size()
-        total.update(f"{file.name}\0{size}\0".encode())
+        name = file.name if below is None else file.uri.removeprefix(f"{below.uri}/")
+        total.update(f"{name}\0{size}\0".encode())
         if size <= SAMPLES * BLOCK:
             total.update(file.read())
             continue
