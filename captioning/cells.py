@@ -9,6 +9,7 @@ cell that is asked about all: captions of the one serve the other, and are not p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,6 +46,7 @@ class Cell:
     parent: str | None = None
     depth: int = 0
     container: Prompt | None = None
+    options: str = ""  # of the engine, as JSON; those that decide the answer
 
     @property
     def asks(self) -> Prompt:
@@ -64,7 +66,7 @@ class Cell:
     @cached_property
     def sampling(self) -> dict[str, Any]:
         """What enters a caption's id; greedy text depends on neither top_p nor seed."""
-        return _sampling(self.temperature, self.top_p, self.seed, self.max_tokens)
+        return _sampling(self.temperature, self.top_p, self.seed, self.max_tokens, self.options)
 
     @cached_property
     def sampling_text(self) -> str:
@@ -171,11 +173,12 @@ def _cell(
 ) -> Cell:
     assert drawn.max_tokens is not None
     rotate = config.paraphrases == "rotate"
+    options = canonical(config.engine.deciding_options) if config.engine.deciding_options else ""
     identity = {
         "prompt": [prompt.id, prompt.perspective, prompt.granularity, prompt.level],
         "texts": list(prompt.paraphrases if rotate else prompt.paraphrases[wording : wording + 1]),
         "model": [model.name, model.revision],
-        "sampling": _sampling(drawn.temperature, drawn.top_p, drawn.seed, drawn.max_tokens),
+        "sampling": _sampling(drawn.temperature, drawn.top_p, drawn.seed, drawn.max_tokens, options),
         "max_pixels": config.max_pixels,
         "sample": sample,
         "parent": parent.id if parent else None,
@@ -185,6 +188,7 @@ def _cell(
     return Cell(
         digest(identity), prompt, model, drawn.temperature, drawn.top_p, drawn.seed, drawn.max_tokens,
         config.max_pixels, sample, rotate, wording, parent.id if parent else None, parent.depth + 1 if parent else 0,
+        options=options,
     )  # fmt: skip
 
 
@@ -196,10 +200,11 @@ def _field(parent: Cell, prompt: Prompt) -> Cell:
     )  # fmt: skip
 
 
-def _sampling(temperature: float, top_p: float, seed: int, max_tokens: int) -> dict[str, Any]:
-    if temperature == 0:
-        return {"temperature": 0, "max_tokens": max_tokens}
-    return {"temperature": temperature, "top_p": top_p, "seed": seed, "max_tokens": max_tokens}
+def _sampling(temperature: float, top_p: float, seed: int, max_tokens: int, options: str) -> dict[str, Any]:
+    """How an answer is drawn. Without options it is what it was before there were any."""
+    greedy = {"temperature": 0, "max_tokens": max_tokens}
+    found = greedy if temperature == 0 else {**greedy, "temperature": temperature, "top_p": top_p, "seed": seed}
+    return found | ({"options": json.loads(options)} if options else {})
 
 
 def short_hash(ids: Iterable[str]) -> str:

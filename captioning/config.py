@@ -1,7 +1,7 @@
 """Settings of the caption stage: which models are asked which questions, how, and with what resources.
 
-What decides a caption's text is semantic. Engines, Ray and chunk sizes are operational, except the engine's kind:
-a run of the fake engine must never pass for one of a real model.
+What decides a caption's text is semantic. Engines, Ray and chunk sizes are operational, except the engine's kind (a
+run of the fake engine must never pass for one of a real model) and those of its options that change answers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import Section, operational
+from captioning.engine_options import OF_TRANSFORMERS, OPERATIONAL
+from pipeline.config import Section, Seed, operational, semantic
 
 Granularity = Literal["word", "phrase", "sentence", "paragraph"]
 Level = Literal["object", "attribute", "relation", "scene", "abstract"]
@@ -30,7 +31,7 @@ class PromptSelection(Section):
     set: str = "paper"
     only: tuple[str, ...] | None = None
     sample: int | None = Field(None, ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ModelReference(Section):
@@ -56,7 +57,7 @@ class SamplingConfig(Section):
 
     temperature: float = Field(0.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
-    seed: int = 0
+    seed: Seed = 0
     max_tokens: int | None = Field(None, gt=0)  # instead of each prompt's own budget
 
 
@@ -101,9 +102,28 @@ class EngineConfig(Section):
     max_num_seqs: int = operational(256, ge=1)  # requests that vLLM decodes together
     gpu_memory_utilization: float = operational(0.9, gt=0, le=1)
     batch_size: int = operational(16, ge=1)  # of the transformers engine
-    options: dict[str, Any] = operational(default_factory=dict)  # more of vllm.LLM; transformers: trust_remote_code
+    options: dict[str, Any] = options(
+        OPERATIONAL
+    )  # more of vllm.LLM (engine_options.py); transformers: trust_remote_code
     server: ServerConfig = operational(default_factory=ServerConfig)  # for kind openai
     fake: FakeEngineConfig = operational(default_factory=FakeEngineConfig)
+
+    @model_validator(mode="after")
+    def _options_are_read(self) -> Self:
+        if self.kind == "openai" and self.options:
+            raise ValueError("options are for an engine of ours; start the server with them, and name its revision")
+        if self.kind == "transformers" and (unread := sorted(self.options.keys() - OF_TRANSFORMERS)):
+            raise ValueError(
+                f"options has {unread[0]!r}, but the transformers engine reads {', '.join(OF_TRANSFORMERS)} alone; "
+                "leave it out or set kind: vllm"
+            )
+        return self
+
+    @property
+    def deciding_options(self) -> dict[str, Any]:
+        """The options that decide what is answered."""
+        found: dict[str, Any] = semantic(self).get("options", {})
+        return found
 
 
 class ActorsConfig(Section):

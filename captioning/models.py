@@ -1,22 +1,26 @@
 """Which model is meant, where it lies, and which revision it is.
 
 A folder's revision comes from its content, so that retrained weights under the same path are another model. Big
-weight files are sampled: a fingerprint of 16 GB must not take a minute each time nothing is to do.
+weight files are sampled: a fingerprint of 16 GB must not take a minute each time nothing is to do. A hub's revision is
+the commit that a branch or tag stands for (`hub.py`), so that an answer is known by what was asked.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from captioning import hub
 from captioning.config import DEMO_VLM, EngineConfig, ModelReference
 from pipeline.contents import content_digest
 from pipeline.errors import EngineError
 from pipeline.storage import Location
 
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+DESCRIPTIONS = ("README", "LICENSE", "LICENCE", "NOTICE", "USE_POLICY")  # files that begin so say nothing to a model
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 
 
@@ -38,7 +42,8 @@ def resolve(reference: ModelReference, engine: EngineConfig) -> Model:
         return Model(reference.name or reference.model, reference.revision or "served", reference.model, False)
     folder = _folder(reference.model)
     if folder is None:
-        return Model(reference.name or reference.model, reference.revision or "main", reference.model, False)
+        revision = hub.commit_of(reference.model, reference.revision or hub.MAIN)
+        return Model(reference.name or reference.model, revision, reference.model, False)
     check(folder)
     name = reference.name or (DEMO_VLM if reference.model == DEMO_VLM else folder.name)
     return Model(name, reference.revision or _content_digest(folder), str(folder), True)
@@ -71,7 +76,20 @@ def check(folder: Path) -> None:
         raise EngineError(f"{folder / 'config.json'} names no model_type; {expected}")
 
 
+def on_worker(reference: ModelReference, engine: EngineConfig, planned: Iterable[Model]) -> Model:
+    """The model on a worker's machine: a folder is looked for there, a hub's commit is the one that was planned."""
+    name = reference.name or reference.model
+    return next((model for model in planned if model.name == name and not model.is_folder), None) or resolve(
+        reference, engine
+    )
+
+
 def _content_digest(folder: Path) -> str:
-    """Of all files but those that only describe it."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and path.suffix not in {".md", ".txt"})
-    return content_digest(Location.of(path) for path in files)
+    """Of all files, in subfolders too, but those that only describe the model or that tools left there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and _matters(path.relative_to(folder)))
+    return content_digest((Location.of(path) for path in files), Location.of(folder))
+
+
+def _matters(path: Path) -> bool:
+    hidden = any(part.startswith(".") or part == "__pycache__" for part in path.parts)
+    return not hidden and path.suffix != ".md" and not path.name.upper().startswith(DESCRIPTIONS)

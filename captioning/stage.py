@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from captioning import prompts, ray_job, store, tables
+from captioning import hub, prompts, ray_job, store, tables
 from captioning.config import CaptionConfig
 from captioning.estimate import preview
 from captioning.missing import Demand, tokens
@@ -195,10 +195,12 @@ def _warnings(
             "(status error in the captions table) before you try them again"
         )
     for reference, model in zip(config.models, models, strict=True):
-        if config.engine.kind not in ("fake", "openai") and not model.is_folder and reference.revision is None:
+        on_hub = config.engine.kind not in ("fake", "openai") and not model.is_folder
+        if on_hub and not hub.is_commit(reference.revision or ""):
+            pin = model.revision if hub.is_commit(model.revision) else "COMMIT"
             warnings.append(
-                f"the model {model.name} is used at whatever its hub calls main; pin it: "
-                f"models: [{{model: {model.name}, revision: COMMIT}}]"
+                f"the model {model.name} is not pinned: its revision {reference.revision or hub.MAIN} can come to mean "
+                f"another commit; pin it: models: [{{model: {reference.model}, revision: {pin}}}]"
             )
     return warnings
 

@@ -22,7 +22,7 @@ from captioning.cells import question_of
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
 from captioning.engines.keeper import HOPELESS, EngineKeeper
-from captioning.models import resolve
+from captioning.models import on_worker
 from captioning.questions import Questions, Wanted
 from captioning.room import Room, Share
 from captioning.shares import Shares
@@ -150,7 +150,8 @@ class CaptionWorker:
         return self.log.get(item.part)
 
     def _make(self) -> base.Engine:
-        return choose.make(self.spec.engine, resolve(self.spec.reference, self.spec.engine), self.spec.threads)
+        model = on_worker(self.spec.reference, self.spec.engine, [cell.model for cell in self.cells.values()])
+        return choose.make(self.spec.engine, model, self.spec.threads)
 
     def _wanted(self, item: WorkItem) -> list[Wanted]:
         """Which images of the item are asked which cells."""

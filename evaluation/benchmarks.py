@@ -22,10 +22,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from pydantic import Field, field_validator
 
-from pipeline import identity
+from pipeline import identity, plain_yaml
 from pipeline.config import Section, build
 from pipeline.errors import InputError
 from pipeline.storage import Location
@@ -140,10 +139,7 @@ def _require(root: Location) -> None:
 
 
 def _read_spec(location: Location) -> Spec:
-    try:
-        data = yaml.safe_load(location.read())
-    except yaml.YAMLError as error:
-        raise InputError(f"{location} is not valid YAML: {' '.join(str(error).split())}") from error
+    data = plain_yaml.parse(location.read(), str(location))
     if not isinstance(data, dict):
         raise InputError(f"{location} holds a {type(data).__name__}, expected a mapping with at least a name")
     return build(Spec, data, source=str(location))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.config import Section, operational
+from pipeline.config import Section, Seed, operational
 
 BRANCHES = "branches"  # short for one readout per branch
 _NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
@@ -27,12 +27,12 @@ class EvaluateConfig(Section):
     )
     rerank_depth: int = Field(64, ge=1, description="candidates of the served vector that rerank puts in order")
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
-    bootstrap_samples: int = Field(1000, ge=100, description="resamples behind each 95 % interval")
-    seed: int = 0
+    bootstrap_samples: int = Field(1000, ge=100, le=10**6, description="resamples behind each 95 % interval")
+    seed: Seed = 0
 
     image_batch: int = operational(64, ge=1)
     text_batch: int = operational(256, ge=1)
-    workers: int = operational(2, ge=1, description="threads that decode images")
+    workers: int = operational(2, ge=1, le=512, description="threads that decode images")
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
 
     @field_validator("readouts")

@@ -10,9 +10,13 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.errors import HolismError
 from pipeline.stops import Stop, end_children, stoppable
+
+if TYPE_CHECKING:
+    from flows.run import Session
 
 STAGE_HELP = {
     "ingest": "index images from a folder, WebDataset tars or a URL list",
@@ -66,15 +70,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
     run = _command(commands, "run", "run all stages that have work to do", _run)
-    run.add_argument("--stages", metavar="A,B", help="only these stages, for example caption,curate")
+    _add_stages(run)
     _add_run_options(run)
     for name, text in STAGE_HELP.items():
         stage = _command(commands, name, text, _run)
         stage.set_defaults(stages=name)
         _add_run_options(stage)
 
-    _command(commands, "status", "say what is done, what is stale and why", _status)
-    _command(commands, "plan", "say what a run would do and why", _plan)
+    _add_stages(_command(commands, "status", "say what is done, what is stale and why", _status))
+    _add_stages(_command(commands, "plan", "say what a run would do and why", _plan))
     _command(commands, "verify", "read all results and compare them with what is on record", _verify)
     browse = _command(commands, "browse", "look at the images and their captions in a browser", _browse)
     browse.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -113,6 +117,10 @@ def _command(commands: argparse._SubParsersAction, name: str, text: str, handler
     return command
 
 
+def _add_stages(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--stages", metavar="A,B", help="only these stages, for example caption,curate")
+
+
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--wait", action="store_true", help="wait for another run that holds the workspace")
     command.add_argument("--retry-failed", action="store_true", help="try rows again that ended in an error")
@@ -123,7 +131,7 @@ def _run(options: argparse.Namespace) -> int:
     from flows.status import figures
 
     session = Session.open(options.config, options.overrides)
-    names = [name.strip() for name in options.stages.split(",")] if options.stages else None
+    names = _stages(options)
     if not options.retry_failed and not session.needs_work(names):
         print(f"nothing to do: {', '.join(names or STAGE_HELP)} up to date in {session.workspace.root}")
         return 0
@@ -141,18 +149,34 @@ def _run(options: argparse.Namespace) -> int:
     return GIVEN_UP if given_up else 0
 
 
-def _status(options: argparse.Namespace) -> None:
+def _status(options: argparse.Namespace) -> int:
     from flows.run import Session
     from flows.status import status
 
-    print(status(Session.open(options.config, options.overrides)))
+    session = Session.open(options.config, options.overrides)
+    print(status(session, _stages(options)), flush=True)
+    return _say_problems(session, options)
 
 
-def _plan(options: argparse.Namespace) -> None:
+def _plan(options: argparse.Namespace) -> int:
     from flows.run import Session
     from flows.status import plan
 
-    print(plan(Session.open(options.config, options.overrides)))
+    session = Session.open(options.config, options.overrides)
+    print(plan(session, _stages(options)), flush=True)
+    return _say_problems(session, options)
+
+
+def _stages(options: argparse.Namespace) -> list[str] | None:
+    return [name.strip() for name in options.stages.split(",")] if options.stages else None
+
+
+def _say_problems(session: Session, options: argparse.Namespace) -> int:
+    """A sentence for each stage that a run would refuse."""
+    problems = session.problems(_stages(options))
+    for stage, problem in problems.items():
+        print(f"holism: error: {stage} cannot run: {problem}", file=sys.stderr)
+    return USER_ERROR if problems else 0
 
 
 def _verify(options: argparse.Namespace) -> None:

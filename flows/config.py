@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+import fsspec
+from pydantic import Field, field_validator, model_validator
 
 from captioning.config import CaptionConfig
 from captioning.curate.config import CurateConfig
@@ -35,6 +36,16 @@ class HolismConfig(Section):
     train: TrainConfig = Field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
     flow: FlowConfig = Field(default_factory=FlowConfig)
+
+    @field_validator("workspace")
+    @classmethod
+    def _can_be_reached(cls, workspace: str) -> str:
+        scheme, separator, _ = workspace.partition("://")
+        if separator and scheme not in fsspec.available_protocols():
+            raise ValueError(f"there are no files under {scheme}://; expected a folder, or s3://, gs:// or the like")
+        if not workspace.strip() or "\0" in workspace:
+            raise ValueError("expected a folder or URI")
+        return workspace
 
     @model_validator(mode="after")
     def _somebody_answers(self) -> Self:

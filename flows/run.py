@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from flows import services
+from flows import checks, services
 from flows.config import HolismConfig, load_config
 from flows.stages import STAGES, select
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, HolismError
 from pipeline.manifest import Manifest
 from pipeline.stage import Resolution, execute, resolve
 from pipeline.workspace import Workspace
@@ -44,11 +44,25 @@ class Session:
         found = self.resolve()
         return not all(found[stage.name].done for stage in select(stages))
 
-    def check(self, stages: Sequence[str] | None) -> None:
-        """Look at all that these stages read from outside: a mistyped folder is found before hours of work."""
-        sections = self.config.sections()
+    def problems(self, stages: Sequence[str] | None) -> dict[str, HolismError]:
+        """What these stages would refuse, by stage: found before hours of work, whatever else is missing."""
+        found, problems = self.resolve(), dict[str, HolismError]()
         for stage in select(stages):
-            stage.external(sections[stage.name])
+            resolution = found[stage.name]
+            if resolution.done:
+                continue
+            try:
+                if resolution.problem is not None:
+                    raise resolution.problem
+                checks.check(stage.name, self.config)
+            except HolismError as problem:
+                problems[stage.name] = problem
+        return problems
+
+    def check(self, stages: Sequence[str] | None) -> None:
+        """Refuse what these stages would refuse: a mistyped folder is found before hours of work."""
+        if problems := list(self.problems(stages).values()):
+            raise problems[0]
 
     def run(self, stage: str, *, retry_failed: bool = False) -> tuple[Manifest, bool]:
         """Run one stage unless its result is there. Returns its manifest and whether work was done."""

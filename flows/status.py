@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flows.run import Session
+from flows.stages import select
 from pipeline.config import semantic
 from pipeline.manifest import Manifest
 from pipeline.progress import duration
@@ -15,21 +16,24 @@ MAX_DIFFERENCES = 4
 PLAIN = (int, float, str)
 
 
-def status(session: Session) -> str:
-    """A line per stage: done, stale (with the reasons) or never run."""
-    lines = [f"workspace {session.workspace.root}"]
-    resolutions = session.resolve()
-    for name, resolution in resolutions.items():
+def status(session: Session, stages: Sequence[str] | None = None) -> str:
+    """A line for each of these stages: done, stale (with the reasons) or never run."""
+    lines, chosen = [f"workspace {session.workspace.root}"], {stage.name for stage in select(stages)}
+    for name, resolution in session.resolve().items():
+        if name not in chosen:
+            continue
         lines.append(f"  {name:9} {_state(session, resolution)}")
         if resolution.manifest is not None:
             lines += [f"  {'':9} warning: {warning}" for warning in resolution.manifest.warnings]
     return "\n".join(lines)
 
 
-def plan(session: Session) -> str:
-    """What `holism run` would do, and why."""
-    lines = []
+def plan(session: Session, stages: Sequence[str] | None = None) -> str:
+    """What `holism run` would do with these stages, and why."""
+    lines, chosen = [], {stage.name for stage in select(stages)}
     for name, resolution in session.resolve().items():
+        if name not in chosen:
+            continue
         if resolution.done:
             lines.append(f"  {name:9} nothing to do")
         else:
@@ -73,10 +77,10 @@ def _number(value: float | str) -> str:
 
 
 def _why(session: Session, resolution: Resolution) -> str:
-    if resolution.missing:
-        return f"waits for {' and '.join(resolution.missing)}"
     if resolution.problem is not None:
         return f"cannot run: {resolution.problem}"
+    if resolution.missing:
+        return f"waits for {' and '.join(resolution.missing)}"
     if resolution.damage is not None:
         return resolution.damage
     earlier = session.workspace.manifests(resolution.stage.name)

@@ -7,22 +7,25 @@ Every stage owns a `Section`. What a field does to results decides its kind: a f
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
+from pipeline import plain_yaml
 from pipeline.errors import ConfigError
 
 SectionT = TypeVar("SectionT", bound="Section")
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
+MAX_SHOWN = 80  # characters of a value in a message
 
 
 class Section(BaseModel):
-    """A frozen group of settings that knows no keys but its own."""
+    """A frozen group of settings that knows no keys but its own; its numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 def operational(default: Any = ..., *, default_factory: Any = None, **constraints: Any) -> Any:
@@ -33,13 +36,21 @@ def operational(default: Any = ..., *, default_factory: Any = None, **constraint
     return Field(default, json_schema_extra=extra, **constraints)
 
 
+def partly_operational(operational_keys: Iterable[str]) -> Any:
+    """Declare a mapping of options of somebody else's: those that are named are operational, all others are not.
+
+    Without any of the others it is no part of what decides results, as if the field were not there.
+    """
+    return Field(default_factory=dict, json_schema_extra={"operational": sorted(operational_keys)})
+
+
 def semantic(value: Any) -> Any:
     """The part of a section that decides its results, as plain JSON data."""
     if isinstance(value, BaseModel):
         return {
-            name: semantic(getattr(value, name))
+            name: part
             for name, field in type(value).model_fields.items()
-            if not (isinstance(field.json_schema_extra, dict) and field.json_schema_extra.get("operational"))
+            if (part := _semantic_field(field, getattr(value, name))) is not _NOTHING
         }
     if isinstance(value, Mapping):
         return {str(key): semantic(item) for key, item in value.items()}
@@ -50,16 +61,27 @@ def semantic(value: Any) -> Any:
     return value
 
 
+_NOTHING = object()
+
+
+def _semantic_field(field: FieldInfo, value: Any) -> Any:
+    """What of a field decides results; `_NOTHING` where none of it does."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    keys = extra.get("operational", False)
+    if isinstance(keys, list):
+        rest = {key: item for key, item in value.items() if key not in keys}
+        return semantic(rest) if rest else _NOTHING
+    return _NOTHING if keys else semantic(value)
+
+
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping; an unreadable or malformed file is a `ConfigError` that names it."""
     try:
-        text = Path(path).read_text(encoding="utf8")
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error.strerror or error}") from error
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        with open(path, "rb") as file:
+            content = file.read(plain_yaml.MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise ConfigError(f"cannot read the configuration {path}: {getattr(error, 'strerror', 0) or error}") from error
+    data = plain_yaml.parse(content, str(path))
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -73,19 +95,16 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
     for override in overrides:
         key, separator, raw = override.partition("=")
         names = key.strip().split(".")
-        if not separator or not all(names):
-            raise ConfigError(f"override {override!r} is not of the form section.key=value")
-        try:
-            value = yaml.safe_load(raw)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"override {override!r}: the value is not valid YAML") from error
+        if not separator or not all(names) or len(names) > plain_yaml.MAX_DEPTH:
+            raise ConfigError(f"override {_shown(override)} is not of the form section.key=value")
+        value = plain_yaml.parse(raw, f"the value of override {_shown(override)}")
         node = result
         for name in names[:-1]:
             child = node.get(name)
             if child is None:
                 child = node[name] = {}
             if not isinstance(child, dict):
-                raise ConfigError(f"override {override!r}: {name!r} is a value, not a section")
+                raise ConfigError(f"override {_shown(override)}: {name!r} is a value, not a section")
             node = child
         node[names[-1]] = value
     return result
@@ -133,7 +152,13 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     message = f"{message[:1].lower()}{message[1:]}"
     if isinstance(problem["input"], Mapping):  # a rule about a whole section: its message says what is wrong
         return f"'{key}': {message}" if key else message
-    return f"'{key}' is {problem['input']!r}: {message}"
+    return f"'{key}' is {_shown(problem['input'])}: {message}"
+
+
+def _shown(value: Any) -> str:
+    """A value in a message; a long one is cut."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _discriminator(problem: Any) -> str:

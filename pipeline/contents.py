@@ -26,15 +26,17 @@ def check(location: Location, data: Any, recorded: str, stage: str) -> None:
         )
 
 
-def content_digest(files: Iterable[Location]) -> str:
+def content_digest(files: Iterable[Location], below: Location | None = None) -> str:
     """Digest of files by name and content, in order: small ones whole, big ones by size and evenly spaced blocks.
 
-    A fingerprint of 16 GB of weights must not take a minute each time.
+    A name is the path `below` a folder, if one is given. A fingerprint of 16 GB of weights must not take a minute each
+    time.
     """
     total = sha256()
     for file in files:
         size = file.size()
-        total.update(f"{file.name}\0{size}\0".encode())
+        name = file.name if below is None else file.uri.removeprefix(f"{below.uri}/")
+        total.update(f"{name}\0{size}\0".encode())
         if size <= SAMPLES * BLOCK:
             total.update(file.read())
             continue

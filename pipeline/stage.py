@@ -117,12 +117,12 @@ def resolve(stages: Sequence[Stage], configs: Mapping[str, Section], workspace: 
 def _resolve_one(stage: Stage, config: Section, found: Mapping[str, Resolution], workspace: Workspace) -> Resolution:
     inputs = {name: m for name in stage.upstream if (m := found[name].manifest) is not None}
     missing = tuple(name for name in stage.upstream if name not in inputs)
-    if missing:
-        return Resolution(stage, config, inputs, missing, None, None)
     try:
         digests = _input_digests(stage, config, inputs)
     except HolismError as problem:
-        return Resolution(stage, config, inputs, (), None, None, problem)
+        return Resolution(stage, config, inputs, missing, None, None, problem)
+    if missing:
+        return Resolution(stage, config, inputs, missing, None, None)
     identity = fingerprint(stage.name, stage.version, semantic(config), digests)
     manifest = workspace.manifest(stage.name, identity)
     damage = stage.damage(manifest) if manifest is not None else None

@@ -20,7 +20,8 @@ from pipeline.config import semantic
 from pipeline.errors import InputError, StoreError
 from pipeline.storage import Location
 from training.config import BranchOptions, RunConfig
-from training.model import HolisticCLIP, make_tokenizer, resolve_architecture
+from training.model import HolisticCLIP, make_tokenizer
+from training.towers import resolve_architecture
 
 FORMAT = 1
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config import Section, build, merge, operational
+from pipeline.config import Section, Seed, build, merge, operational
 from pipeline.errors import ConfigError
+from training.towers import can_be_looked_up, resolve_architecture
 
 BranchKind = Literal["cls", "mlp", "query"]
 Isolation = Literal["none", "tokens", "full", "paper"]
@@ -76,7 +77,7 @@ class RunConfig(Section):
     )
     context_length: int | None = Field(None, ge=4, le=248, description="text tokens; None: the model's own (77)")
     slots: tuple[SlotField, ...] = Field(tuple(_named_slot(name) for name in DEFAULT_SLOTS), validate_default=True)
-    branches: int | None = Field(None, ge=1, description="None: one per slot, bearing its name")
+    branches: int | None = Field(None, ge=1, le=1024, description="None: one per slot, bearing its name")
     branch_kind: BranchKind = Field("cls", description="what a branch is: a class token, MLP layers, or a query")
     branch_blocks: int = Field(3, ge=1, description="the last blocks that branch, of kinds mlp and query")
     isolation: Isolation = Field("tokens", description="what class tokens see, of kind cls")
@@ -85,8 +86,8 @@ class RunConfig(Section):
     captions_per_image: int | None = Field(None, ge=1, description="captions drawn per image and step; None: all")
 
     epochs: int = Field(32, ge=1)
-    global_batch: int = Field(1024, ge=2, description="images per step over all ranks")
-    lr: float = Field(5e-4, gt=0)
+    global_batch: int = Field(1024, ge=2, le=2**24, description="images per step over all ranks")
+    lr: float = Field(5e-4, gt=0, le=10)
     warmup_steps: int = Field(2000, ge=0)
     weight_decay: float = Field(0.2, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -97,15 +98,15 @@ class RunConfig(Section):
     image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
     image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     crop_scale: tuple[float, float] = Field((0.9, 1.0), description="share of the image's area a training crop keeps")
-    canvas: int | None = Field(None, ge=8, description="side of images before cropping; None: 8/7 of the input")
-    seed: int = 0
+    canvas: int | None = Field(None, ge=8, le=8192, description="side of images before cropping; None: 8/7 of it")
+    seed: Seed = 0
 
     checkpoint_every: int = operational(1000, ge=1, description="steps")
     keep_checkpoints: int = operational(2, ge=1, description="older ones are removed")
     log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")
-    workers: int = operational(4, ge=0, description="loader processes per rank; 0: load in the training process")
+    workers: int = operational(4, ge=0, le=512, description="loader processes per rank; 0: the training process loads")
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
-    threads: int | None = operational(None, ge=1, description="CPU threads of torch; None: torch's choice")
+    threads: int | None = operational(None, ge=1, le=4096, description="CPU threads of torch; None: torch's choice")
 
     @field_validator("slots")
     @classmethod
@@ -119,6 +120,13 @@ class RunConfig(Section):
             if other != slot.name:
                 raise ValueError(f"{other} and {slot.name} want the same captions, of which the first would get all")
         return slots
+
+    @field_validator("image_std")
+    @classmethod
+    def _divides(cls, std: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(std) <= 0:
+            raise ValueError("expected three numbers above 0, as colours are divided by them")
+        return std
 
     @field_validator("losses")
     @classmethod
@@ -145,6 +153,21 @@ class RunConfig(Section):
             raise ValueError("diversity only keeps several branches apart; set branches above 1 and add another term")
         if set(self.losses) == {"text_conditioned"}:
             raise ValueError("text_conditioned re-ranks what another term has to find; add one, such as served")
+        return self
+
+    @model_validator(mode="after")
+    def _towers_can_be_built(self) -> "RunConfig":
+        if not can_be_looked_up(self.model):
+            return self
+        try:
+            vision = resolve_architecture(self.model, self.context_length)["vision_cfg"]
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        layers = vision.get("layers", 12)
+        if self.branch_kind != "cls" and len(self.branch_names) > 1 and self.branch_blocks > layers:
+            raise ValueError(
+                f"branch_blocks is {self.branch_blocks}, but the image tower has {layers} blocks; lower it"
+            )
         return self
 
     @property

@@ -24,8 +24,9 @@ from torch.nn import functional as F
 from pipeline.errors import ConfigError, InputError
 from pipeline.storage import Location
 from training.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load
-from training.model import TOWER_KEYS, HolisticCLIP
+from training.model import HolisticCLIP
 from training.model_card import model_card
+from training.towers import TOWER_KEYS
 
 FORMS = ("holism", "open_clip", "onnx")
 CARD = "README.md"

@@ -6,7 +6,6 @@ context length: the causal mask makes what follows the end token irrelevant, so 
 """
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from typing import Any, NamedTuple
 
 import open_clip
@@ -18,9 +17,7 @@ from pipeline.errors import ConfigError
 from training.branches import branched
 from training.config import BranchOptions
 from training.text_pooling import TextConditionedPooling, rows_of
-
-VOCABULARY = 49408  # of CLIP's tokenizer
-TOWER_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
+from training.towers import TOWER_KEYS
 
 
 class Encoded(NamedTuple):
@@ -111,57 +108,6 @@ class HolisticCLIP(open_clip.CLIP):
         class_BHW, patch_BNW = self.visual.tokens(image_BCSS)
         branches_BHD = F.normalize(self.visual.project(class_BHW), dim=-1)
         return Encoded(branches_BHD, texts, self.logit_scale.exp(), self.visual.project_patches(patch_BNW))
-
-
-def resolve_architecture(model: str | Mapping[str, Any], context_length: int | None = None) -> dict[str, Any]:
-    """The towers as open_clip writes them (embed_dim, vision_cfg, text_cfg), from a registry name or spelled out.
-
-    Raises ConfigError where the name is unknown or the towers are not open_clip's own ViT and text transformer.
-    """
-    if isinstance(model, str):
-        architecture = open_clip.get_model_config(model)
-        if architecture is None:
-            raise ConfigError(
-                f"train.model: {model!r} is not in open_clip's registry; "
-                "see open_clip.list_models() or spell the towers out (embed_dim, vision_cfg, text_cfg)"
-            )
-    else:
-        architecture = deepcopy(dict(model))
-    missing = [key for key in TOWER_KEYS[:3] if key not in architecture]
-    if missing:
-        raise ConfigError(f"train.model: {', '.join(missing)} missing; expected embed_dim, vision_cfg and text_cfg")
-    if strange := _strange_tower(architecture):
-        name = model if isinstance(model, str) else "the model spelled out"
-        raise ConfigError(
-            f"train.model: {name} has {strange}, but branches need open_clip's own ViT and CLIP's text tower; choose "
-            "one of open_clip's ViT-* models such as ViT-B-32 or ViT-B-16"
-        )
-    sides = architecture["vision_cfg"].get("image_size", 224)
-    if not isinstance(sides, int) and len(set(sides)) > 1:
-        raise ConfigError(
-            f"train.model: found images of {' × '.join(map(str, sides))} px, but training cuts squares; set "
-            "vision_cfg.image_size to one number"
-        )
-    text = architecture["text_cfg"]
-    if context_length is not None:
-        text["context_length"] = context_length
-    return architecture
-
-
-def _strange_tower(architecture: Mapping[str, Any]) -> str | None:
-    """What of these towers is not open_clip's own ViT or CLIP's causal text transformer; None if all is."""
-    vision, text = architecture["vision_cfg"], architecture["text_cfg"]
-    if "timm_model_name" in vision:
-        return f"timm's image tower {vision['timm_model_name']}"
-    if not isinstance(vision.get("layers", 12), int):
-        return "a ResNet as its image tower"
-    if "hf_model_name" in text or "hf_tokenizer_name" in text or architecture.get("custom_text"):
-        return "a text tower of its own"
-    if text.get("vocab_size", VOCABULARY) != VOCABULARY:
-        return f"a text tower of {text['vocab_size']} tokens, where CLIP's tokenizer has {VOCABULARY}"
-    if text.get("no_causal_mask") or text.get("embed_cls") or text.get("pool_type", "argmax") not in ("argmax", "eos"):
-        return "a text tower that does not end its texts with an end token under a causal mask"
-    return None
 
 
 def make_tokenizer(architecture: Mapping[str, Any]) -> open_clip.SimpleTokenizer:

@@ -14,11 +14,11 @@ from pipeline.errors import ConfigError
 from training.config import RunConfig
 
 
-def fetch(tag: str, recipe: RunConfig) -> Path:
-    """The file with the weights, from open_clip's cache or from where it has them.
+def described(tag: str, recipe: RunConfig) -> dict[str, Any]:
+    """What open_clip says of the weights.
 
-    Raises ConfigError where the tag is not one of the recipe's model, where model or normalisation are not those it
-    was trained with, or where it cannot be fetched.
+    Raises ConfigError where the tag is not one of the recipe's model, or where model or normalisation are not those
+    it was trained with.
     """
     name = recipe.model if isinstance(recipe.model, str) else None
     found = open_clip.get_pretrained_cfg(name, tag) if name else None
@@ -30,6 +30,15 @@ def fetch(tag: str, recipe: RunConfig) -> Path:
         )
     _require_same_gelu(tag, name, found)
     require_same_normalisation(f"the weights {tag!r}", found, recipe)
+    return dict(found)
+
+
+def fetch(tag: str, recipe: RunConfig) -> Path:
+    """The file with the weights, from open_clip's cache or from where it has them.
+
+    Raises ConfigError where the recipe does not go with them (`described`), or where they cannot be fetched.
+    """
+    found = described(tag, recipe)
     try:
         return Path(open_clip.download_pretrained(found))
     except Exception as error:  # of whichever client fetches it

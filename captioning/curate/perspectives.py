@@ -9,14 +9,22 @@ from captioning.curate.config import CurateConfig
 
 def warn_of_unknown(config: CurateConfig, perspectives: Iterable[str]) -> list[str]:
     """What to say of names that the captions do not have; the defaults name some that many corpora lack."""
-    known, defaults, said = sorted(perspectives), _named(CurateConfig()), []
-    for setting, names in _named(config).items():
-        unknown = [name for name in names if name not in known and name not in defaults[setting]]
-        said += [
-            f"curate.{setting} names {name!r}, which is no perspective of these captions ({', '.join(known)})"
-            for name in unknown
-        ]
-    return said
+    known = sorted(perspectives)
+    return [
+        f"curate.{setting} names {name!r}, which is no perspective of these captions ({', '.join(known)})"
+        for setting, names in beyond_defaults(config).items()
+        for name in names
+        if name not in known
+    ]
+
+
+def beyond_defaults(config: CurateConfig) -> dict[str, tuple[str, ...]]:
+    """The perspectives that a configuration names by itself, by setting."""
+    defaults = _named(CurateConfig())
+    return {
+        setting: tuple(name for name in names if name not in defaults[setting])
+        for setting, names in _named(config).items()
+    }
 
 
 def _named(config: CurateConfig) -> dict[str, tuple[str, ...]]:

@@ -18,6 +18,21 @@ def engine_kind(config: EngineConfig) -> str:
     return "vllm" if importlib.util.find_spec("vllm") else "transformers"
 
 
+def require_installed(config: EngineConfig) -> None:
+    """Raise `EngineError` where the engine's package is not there; nothing is imported."""
+    kind = engine_kind(config)
+    if kind == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise EngineError(
+            "vLLM is not installed; install it (make install ENGINE=gpu or cpu) or set "
+            "caption.engine.kind=transformers"
+        )
+    if kind == "openai" and importlib.util.find_spec("openai") is None:
+        raise EngineError(
+            "the openai package, which talks to servers, is not installed in this environment; install it "
+            "(pip install openai) or choose another caption.engine.kind"
+        )
+
+
 def make(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
     """Make the engine (not started): in a child process, except for servers' clients. `threads` bounds what it uses
     of a CPU."""
@@ -30,25 +45,16 @@ def make(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
 def make_here(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
     """Make the engine that is to run in this process."""
     kind = engine_kind(config)
+    require_installed(config)
     if kind == "fake":
         from captioning.engines.fake import FakeEngine
 
         return FakeEngine(config.fake)
     if kind == "vllm":
-        if importlib.util.find_spec("vllm") is None:
-            raise EngineError(
-                "vLLM is not installed; install it (make install ENGINE=gpu or cpu) or set "
-                "caption.engine.kind=transformers"
-            )
         from captioning.engines.vllm import VllmEngine
 
         return VllmEngine(config, model, threads)
     if kind == "openai":
-        if importlib.util.find_spec("openai") is None:
-            raise EngineError(
-                "the openai package, which talks to servers, is not installed in this environment; install it "
-                "(pip install openai) or choose another caption.engine.kind"
-            )
         from captioning.engines.openai import OpenAIEngine
 
         return OpenAIEngine(config.server, model)

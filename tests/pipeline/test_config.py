@@ -89,7 +89,7 @@ def test_operational_settings_are_not_semantic() -> None:
 KEYS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3)
 
 
-@given(st.lists(st.tuples(KEYS, st.integers()), max_size=6))
+@given(st.lists(st.tuples(KEYS, st.integers(-(2**63), 2**63 - 1)), max_size=6))
 def test_overrides_set_what_they_name_and_leave_the_rest(sets: list[tuple[list[str], int]]) -> None:
     data: dict[str, Any] = {"keep": {"x": [1]}}
     before = copy.deepcopy(data)

@@ -9,6 +9,21 @@ import pytest
 from pipeline.config import build, semantic
 from pipeline.errors import ConfigError
 from training.config import DEFAULT_SLOTS, RunConfig, TrainConfig
+from training.towers import TextTower, VisionTower
+
+
+def towers(**vision: int) -> dict[str, Any]:
+    """Small towers, spelled out."""
+    image = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
+    return {"embed_dim": 16, "vision_cfg": image | vision, "text_cfg": {"width": 32, "heads": 2, "layers": 1}}
+
+
+def test_towers_can_say_all_that_open_clip_reads() -> None:
+    from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+
+    for section, fields in ((VisionTower, CLIPVisionCfg), (TextTower, CLIPTextCfg)):
+        of_others = {name for name in fields.__dataclass_fields__ if name.startswith(("timm_", "hf_"))}
+        assert set(section.model_fields) == set(fields.__dataclass_fields__) - of_others
 
 
 def test_default_slots_are_the_eight_with_their_granularities() -> None:
@@ -65,6 +80,23 @@ def test_branches_are_named_by_slots(changes: dict[str, Any], names: tuple[str, 
         ({"runs": {"bad/name": {}}}, "bad/name"),
         ({"runs": {"x": {"epoch": 1}}}, "did you mean 'epochs'"),
         ({"runs": {}}, "at least one run"),
+        ({"model": "ViT-B-17"}, r"'ViT-B-17' is not in open_clip's registry; did you mean 'ViT-B-1"),
+        ({"runs": {"a": {"model": "NoSuchModel"}}}, "'NoSuchModel' is not in open_clip's registry"),
+        ({"model": "RN50"}, "a ResNet as its image tower"),
+        ({"model": towers(width=-5)}, r"'vision_cfg.width' is -5: input should be greater than or equal to 1"),
+        ({"model": towers(width=10**12)}, r"'vision_cfg.width' is 1000000000000: input should be less than"),
+        ({"model": towers(patch_size=64)}, "patch_size 64 is above image_size 32"),
+        ({"model": towers(width=33, head_width=11, patch=4)}, "unknown key 'vision_cfg.patch': did you mean"),
+        ({"model": towers(head_width=64)}, "width 32 cannot be cut into heads of width 64"),
+        ({"model": {"embed_dim": 8}}, "vision_cfg, text_cfg missing"),
+        ({"runs": {"a": {"model": {"x": "2020-01-01"}}}}, "embed_dim, vision_cfg, text_cfg missing"),
+        ({"model": towers(), "branch_kind": "mlp"}, "branch_blocks is 3, but the image tower has 1 blocks"),
+        ({"seed": -1}, "'seed' is -1"),
+        ({"seed": 2**32}, "'seed' is 4294967296"),
+        ({"lr": float("inf")}, "'lr' is inf: input should be a finite number"),
+        ({"lr": "nan"}, "'lr' is 'nan': input should be a finite number"),
+        ({"losses": {"m2m": float("nan")}}, "'losses.m2m' is nan"),
+        ({"image_std": [0.2, 0, 0.2]}, "three numbers above 0"),
     ],
 )
 def test_messages_name_what_is_wrong(data: dict[str, Any], message: str) -> None:

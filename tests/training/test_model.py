@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from pipeline.errors import ConfigError
 from training.branches.class_tokens import class_mask
 from training.config import BranchOptions, Isolation
-from training.model import HolisticCLIP, resolve_architecture
+from training.model import HolisticCLIP
+from training.towers import resolve_architecture
 from training.warm_start import warm_start
 
 SLOTS = ("detail", "style", "nouns")

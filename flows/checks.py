@@ -1,0 +1,116 @@
+"""What a stage would refuse, found before anything is paid for: mistakes that no section shows by itself.
+
+A stage looks at what it reads from outside (`Stage.external`). Here are the rest: names that sections have to agree
+on, and what a stage would only find when it has begun.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from captioning import prompts
+from captioning.curate.perspectives import beyond_defaults
+from flows.config import HolismConfig
+from pipeline.errors import ConfigError, HolismError
+from training.config import Slot
+from training.towers import unknown_model
+from training.weights import pretrained_tag
+
+ALT_TEXT = "alt_text"  # any source of images may have it
+PART_GRANULARITIES = ("sentence", "paragraph")  # of sub-captions
+Produced = set[tuple[str, str | None]]  # perspective and granularity; None: any
+
+
+def check(stage: str, config: HolismConfig) -> None:
+    """Raise a `HolismError` where the stage could not run to its end."""
+    checks = {"caption": _caption, "curate": _curate, "train": _train, "evaluate": _evaluate}
+    if stage in checks:
+        checks[stage](config)
+
+
+def _caption(config: HolismConfig) -> None:
+    from captioning.engines.choose import require_installed
+
+    if config.caption.models and config.caption.ray.address is None:  # elsewhere it is the cluster's affair
+        require_installed(config.caption.engine)
+
+
+def _curate(config: HolismConfig) -> None:
+    scorer = config.curate.ground.scorer
+    if scorer is not None and scorer.model is not None and (why := unknown_model(scorer.model)):
+        raise ConfigError(f"curate.ground.scorer.model: {why}")
+    if (produced := perspectives(config)) is None:
+        return
+    known = {perspective for perspective, _ in produced} | {ALT_TEXT}
+    for setting, names in beyond_defaults(config.curate).items():
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"curate.{setting} names {name!r}, which {_nothing_gives(name, known)}")
+
+
+def _train(config: HolismConfig) -> None:
+    produced = perspectives(config)
+    for name in config.train.runs:
+        recipe = config.train.run(name)
+        if produced is not None and "slots" in recipe.model_fields_set:  # the default ones are warned of in training
+            _check_slots(recipe.slots, produced)
+        tag = pretrained_tag(recipe.warm_start) if recipe.warm_start else None
+        if tag is not None:
+            from training.pretrained import described
+
+            described(tag, recipe)
+
+
+def _check_slots(slots: Iterable[Slot], produced: Produced) -> None:
+    known = {perspective for perspective, _ in produced} | {ALT_TEXT}
+    for slot in slots:
+        if slot.perspective not in known:
+            raise ConfigError(
+                f"train.slots: the slot {slot.name!r} takes captions of the perspective {slot.perspective!r}, which "
+                f"{_nothing_gives(slot.perspective, known)}"
+            )
+        found = {granularity for perspective, granularity in produced if perspective == slot.perspective}
+        if slot.granularity and slot.perspective != ALT_TEXT and not found & {slot.granularity, None}:
+            raise ConfigError(
+                f"train.slots: the slot {slot.name!r} takes captions of {slot.perspective!r} with granularity "
+                f"{slot.granularity!r}, but those have {', '.join(sorted(map(str, found)))}"
+            )
+
+
+def _evaluate(config: HolismConfig) -> None:
+    from evaluation.benchmarks import read_all
+
+    branches = {branch for name in config.train.runs for branch in config.train.run(name).branch_names}
+    for readout in config.evaluate.readouts:
+        if readout.startswith("branch:") and readout.removeprefix("branch:") not in branches:
+            raise ConfigError(
+                f"evaluate.readouts names {readout!r}, but the runs' branches are {', '.join(sorted(branches))}"
+            )
+    read_all(config.evaluate.benchmarks)
+
+
+def perspectives(config: HolismConfig) -> Produced | None:
+    """What captions this configuration gives; None where that is not known: columns of tables can hold any."""
+    caption, found = config.caption, Produced()
+    for table in caption.tables:
+        if table.columns.perspective is not None or table.perspective is None:
+            return None
+        found.add((table.perspective, None if table.columns.granularity is not None else table.granularity))
+    if caption.models:
+        try:
+            known = prompts.load(caption.prompts.set)
+            chosen = known.select(caption.prompts.only)
+        except HolismError:  # which the caption stage says
+            return None
+        asked = [known.get(name) for prompt in chosen for name in prompt.answers or (prompt.id,)]
+        found |= {(prompt.perspective, prompt.granularity) for prompt in [*chosen, *asked]}
+    if config.curate.sub_captions.enabled:
+        found |= {(perspective, part) for perspective, _ in found for part in PART_GRANULARITIES}
+    return found
+
+
+def _nothing_gives(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"no prompt or table of this configuration gives; {hint}there are {', '.join(sorted(known))}"
