@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.errors import HolismError
+from pipeline.faults import outside_faults
 
 STAGE_HELP = {
     "ingest": "index images from a folder, WebDataset tars or a URL list",
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return int(options.handler(options) or 0)
+        with outside_faults():
+            return int(options.handler(options) or 0)
     except HolismError as error:
         print(f"holism: error: {error}", file=sys.stderr)
         return USER_ERROR

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.commits import Part
 from pipeline.errors import StoreError
 from pipeline.identity import digest
+from pipeline.presentable import presentable_data
 from pipeline.storage import Location
 
 
@@ -34,6 +35,12 @@ class Manifest:
     warnings: tuple[str, ...] = ()
     created_at: str = ""
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """What people read of it shows no secrets, such as those of links that could not be downloaded."""
+        for name in ("config", "counts", "warnings"):
+            object.__setattr__(self, name, presentable_data(getattr(self, name)))
+        object.__setattr__(self, "warnings", tuple(self.warnings))
 
     @property
     def digest(self) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import workspace as module
+from pipeline import lock as module
 from pipeline.commits import Part
 from pipeline.errors import ConfigError, StoreError, WorkspaceLockedError
 from pipeline.manifest import Manifest
