@@ -20,13 +20,13 @@ AGAIN = "then run the same command again: it goes on where it stopped"
 SENTENCES = {
     errno.ENOSPC: f"no space is left for {{place}}; make room there, {AGAIN}",
     errno.EDQUOT: f"the disk quota is used up for {{place}}; make room there, {AGAIN}",
-    errno.EFBIG: f"{{place}} grew larger than its file system or `ulimit -f` allows; use another place or limit, {AGAIN}",
+    errno.EFBIG: f"{{place}} grew larger than its file system or `ulimit -f` allows; raise the limit, {AGAIN}",
     errno.EROFS: "{place} is on a file system that can only be read; use another place, or mount it for writing",
-    errno.EACCES: "{place} may not be used by this user (permission denied); change its permissions, or use another place",
-    errno.EPERM: "{place} may not be used by this user (not permitted); change its permissions, or use another place",
+    errno.EACCES: "{place} may not be used by this user (permission denied); change that, or use another place",
+    errno.EPERM: "{place} may not be used by this user (not permitted); change that, or use another place",
     errno.ENAMETOOLONG: "the name {place} is longer than its file system allows; choose a shorter one",
     errno.ENOTDIR: "{place} lies below something that is a file and no folder; choose another place",
-    errno.EEXIST: "a part of {place} exists, and is a file where a folder is needed; remove it, or choose another place",
+    errno.EEXIST: "a part of {place} is a file where a folder is needed; remove it, or choose another place",
     errno.EISDIR: "{place} is a folder, and a file was expected; name the file",
     errno.ENOENT: f"{{place}} is not there, or not any more; put it back, {AGAIN}",
     errno.EMFILE: f"too many files are open at once (at {{place}}); raise the limit with `ulimit -n 65536`, {AGAIN}",
@@ -98,7 +98,7 @@ def of_store(error: Exception, place: object) -> StoreError:
     if "Credentials" in type(error).__name__ or "DefaultCredentials" in reason:
         return StoreError(
             f"{place} cannot be used: no credentials were found ({reason}); set them in the environment "
-            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS) or in the files of its tools"
+            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS) or in a credentials file"
         )
     if isinstance(error, PermissionError):
         return StoreError(

@@ -1,14 +1,14 @@
 """The lock of a workspace: one run at a time.
 
-On a file system of this machine (or one that shares flock) the kernel keeps it: whoever dies, however it dies, has lost
-it at once. It belongs to the process that took it alone; children that it forks or starts do not hold it.
+On a file system of this machine (or one that shares flock) the kernel keeps it: whoever dies, however it dies, has
+lost it at once. It belongs to the process that took it alone; children that it forks or starts do not hold it.
 
-On an object store it is a small file with a time stamp, a lease: the holder renews it every `HEARTBEAT_SECONDS`, and is
-taken for dead after `BEATS` of them without a renewal. What that promises:
+On an object store it is a small file with a time stamp, a lease: the holder renews it every `HEARTBEAT_SECONDS`, and
+is taken for dead after `BEATS` of them without a renewal. What that promises:
 - Of runs that start at once one gets the workspace: the file is created by a conditional write where the store has
   them (S3, Google's store), and is read back before it counts.
-- Requests that fail cost nothing as long as one in five comes through. A holder that could not renew its lease in time,
-  or finds somebody else's name in the file, stops its run before another can take its place.
+- Requests that fail cost nothing as long as one in four comes through. A holder that could not renew its lease in
+  time, or finds somebody else's name in the file, stops its run before another can take its place.
 What it cannot promise: a holder that is frozen (a suspended machine, a stopped container) past its lease wakes up
 without it, and may finish the request it was at, and go on for a moment, until it has looked at the file or the clock.
 Parts and manifests are whole files named by content, so that such a moment leaves extra files, and no mixed ones.
