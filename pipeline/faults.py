@@ -38,7 +38,7 @@ SENTENCES = {
     errno.ETIMEDOUT: f"{{place}} did not answer in time; check its server, {AGAIN}",
 }
 # Errors of other libraries (DuckDB, pyarrow, torch) only tell of these by the system's words for them.
-TOLD_IN_WORDS = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)}
+TOLD_IN_WORDS = {os.strerror(number): number for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)}
 STORE_CLIENTS = (
     "botocore.",
     "aiobotocore.",
@@ -50,7 +50,7 @@ STORE_CLIENTS = (
     "azure.",
 )
 OUT_OF_ROOM = "OutOfMemoryException"  # DuckDB's, also where the disk has no room for what does not fit into memory
-_QUOTED = re.compile(r"""["'](/[^"'\n]+)["']""")
+_QUOTED = re.compile(r"""["'](/[^"'\\\n]+)\\?["']""")
 
 
 @contextmanager
