@@ -64,8 +64,8 @@ def holism(
     try:
         with outside_faults():
             session = Session.open(config, overrides or ())
-        with session.hold(wait=wait):
-            return _run_stages(session, stages, retry_failed)
+            with session.hold(wait=wait):
+                return _run_stages(session, stages, retry_failed)
     except HolismError as error:
         return Failed(name=USER_ERROR, message=str(error))
 

@@ -54,9 +54,7 @@ def _filesystem(protocol: str, _process: int) -> Any:
         return fsspec.filesystem(protocol, **options)
     except ImportError as error:
         package, extra = PACKAGES.get(protocol, ("", ""))
-        how = (
-            f"install {package} (the extra {extra}): uv pip install {package}" if package else f"install it ({error})"
-        )
+        how = f"install it, the extra {extra}: uv pip install {package}" if package else f"install it ({error})"
         raise ConfigError(f"addresses that begin with {protocol}:// need a package that is missing; {how}") from error
     except ValueError as error:
         raise ConfigError(

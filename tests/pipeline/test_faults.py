@@ -75,7 +75,8 @@ def test_what_cannot_be_written_names_the_place(tmp_path: Path, operation: str) 
 
 
 @pytest.mark.parametrize(
-    ("stage", "limit", "place"), [("ingest", 20_000, "/shards/000000.tar"), ("train", 60_000, "/train/")]
+    ("stage", "limit", "place"),
+    [("ingest", 20_000, "/shards/000000.tar"), pytest.param("train", 60_000, "/train/", marks=pytest.mark.slow)],
 )
 def test_a_stage_without_room_ends_in_one_sentence_and_goes_on_afterwards(
     tmp_path: Path, stage: str, limit: int, place: str
