@@ -25,6 +25,7 @@ from captioning.store import WorkItem
 from captioning.worker import IN_HAND, CaptionWorker, WorkerSpec
 from pipeline.commits import Part
 from pipeline.errors import HolismError, ScheduleError
+from pipeline.faults import outside_faults
 from pipeline.stops import handlers_kept
 
 PACKAGES = ("pipeline", "captioning", "training", "evaluation", "flows")
@@ -80,7 +81,8 @@ class RayWorker:
         """Answer a batch of one pickled item with its pickled parts or error."""
         result: list[Part] | HolismError
         try:
-            result = self.worker.work(pickle.loads(batch["item"][0]))
+            with outside_faults():
+                result = self.worker.work(pickle.loads(batch["item"][0]))
         except HolismError as error:
             result = error
         return {"result": [pickle.dumps(result)]}

@@ -49,7 +49,7 @@ class ImageList:
 def _ids(file: str) -> frozenset[str]:
     import pyarrow.parquet as pq
 
-    with Location.of(file).open() as handle:
+    with Location.of(file).open_arrow() as handle:
         return frozenset(pq.read_table(handle)["image_id"].to_pylist())
 
 

@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 from captioning.config import Granularity, Level, TableConfig
 from pipeline.errors import InputError
-from pipeline.storage import Location
+from pipeline.storage import Location, filesystem
 
 MEMORY = "1GB"  # of DuckDB; more goes to disk
 KINDS = 1000  # of captions in one table; a column of more perspectives than that holds something else
@@ -161,13 +161,12 @@ class TableRows:
 def open_rows(config: TableConfig, files: Sequence[Location], images: Sequence[Location]) -> Iterator[TableRows]:
     """The table beside the images; the database goes with the context."""
     import duckdb
-    import fsspec
 
     with TemporaryDirectory(prefix="holism-tables-") as folder, duckdb.connect(f"{folder}/rows.duckdb") as connection:
         connection.execute(f"SET memory_limit = '{MEMORY}'")
         connection.execute("SET preserve_insertion_order = false")
-        for protocol in {file.uri.split("://", 1)[0] for file in (*files, *images) if not file.is_local}:
-            connection.register_filesystem(fsspec.filesystem(protocol))
+        for protocol in {file.protocol for file in (*files, *images) if not file.is_local}:
+            connection.register_filesystem(filesystem(protocol))
         connection.execute(
             f"CREATE TABLE images AS SELECT shard::VARCHAR AS shard, key, image_id, {config.match} AS value "
             f"FROM read_parquet(?) WHERE status::VARCHAR = 'ok' AND {config.match} IS NOT NULL",

@@ -15,10 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
-from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 
 from captioning import store
@@ -240,10 +238,7 @@ def _expand(path: str) -> tuple[Location, ...]:
         place = place / "*.*"
     if not any(sign in place.uri for sign in "*?["):
         return (place,) if place.exists() else ()
-    protocol = "file" if place.is_local else place.uri.split("://", 1)[0]
-    files = fsspec.filesystem(protocol).glob(place.uri)
-    named = [file if place.is_local else f"{protocol}://{str(file).lstrip('/')}" for file in files]
-    return tuple(Location.of(file) for file in sorted(named) if not PurePosixPath(file).name.startswith("."))
+    return tuple(file for file in place.glob() if not file.name.startswith("."))
 
 
 def _file_digest(file: Location) -> str:

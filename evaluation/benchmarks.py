@@ -147,7 +147,7 @@ def _read_spec(location: Location) -> Spec:
 
 def _read_table(location: Location, columns: set[str]) -> pa.Table:
     try:
-        with location.open() as handle:
+        with location.open_arrow() as handle:
             table = pq.read_table(handle)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{location} cannot be read as Parquet: {error}") from error

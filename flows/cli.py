@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.errors import HolismError
+from pipeline.faults import outside_faults
 from pipeline.stops import Stop, end_children, stoppable
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     with stoppable() as stop:
         try:
-            status = int(options.handler(options) or 0)
+            with outside_faults():
+                status = int(options.handler(options) or 0)
         except HolismError as error:
             if stop.signal is None:
                 print(f"holism: error: {error}", file=sys.stderr)

@@ -19,6 +19,7 @@ from flows.run import Session
 from flows.stages import select
 from flows.status import figures
 from pipeline.errors import HolismError
+from pipeline.faults import outside_faults
 
 USER_ERROR = "UserError"
 
@@ -32,7 +33,8 @@ def _is_worth_retrying(_: Task[..., Any], __: TaskRun, state: State[Any]) -> boo
 def run_stage(session: Session, stage: str, retry_failed: bool) -> State[Any]:
     """Run one stage and publish what it did as artifacts. A user's error is a failed state, not a traceback."""
     try:
-        manifest, fresh = session.run(stage, retry_failed=retry_failed)
+        with outside_faults():
+            manifest, fresh = session.run(stage, retry_failed=retry_failed)
     except HolismError as error:
         return Failed(name=USER_ERROR, message=str(error))
     publish(manifest)
@@ -60,9 +62,10 @@ def holism(
         wait: wait for another run that holds the workspace.
     """
     try:
-        session = Session.open(config, overrides or ())
-        with session.hold(wait=wait):
-            return _run_stages(session, stages, retry_failed)
+        with outside_faults():
+            session = Session.open(config, overrides or ())
+            with session.hold(wait=wait):
+                return _run_stages(session, stages, retry_failed)
     except HolismError as error:
         return Failed(name=USER_ERROR, message=str(error))
 

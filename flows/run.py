@@ -29,7 +29,9 @@ class Session:
     def open(cls, path: str, overrides: Sequence[str] = ()) -> Session:
         """Read and validate the configuration."""
         config = load_config(path, overrides)
-        return cls(path, tuple(overrides), config, Workspace(config.workspace))
+        workspace = Workspace(config.workspace)
+        workspace.require_store()
+        return cls(path, tuple(overrides), config, workspace)
 
     def resolve(self) -> dict[str, Resolution]:
         """Where every stage stands now."""

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from pipeline import plain_yaml
 from pipeline.errors import ConfigError
+from pipeline.presentable import holds_secret
 
 SectionT = TypeVar("SectionT", bound="Section")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
@@ -121,12 +122,29 @@ def merge(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any]:
 
 def build(model: type[SectionT], data: Mapping[str, Any], source: str = "configuration") -> SectionT:
     """Validate `data` as `model`; every problem is named with its key, what was found and what was expected."""
+    _refuse_secrets(data, source)
     try:
         return model.model_validate(data)
     except ValidationError as error:
         problems = [_explain(model, problem) for problem in error.errors()]
         head = f"{source}: " if len(problems) == 1 else f"{source} has {len(problems)} problems:\n  "
         raise ConfigError(head + "\n  ".join(problems)) from error
+
+
+def _refuse_secrets(data: Any, source: str, key: str = "") -> None:
+    """Settings are stored with every result and shown to everybody: no address among them may carry a secret."""
+    if isinstance(data, Mapping):
+        for name, value in data.items():
+            _refuse_secrets(value, source, f"{key}.{name}" if key else str(name))
+    elif isinstance(data, (list, tuple)):
+        for value in data:
+            _refuse_secrets(value, source, key)
+    elif isinstance(data, str) and holds_secret(data):
+        raise ConfigError(
+            f"{source}: '{key}' is {data!r}: an address in a configuration holds no user name, password or key; "
+            "stores take theirs from the environment or a credentials file (AWS_ACCESS_KEY_ID, AWS_PROFILE, "
+            "GOOGLE_APPLICATION_CREDENTIALS), a captioning server from the variable that api_key_env names"
+        )
 
 
 def _copy(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,14 @@
 The command line prints the message alone; a traceback is for our mistakes, never for the user's.
 """
 
+from pipeline.presentable import presentable
+
 
 class HolismError(Exception):
-    """Base of all errors that a user can put right."""
+    """Base of all errors that a user can put right. Whatever was found, no message shows a secret."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(presentable(value) if isinstance(value, str) else value for value in arguments))
 
 
 class ConfigError(HolismError):

@@ -12,6 +12,7 @@ from pipeline import identity
 from pipeline.commits import Part
 from pipeline.errors import StoreError
 from pipeline.identity import union
+from pipeline.presentable import presentable_data
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
@@ -45,6 +46,10 @@ class Manifest:
     digest: str = ""
 
     def __post_init__(self) -> None:
+        """What people read of it shows no secrets, such as those of links that could not be downloaded."""
+        for name in ("config", "counts", "warnings"):
+            object.__setattr__(self, name, presentable_data(getattr(self, name)))
+        object.__setattr__(self, "warnings", tuple(self.warnings))
         if not self.digest:
             found = identity.digest({"parts": union(part.content for part in self.parts), "detail": self.detail})
             object.__setattr__(self, "digest", found)

@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TextIO
 
+from pipeline.presentable import presentable
+
 LOG_SECONDS = 5.0
 TERMINAL_SECONDS = 0.2
 
@@ -39,7 +41,7 @@ class Progress:
 
     def _show(self, note: str, *, last: bool = False) -> None:
         self._shown = time.monotonic()
-        line = self.line(note)
+        line = presentable(self.line(note))
         if self._terminal:
             self._stream.write(f"\r\x1b[2K{line}" + ("\n" if last else ""))
         else:

@@ -5,25 +5,16 @@ WS/{ingest,caption,curate,train,evaluate}/...   WS/manifests/STAGE-FINGERPRINT.j
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import secrets
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import stat
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
 
-from pipeline.errors import ConfigError, WorkspaceLockedError
+from pipeline import faults, lock
+from pipeline.errors import ConfigError
 from pipeline.manifest import Manifest
 from pipeline.storage import Location
-
-HEARTBEAT_SECONDS = 20.0  # object stores only: a holder that was silent for six beats is dead
-SETTLE_SECONDS = 0.5  # object stores only: how long two that start at once may overlap
 
 
 class Workspace:
@@ -31,8 +22,8 @@ class Workspace:
 
     def __init__(self, root: str | Location) -> None:
         self.root = Location.of(root)
-        if self.root.is_local and os.path.exists(self.root.uri) and not os.path.isdir(self.root.uri):
-            raise ConfigError(f"the workspace {self.root} is a file; name a folder")
+        if self.root.is_local:
+            _refuse_impossible(self.root)
 
     def folder(self, stage: str) -> Location:
         """The stage's own folder."""
@@ -64,92 +55,26 @@ class Workspace:
     def _manifest_location(self, stage: str, fingerprint: str) -> Location:
         return self.root / "manifests" / f"{stage}-{fingerprint}.json"
 
-    @contextmanager
-    def lock(self, *, wait: bool = False) -> Iterator[None]:
+    def lock(self, *, wait: bool = False) -> AbstractContextManager[None]:
         """Hold the workspace. A living holder is named in the error (or waited for); a dead one is taken over."""
-        hold = _hold_local if self.root.is_local else _hold_remote
-        with hold(self.root / ".lock", wait):
-            yield
+        return lock.hold(self.root / ".lock", wait=wait)
+
+    def require_store(self) -> None:
+        """Raises `StoreError` or `ConfigError` if the store it is to lie in is not there, or does not answer."""
+        if not self.root.is_local:
+            self.root.require_bucket()
 
 
-def _holder() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "started": datetime.now(UTC).isoformat("T", "seconds")}
-
-
-def _complain(lock: Location, holder: dict[str, Any]) -> WorkspaceLockedError:
-    return WorkspaceLockedError(
-        f"the workspace {lock.parent} is in use by process {holder.get('pid', '?')} on {holder.get('host', '?')}, "
-        f"started {holder.get('started', '?')}; wait for it (--wait), or stop it, or use another workspace"
-    )
-
-
-@contextmanager
-def _hold_local(lock: Location, wait: bool) -> Iterator[None]:
-    """The kernel drops an flock when its holder dies, however it dies, so there is no stale lock to guess at."""
-    lock.parent.make_folder()
-    with open(lock.uri, "a+", encoding="utf8") as handle:
+def _refuse_impossible(root: Location) -> None:
+    """A path of this machine at which no folder can ever be."""
+    for place in map(Location, (root.uri, *map(str, Path(root.uri).parents))):
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            mode = os.stat(place.uri).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
         except OSError as error:
-            handle.seek(0)
-            raise _complain(lock, _parse(handle.read())) from error
-        handle.truncate(0)
-        handle.write(json.dumps(_holder()))
-        handle.flush()
-        try:
-            yield
-        finally:
-            handle.truncate(0)
-
-
-@contextmanager
-def _hold_remote(lock: Location, wait: bool) -> Iterator[None]:
-    """Object stores have no flock: the holder renews a time stamp, and who falls silent has lost the lock.
-
-    Of two that claim it at once the later write stands, so a claim is read back before it counts.
-    """
-    me, done = {**_holder(), "token": secrets.token_hex(8)}, threading.Event()
-
-    def claim() -> None:
-        lock.write(json.dumps({**me, "beat": time.time()}).encode())
-
-    def mine() -> bool:
-        return _read(lock).get("token") == me["token"]
-
-    def beat() -> None:
-        while not done.wait(HEARTBEAT_SECONDS) and mine():
-            claim()
-
-    while not mine():
-        holder = _read(lock)
-        if time.time() - float(holder.get("beat", 0)) > 6 * HEARTBEAT_SECONDS:
-            claim()
-            time.sleep(SETTLE_SECONDS)
-        elif wait:
-            time.sleep(HEARTBEAT_SECONDS / 4)
-        else:
-            raise _complain(lock, holder)
-    thread = threading.Thread(target=beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        if mine():
-            lock.remove()
-
-
-def _read(lock: Location) -> dict[str, Any]:
-    try:
-        return _parse(lock.read().decode(errors="replace"))
-    except FileNotFoundError:
-        return {}
-
-
-def _parse(text: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except ValueError:
-        return {}
-    return data if isinstance(data, dict) else {}
+            raise ConfigError(f"the workspace {root} cannot be used: {faults.of_file(error, place)}") from error
+        if not stat.S_ISDIR(mode):
+            what = "is a file" if place == root else f"lies below {place}, which is no folder"
+            raise ConfigError(f"the workspace {root} {what}; name a folder")
+        return

@@ -24,8 +24,7 @@ class MetricsLog:
         lines = [json.dumps(row) for row in rows]
         self._lines += lines
         if self.file.is_local:
-            with open(self.file.uri, "a", encoding="utf8") as handle:
-                handle.writelines(f"{line}\n" for line in lines)
+            self.file.append("".join(f"{line}\n" for line in lines))
 
     def save(self) -> None:
         if not self.file.is_local:

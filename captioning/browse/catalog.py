@@ -15,12 +15,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
-import fsspec
 
 from captioning.rounds import ROUND
 from pipeline.errors import MissingInputError, StoreError
 from pipeline.ingest import shard_uris
 from pipeline.manifest import Manifest
+from pipeline.storage import filesystem
 from pipeline.workspace import Workspace
 
 SCHEMA = Path(__file__).with_name("schema.sql")
@@ -124,7 +124,7 @@ def _uris(manifest: Manifest | None, prefix: str) -> list[str]:
 
 def _register_filesystems(connection: Any, manifests: Iterable[Manifest]) -> None:
     for protocol in {manifest.store.split("://", 1)[0] for manifest in manifests if "://" in manifest.store}:
-        connection.register_filesystem(fsspec.filesystem(protocol))
+        connection.register_filesystem(filesystem(protocol))
 
 
 def _create(connection: Any, sources: Mapping[str, list[str]], cells: list[str]) -> None:

@@ -192,5 +192,5 @@ class Curation:
 def tables(step: Step, parts: Mapping[str, Parts], kind: str) -> Iterator[pa.Table]:
     """The tables of one kind that a step made, one at a time, by shard."""
     for shard in sorted(parts):
-        with (step.folder / parts[shard][kind].name).open() as handle:
+        with (step.folder / parts[shard][kind].name).open_arrow() as handle:
             yield pq.read_table(handle)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from captioning.config import RayConfig
 from pipeline.errors import HolismError
+from pipeline.faults import outside_faults
 
 T = TypeVar("T")
 
@@ -32,7 +33,8 @@ class _Worker:
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
         result: Any
         try:
-            result = self.work(row["shard"])
+            with outside_faults():
+                result = self.work(row["shard"])
         except HolismError as error:
             result = error
         return {"result": pickle.dumps(result)}

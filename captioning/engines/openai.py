@@ -21,7 +21,6 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from captioning.config import ServerConfig
 from captioning.engines.base import Answer, EngineDiedError, Request
@@ -53,7 +52,7 @@ class OpenAIEngine:
         self.config, self.model = config, model
         self.version = UNVERSIONED
         self.at_once = config.concurrency
-        self._url = _without_user(config.base_url)
+        self._url = config.base_url
         self._key = ""
         self._lock = threading.Lock()  # of the loop, which is there from start to stop
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -279,9 +278,3 @@ def _key(variable: str) -> str:
     if not (key.isascii() and key.isprintable()):
         raise EngineError(f"{variable} holds characters that no key has; set it to the key of the server alone")
     return key
-
-
-def _without_user(url: str) -> str:
-    """The address without what may be a secret: user and query."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

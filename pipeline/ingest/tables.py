@@ -36,7 +36,7 @@ def read_table(location: Location, columns: Mapping[str, str]) -> pa.Table:
 
 
 def _parse(location: Location, kind: str) -> pa.Table:
-    with location.open() as handle:
+    with location.open_arrow() as handle:
         if kind == ".parquet":
             from pyarrow import parquet
 

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import fsspec
-
 from pipeline.commits import CommitLog, Part
 from pipeline.errors import InputError
 from pipeline.ingest.config import WebdatasetSource
@@ -62,11 +60,7 @@ def _expand(path: str) -> list[Location]:
         return [location]
     if not set(path) & set("*?["):
         raise InputError(f"the tar {location} is not there; expected a tar, a folder of tars or a glob")
-    filesystem, pattern = fsspec.url_to_fs(location.uri)
-    tars = [
-        Location.of(found if location.is_local else filesystem.unstrip_protocol(found))
-        for found in filesystem.glob(pattern)
-    ]
+    tars = location.glob()
     if not tars:
         raise InputError(f"the glob {location} matches no file; expected WebDataset tars")
     return tars

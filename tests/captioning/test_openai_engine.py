@@ -21,7 +21,7 @@ from captioning.engines.base import Answer, Engine, EngineDiedError, Request, an
 from captioning.engines.openai import NoAnswerError
 from captioning.models import Model, resolve
 from pipeline.config import build
-from pipeline.errors import EngineError, HolismError
+from pipeline.errors import ConfigError, EngineError, HolismError
 from tests.captioning import world
 from tests.captioning.faulty_server import CLOSE, HANG, LIMIT, MODEL, Reply, Server, completion, said
 
@@ -221,7 +221,10 @@ def test_a_server_that_is_not_there_is_named_without_its_user(server: Server) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    engine = make(server, retries=0, base_url=f"http://{KEY}@127.0.0.1:{port}/v1?token={KEY}")
+    with pytest.raises(ConfigError, match="the variable that api_key_env names") as refused:
+        make(server, base_url=f"http://{KEY}@127.0.0.1:{port}/v1?token={KEY}")
+    assert KEY not in str(refused.value)
+    engine = make(server, retries=0, base_url=f"http://127.0.0.1:{port}/v1")
     with pytest.raises(EngineError) as caught:
         engine.start()
     assert f"http://127.0.0.1:{port}/v1" in str(caught.value)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -182,6 +183,54 @@ def test_redirects_to_private_addresses_are_refused(site: Site, monkeypatch: pyt
 )
 def test_which_addresses_are_private(host: str, private: bool) -> None:
     assert (download.private_address(host) is not None) == private
+
+
+ADDRESSES = {
+    "public.example": ["93.184.216.34", "2606:4700:4700::1111"],
+    "mixed.example": ["93.184.216.34", "10.0.0.1"],
+    "six.example": ["93.184.216.34", "::1"],
+    "last.example": ["2606:4700:4700::1111", "93.184.216.34", "169.254.169.254"],
+}
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name server of ours; whoever tries to connect afterwards is told so by an error."""
+
+    def resolve(host: str, port: Any, *_: Any, **__: Any) -> list[Any]:
+        return [(0, 0, 6, "", (address, port or 0)) for address in ADDRESSES[host]]
+
+    def connect(address: tuple[str, int], *_: Any, **__: Any) -> Any:
+        raise ConnectionRefusedError(f"would connect to {address[0]}:{address[1]}")
+
+    monkeypatch.setattr(download.socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(download.socket, "create_connection", connect)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("host", "private"), [("mixed.example", "10.0.0.1"), ("six.example", "::1"), ("last.example", "169.254.169.254")]
+)
+def test_a_name_with_one_private_address_among_others_is_refused(
+    names: None, scheme: str, host: str, private: str
+) -> None:
+    """Which of its addresses a connection takes is not ours to choose."""
+    with pytest.raises(PermissionError, match=f"refused: {host} is at the private address {private}"):
+        download.opener(public_only=True).open(f"{scheme}://{host}/a.jpg", timeout=1)
+
+
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+def test_public_names_are_connected_to(names: None, scheme: str, port: int) -> None:
+    with pytest.raises(urllib.error.URLError, match=f"would connect to public.example:{port}"):
+        download.opener(public_only=True).open(f"{scheme}://public.example/a.jpg", timeout=1)
+
+
+def test_a_redirect_to_https_is_looked_at_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.redirects["/out.jpg"] = f"https://localhost:{site.server.server_port}/secret"
+    real = download.private_address
+    monkeypatch.setattr(download, "private_address", lambda host: None if host == "127.0.0.1" else real(host))
+    with pytest.raises(PermissionError, match="refused: localhost is at the private address"):
+        download.opener(public_only=True).open(site.url("/out.jpg"), timeout=5)
 
 
 @pytest.mark.slow

@@ -71,14 +71,14 @@ def test_open_is_for_reading(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"old")
     code = (
-        "import resource, signal, sys\nfrom pipeline.storage import Location\n"
+        "import resource, signal, sys\nfrom pipeline.errors import StoreError\nfrom pipeline.storage import Location\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n    Location.of(sys.argv[1]).write(bytes(5000))\n"
-        "except OSError as error:\n    print(error.strerror)\n"
+        "except StoreError as error:\n    print(error)\n"
     )
     run = subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "File too large"
+    assert run.stdout.startswith(f"{tmp_path}/x grew larger than its file system")
     assert (tmp_path / "x").read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x"]
 

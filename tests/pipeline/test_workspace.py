@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import workspace as module
+from pipeline import lock as module
 from pipeline.commits import Part
 from pipeline.errors import ConfigError, StoreError, WorkspaceLockedError
 from pipeline.manifest import Manifest
@@ -151,7 +151,9 @@ def test_the_lock_is_free_after_an_error(space: Workspace) -> None:
         pass
 
 
-def test_a_remote_holder_is_named_and_a_silent_one_taken_over(tmp_path: Path) -> None:
+def test_a_remote_holder_is_named_and_a_silent_one_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     space = Workspace(f"memory://{tmp_path.name}")
     lock = space.root / ".lock"
     with space.lock():
@@ -160,7 +162,9 @@ def test_a_remote_holder_is_named_and_a_silent_one_taken_over(tmp_path: Path) ->
         assert lock.exists()
     assert not lock.exists()
     lock.write(json.dumps({"pid": 1, "host": "gone", "beat": time.time() - 1000}).encode())
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
     with space.lock():
+        assert "process 1 on gone holds the workspace and seems dead" in capsys.readouterr().err
         assert json.loads(lock.read())["pid"] == os.getpid()
 
 

@@ -70,7 +70,7 @@ class MeasureStore:
         part = self._part(shard)
         if part.exists():
             try:
-                with part.open() as handle:
+                with part.open_arrow() as handle:
                     table = pq.read_table(handle, page_checksum_verification=True)
                 if table.schema.equals(self._schema):
                     return table
