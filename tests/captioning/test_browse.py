@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
+import small_workspace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_workspace import ALT_SCRIPT, DROPPED, REPAIRED, SCRIPT, STRANGE_KEYS, caption, curate, ingest, newest
@@ -23,7 +24,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from captioning.browse.app import create_app
+from captioning.browse.app import MAX_TEXT, create_app
 from captioning.browse.queries import PAGE_IMAGES, STATUSES, Filters, histogram
 from captioning.browse.results import Results
 from captioning.browse.server import serve
@@ -31,6 +32,8 @@ from pipeline.errors import ConfigError, MissingInputError
 from pipeline.identity import image_id
 from pipeline.ingest import shard_images, shard_names
 from pipeline.workspace import Workspace
+
+LONG = "kite " * 200_000  # 1 MB
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +209,28 @@ def test_sorting_by_diversity(client: TestClient) -> None:
         shown = [float(value) for value in re.findall(r"similarity (\d\.\d+)", page(client, f"/images?sort={sort}"))]
         assert len(shown) == PAGE_IMAGES
         assert shown == ordered(shown)
+
+
+def test_a_text_of_a_megabyte_is_shown_cut_with_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_workspace, "STRANGE_KEYS", (LONG, "short"))
+    monkeypatch.setattr(small_workspace, "ALT_SCRIPT", LONG)
+    for prompt in small_workspace.PROMPTS:
+        monkeypatch.setitem(small_workspace.PLANTED, (0, prompt), (LONG, "stop", ""))
+    workspace = ingest(tmp_path, images=3)
+    caption(workspace)
+    client = visitor(workspace)
+    listing = client.get("/images").text
+    assert LONG[:MAX_TEXT] in listing
+    assert listing.count("… (cut: 1,000,000 characters)") >= 9, "seven captions, the alt text and the key"
+    page, picture = re.findall(r'(?:href|src)="(/images?/[^"]*sha256[^"]*)"', listing)[:2]
+    shown = client.get(page)
+    assert shown.status_code == 200
+    assert client.get(picture).headers["content-type"] == "image/jpeg"
+    found = client.get("/images", params={"q": "kite kite"}).text
+    assert "<mark>kite kite</mark>" in found
+    for text in (listing, shown.text, found, client.get("/images", params={"q": LONG[:20_000]}).text):
+        assert len(text) < 200_000
+    assert client.get(f"/images/part-000/{quote('sha256:' + '0' * 64)}").status_code == 404
 
 
 FIELDS = st.fixed_dictionaries(
