@@ -66,9 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     browse.add_argument(
         "--allow-host", dest="allowed", action="append", default=[], metavar="NAME", help="answer to this name as well"
     )
-    serve = _command(commands, "serve", "start a local Prefect server and serve the deployments", _serve)
+    serve = _command(commands, "serve", "serve the deployments to Prefect, here or where PREFECT_API_URL says", _serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", type=int, default=4200, help="port of the Prefect server (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=4200, help="port of a server started here (default: %(default)s)")
     export = _command(
         commands, "export", "write a trained model for others: Holism's form, open_clip's, ONNX", _export
     )
