@@ -83,11 +83,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_stages(_command(commands, "plan", "say what a run would do and why", _plan))
     _command(commands, "verify", "read all results and compare them with what is on record", _verify)
     browse = _command(commands, "browse", "look at the images and their captions in a browser", _browse)
-    browse.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    browse.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; others than this machine need a token (default: %(default)s)",
+    )
     browse.add_argument("--port", type=int, default=8808, help="port to listen on (default: %(default)s)")
-    serve = _command(commands, "serve", "start a local Prefect server and serve the deployments", _serve)
+    browse.add_argument(
+        "--allow-host", dest="allowed", action="append", default=[], metavar="NAME", help="answer to this name as well"
+    )
+    serve = _command(commands, "serve", "serve the deployments to Prefect, here or where PREFECT_API_URL says", _serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", type=int, default=4200, help="port of the Prefect server (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=4200, help="port of a server started here (default: %(default)s)")
     export = _command(
         commands, "export", "write a trained model for others: Holism's form, open_clip's, ONNX", _export
     )
@@ -189,10 +196,10 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _browse(options: argparse.Namespace) -> None:
-    from captioning.browse.app import serve
+    from flows.browse import browse
     from flows.run import Session
 
-    serve(Session.open(options.config, options.overrides).workspace, options.host, options.port)
+    browse(Session.open(options.config, options.overrides), options.host, options.port, options.allowed)
 
 
 def _serve(options: argparse.Namespace) -> None:

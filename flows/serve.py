@@ -1,4 +1,4 @@
-"""A local Prefect server with the deployments served beside it.
+"""The deployments, served to the Prefect server that is configured, or to a local one started for them.
 
 holism serve configs/demo.yaml        then, in another shell:
 export PREFECT_API_URL=http://127.0.0.1:4200/api
@@ -26,40 +26,86 @@ START_SECONDS = 180.0  # usually 15; a busy laptop takes its time
 
 
 def serve(session: Session, host: str, port: int) -> None:
-    """Start a Prefect server on `host`:`port` and serve the deployments until interrupted."""
+    """Serve the deployments until interrupted.
+
+    They go to the server that PREFECT_API_URL names (in the environment or in Prefect's profile). If none is named, a
+    server is started on `host`:`port` and ends with the deployments.
+    """
+    _quiet_prefect()
+    url = _configured_url()
+    if url is not None:
+        _check_answers(url)
+        _serve_deployments(session, url, f"The Prefect server at {url} has the deployments (PREFECT_API_URL is set)")
+        return
     url = f"http://{host}:{port}/api"
     _check_port(host, port, url)
-    _quiet_prefect(url)
+    _point_prefect_at(url)
     with _server(host, port, url):
-        from flows.flow import holism  # reads PREFECT_API_URL when imported
+        _serve_deployments(session, url, f"Prefect runs at http://{host}:{port}")
 
-        config = str(Path(session.path).resolve())
-        presets: dict[str, list[str] | None] = {"full": None, **{name: [name] for name in NAMES}}
-        deployments = [
-            holism.to_deployment(
-                name=name,
-                parameters={"config": config, "stages": stages, "overrides": list(session.overrides)},
-                description=f"the stage {name}" if stages else "all stages: " + " → ".join(NAMES),
-            )
-            for name, stages in presets.items()
-        ]
-        print(
-            f"Prefect runs at http://{host}:{port}; in another shell:\n\n"
-            f"  export PREFECT_API_URL={url}\n"
-            f"  prefect deployment run holism/full --watch\n\n"
-            f"Deployments: {', '.join(f'holism/{name}' for name in presets)}. Stop with Ctrl-C.",
-            flush=True,
+
+def _serve_deployments(session: Session, url: str, where: str) -> None:
+    from prefect import serve as serve_deployments
+
+    from flows.flow import holism
+
+    config = str(Path(session.path).resolve())
+    presets: dict[str, list[str] | None] = {"full": None, **{name: [name] for name in NAMES}}
+    deployments = [
+        holism.to_deployment(
+            name=name,
+            parameters={"config": config, "stages": stages, "overrides": list(session.overrides)},
+            description=f"the stage {name}" if stages else "all stages: " + " → ".join(NAMES),
         )
-        from prefect import serve as serve_deployments
+        for name, stages in presets.items()
+    ]
+    print(
+        f"{where}; in another shell:\n\n"
+        f"  export PREFECT_API_URL={url}\n"
+        f"  prefect deployment run holism/full --watch\n\n"
+        f"Deployments: {', '.join(f'holism/{name}' for name in presets)}. Stop with Ctrl-C.",
+        flush=True,
+    )
+    serve_deployments(*deployments, print_starting_message=False)
 
-        serve_deployments(*deployments, print_starting_message=False)
 
-
-def _quiet_prefect(url: str) -> None:
-    """Point this process and its children at our server; telemetry stays off unless somebody asked for it."""
-    os.environ["PREFECT_API_URL"] = url
+def _quiet_prefect() -> None:
+    """Telemetry of this process and its children stays off unless somebody asked for it."""
     os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     os.environ.setdefault("DO_NOT_TRACK", "1")
+
+
+def _configured_url() -> str | None:
+    from prefect.settings import get_current_settings
+
+    url = get_current_settings().api.url
+    return str(url) if url else None
+
+
+def _point_prefect_at(url: str) -> None:
+    """Give this process and its children the address of the server; Prefect has read its settings before."""
+    from prefect.context import refresh_global_settings_context
+
+    os.environ["PREFECT_API_URL"] = url
+    refresh_global_settings_context()
+
+
+def _check_answers(url: str) -> None:
+    """Ask the configured server something that needs its key, where it has one."""
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_deployments(limit=1)
+    except Exception as error:  # of httpx, TLS, Prefect or pydantic (another version's answer)
+        raise ConfigError(
+            f"PREFECT_API_URL is {url}, but no Prefect server answers there as it should ({_first_line(error)}); "
+            "start or mend it, or unset PREFECT_API_URL (also in Prefect's profile) to have a server started here"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_port(host: str, port: int, url: str) -> None:

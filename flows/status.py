@@ -86,10 +86,10 @@ def _why(session: Session, resolution: Resolution) -> str:
     earlier = session.workspace.manifests(resolution.stage.name)
     if not earlier:
         return "it never ran in this workspace"
-    return "; ".join(_differences(earlier[0], resolution)) or "its result under this configuration is gone"
+    return "; ".join(differences(earlier[0], resolution)) or "its result under this configuration is gone"
 
 
-def _differences(earlier: Manifest, resolution: Resolution) -> list[str]:
+def differences(earlier: Manifest, resolution: Resolution) -> list[str]:
     """How the newest result of a stage differs from what the current configuration asks for."""
     found = []
     if earlier.version != resolution.stage.version:

@@ -1,4 +1,4 @@
-"""The caption browser's web application, and the server that `holism browse` runs.
+"""The caption browser's web application.
 
 Pages are rendered on the server with everything escaped, and no page loads anything from elsewhere: captions and
 alt texts are strangers' words.
@@ -6,24 +6,22 @@ alt texts are strangers' words.
 
 from __future__ import annotations
 
-import errno
 import re
-import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import uvicorn
 from markupsafe import Markup, escape
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from captioning.browse.catalog import Catalog
+from captioning.browse.gate import Gate, Rules
 from captioning.browse.queries import (
     PAGE_IMAGES,
     SORTS,
@@ -35,8 +33,9 @@ from captioning.browse.queries import (
     locate,
     overview,
 )
+from captioning.browse.results import Find
 from captioning.curate.reasons import MEANING
-from pipeline.errors import ConfigError, HolismError
+from pipeline.errors import HolismError
 from pipeline.shards import ShardReader
 from pipeline.workspace import Workspace
 
@@ -45,22 +44,18 @@ CONTENT_TYPES = {
     **{name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")},
     "MPO": "image/jpeg",
 }
-SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+MAX_TEXT = 4000  # characters of one text on a page; longer than any honest caption
 
 
 class Browser:
     """The pages over one workspace."""
 
-    def __init__(self, workspace: Workspace, extra_routes: Sequence[BaseRoute] = ()) -> None:
-        self.catalog = Catalog(workspace)
+    def __init__(self, workspace: Workspace, find: Find, extra_routes: Sequence[BaseRoute] = ()) -> None:
+        self.catalog = Catalog(workspace, find)
         self.templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(HERE / "templates"),
             autoescape=True,
+            finalize=_cut,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -102,7 +97,7 @@ class Browser:
         forever = request.query_params.get("v") == image["image_id"][:12]
         caching = {"Cache-Control": "private, max-age=31536000, immutable" if forever else "no-cache"}
         media_type = CONTENT_TYPES.get((image["format"] or "").upper(), "application/octet-stream")
-        return Response(data, media_type=media_type, headers=SECURITY | caching)
+        return Response(data, media_type=media_type, headers=caching)
 
     def style(self, _: Request) -> Response:
         """The style sheet."""
@@ -115,12 +110,17 @@ class Browser:
         return self._page("error.html", status, message=message, snapshot=None, filters=Filters())
 
     def _page(self, template: str, status: int = 200, **values: Any) -> Response:
-        return HTMLResponse(self.templates.get_template(template).render(values), status, headers=SECURITY)
+        return HTMLResponse(self.templates.get_template(template).render(values), status)
 
 
-def create_app(workspace: Workspace, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
-    """The application over a workspace. Named extra routes without parameters are linked on every page."""
-    browser = Browser(workspace, extra_routes)
+def create_app(
+    workspace: Workspace, find: Find, rules: Rules | None = None, extra_routes: Sequence[BaseRoute] = ()
+) -> Starlette:
+    """The application over a workspace; `find` says which results it shows, `rules` who is answered.
+
+    Named extra routes without parameters are linked on every page.
+    """
+    browser = Browser(workspace, find, extra_routes)
     routes: list[BaseRoute] = [
         Route("/", browser.overview),
         Route("/images", browser.images),
@@ -129,47 +129,13 @@ def create_app(workspace: Workspace, extra_routes: Sequence[BaseRoute] = ()) -> 
         Route("/style.css", browser.style),
         *extra_routes,
     ]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: browser.failure, HolismError: browser.failure})
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Gate, rules=rules or Rules())],
+        exception_handlers={HTTPException: browser.failure, HolismError: browser.failure},
+    )
     app.state.catalog = browser.catalog
     return app
-
-
-def serve(
-    workspace: Workspace, host: str = "127.0.0.1", port: int = 8808, extra_routes: Sequence[BaseRoute] = ()
-) -> None:
-    """Serve a workspace until interrupted. What is wrong with it, or with the address, is said before."""
-    app = create_app(workspace, extra_routes)
-    listener = _listen(host, port)
-    with listener:
-        print(f"reading the tables of {workspace.root} (about 10 s per million captions)", file=sys.stderr, flush=True)
-        snapshot = app.state.catalog.current()
-        counts = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in ("images", "captions"))
-        figures = snapshot.row(f"SELECT {counts}")
-        address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}"
-        print(
-            f"{workspace.root}: {figures['images']:,} images, {figures['captions']:,} captions, "
-            f"loaded in {snapshot.seconds:.1f} s\nbrowse {address} (Ctrl+C stops)",
-            flush=True,
-        )
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False)).run(sockets=[listener])
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """Take the port first, so that a port in use is one sentence and not a traceback of the server."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"port {port} on {host} is in use by another program; stop that one, or choose another port, "
-                f"for example --port {port + 1}"
-            ) from error
-        raise ConfigError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
-    return listener
 
 
 def _place(request: Request) -> tuple[str, str]:
@@ -192,11 +158,19 @@ def _plain(name: str | None) -> str:
     return (name or "–").replace("_", " ")
 
 
+def _cut(value: Any) -> Any:
+    """What a template prints, long texts cut: strangers' words, so whatever they are, pages stay small."""
+    if not isinstance(value, str) or isinstance(value, Markup) or len(value) <= MAX_TEXT:
+        return value
+    return f"{value[:MAX_TEXT]}… (cut: {len(value):,} characters)"
+
+
 def _mark(text: str | None, wanted: str) -> Markup:
     """Escape a text and mark what was searched for."""
+    text = _cut(text or "")
     if not wanted:
-        return escape(text or "")
-    pieces = re.split(f"({re.escape(wanted)})", text or "", flags=re.IGNORECASE)
+        return escape(text)
+    pieces = re.split(f"({re.escape(wanted)})", text, flags=re.IGNORECASE)
     return Markup("").join(
         Markup("<mark>{}</mark>").format(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces)
     )

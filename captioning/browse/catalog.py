@@ -1,4 +1,4 @@
-"""What the browser shows: the newest results of a workspace, loaded into a DuckDB database.
+"""What the browser shows: results of a workspace, loaded into a DuckDB database.
 
 Captions lie in very many small Parquet parts. Reading them once into DuckDB's own compressed tables (on disk, in a
 temporary folder) is what makes every page quick afterwards; when a manifest changes they are read again.
@@ -6,16 +6,20 @@ temporary folder) is what makes every page quick afterwards; when a manifest cha
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
 
+from captioning.browse.results import STAGES, Find, Results
+from captioning.browse.scratch import Scratch
 from captioning.rounds import ROUND
 from pipeline.errors import MissingInputError, StoreError
 from pipeline.ingest import shard_uris
@@ -25,19 +29,17 @@ from pipeline.workspace import Workspace
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 STALE_SECONDS = 2.0  # how often manifests are looked at
-STAGES = ("ingest", "caption", "curate")
 
 
 @dataclass
 class Snapshot:
-    """One state of a workspace: the manifests and the database made of them."""
+    """One state of a workspace: the manifests and the database made of them, which goes with the last user."""
 
     manifests: Mapping[str, Manifest]
     shards: Mapping[str, str]
     connection: Any
     seconds: float
     notes: tuple[str, ...]
-    _folder: TemporaryDirectory[str] = field(repr=False)  # lives as long as the snapshot is used
 
     def rows(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[dict[str, Any]]:
         """Run a query; every call has a cursor of its own, so threads do not meet."""
@@ -53,15 +55,18 @@ class Snapshot:
 class Catalog:
     """The current snapshot of a workspace; safe to use from several threads."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, find: Find) -> None:
+        """`find` says which results to show."""
         self.workspace = workspace
+        self._find = find
+        self._scratch = Scratch()
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
         self._stamp: object = None
         self._looked = 0.0
 
     def current(self) -> Snapshot:
-        """The snapshot of the newest manifests, loaded again if they changed.
+        """The snapshot of the results to show, loaded again if manifests changed.
 
         Raises `MissingInputError` if nothing was ingested yet, `StoreError` if a part is missing or damaged.
         """
@@ -70,47 +75,72 @@ class Catalog:
             if self._snapshot is None or now - self._looked > STALE_SECONDS:
                 stamp = self._read_stamp()
                 if self._snapshot is None or stamp != self._stamp:
-                    self._snapshot, self._stamp = self._load(), stamp
+                    self._snapshot, self._stamp = self._load(self._find()), stamp
                 self._looked = time.monotonic()
             return self._snapshot
 
+    def close(self) -> None:
+        """Remove the copies on disk."""
+        with self._lock:
+            self._snapshot = None
+            self._scratch.close()
+
     def _read_stamp(self) -> object:
         files = (self.workspace.root / "manifests").files(".json")
-        return [
-            (file.uri, size, str(file.info().get("mtime", file.info().get("LastModified")))) for file, size in files
-        ]
+        shown = tuple(f"{stage}-" for stage in STAGES)
+        return [(file.uri, size, _changed(file.info())) for file, size in files if file.name.startswith(shown)]
 
-    def _load(self) -> Snapshot:
-        found = {stage: manifests[0] for stage in STAGES if (manifests := self.workspace.manifests(stage))}
+    def _load(self, results: Results) -> Snapshot:
+        found = results.manifests
         if "ingest" not in found:
             raise MissingInputError(
-                f"the workspace {self.workspace.root} has no images to browse yet; run first: holism ingest CONFIG"
+                f"there is nothing to browse in the workspace {self.workspace.root}. {' '.join(results.notes)}"
             )
         started = time.monotonic()
-        folder = TemporaryDirectory(prefix="holism-browse-")
-        connection = duckdb.connect(f"{folder.name}/catalog.duckdb")
+        folder = self._scratch.new()
+        try:
+            connection = duckdb.connect(folder / "catalog.duckdb")
+            self._fill(connection, found)
+            snapshot = Snapshot(
+                found, shard_uris(found["ingest"]), connection, time.monotonic() - started, results.notes
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        weakref.finalize(snapshot, shutil.rmtree, folder, ignore_errors=True)
+        return snapshot
+
+    def _fill(self, connection: Any, found: Mapping[str, Manifest]) -> None:
+        captions = self._captions(found)
         sources = {
             "images_parts": _uris(found["ingest"], "images/"),
-            "captions_parts": [uri for manifest in self._captions(found) for uri in _uris(manifest, "captions/")],
+            "captions_parts": [uri for manifest in captions for uri in _uris(manifest, "captions/")],
             "verdicts_parts": _uris(found.get("curate"), "verdicts/"),
             "bundles_parts": _uris(found.get("curate"), "bundles/"),
         }
-        cells = sorted({cell for manifest in self._captions(found) for cell in manifest.detail["cells"]})
+        cells = sorted({cell for manifest in captions for cell in manifest.detail["cells"]})
         try:
             _register_filesystems(connection, found.values())
-            _create(connection, sources, cells)
+            with ThreadPoolExecutor(1) as thread:  # in the main thread DuckDB would swallow what Ctrl-C raises
+                created = thread.submit(_create, connection, sources, cells)
+                try:
+                    created.result()
+                except BaseException:
+                    connection.interrupt()
+                    raise
         except duckdb.Error as error:
-            folder.cleanup()
             message = str(error).splitlines()[0]
             raise StoreError(f"the parts of {self.workspace.root} cannot be read: {message}") from error
-        shards = shard_uris(found["ingest"])
-        return Snapshot(found, shards, connection, time.monotonic() - started, _notes(found), folder)
 
     def _captions(self, found: Mapping[str, Manifest]) -> list[Manifest]:
-        """The caption stage's manifest, and those of the further rounds that curation asked for."""
-        further = found["curate"].detail.get("rounds", ()) if "curate" in found else ()
-        rounds = [self.workspace.manifest(ROUND, fingerprint) for fingerprint in further]
-        return [manifest for manifest in (found.get("caption"), *rounds) if manifest is not None]
+        """The caption stage's manifest, and those of the further rounds that curation asked for about its captions."""
+        if "caption" not in found:
+            return []
+        caption, curate = found["caption"], found.get("curate")
+        if curate is None or curate.inputs.get("caption") != caption.digest:
+            return [caption]
+        rounds = [self.workspace.manifest(ROUND, fingerprint) for fingerprint in curate.detail.get("rounds", ())]
+        return [caption, *(manifest for manifest in rounds if manifest is not None)]
 
 
 def _changed(info: Mapping[str, Any]) -> str:
@@ -139,15 +169,3 @@ def _create(connection: Any, sources: Mapping[str, list[str]], cells: list[str])
         else:
             connection.register(name, schema.empty_table())
     connection.execute(SCHEMA.read_text(encoding="utf8"))
-
-
-def _notes(found: Mapping[str, Manifest]) -> tuple[str, ...]:
-    """What a viewer has to know about how the results belong together."""
-    notes = []
-    if "caption" not in found:
-        notes.append("No captions yet: holism caption CONFIG writes them.")
-    elif "curate" not in found:
-        notes.append("Captions are not curated yet: holism curate CONFIG judges them.")
-    elif found["curate"].inputs.get("caption") != found["caption"].digest:
-        notes.append("The verdicts are of an earlier set of captions: holism curate CONFIG brings them up to date.")
-    return tuple(notes)

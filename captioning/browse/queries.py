@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -11,6 +12,8 @@ from captioning.browse.catalog import Snapshot
 
 PAGE_IMAGES = 24
 HISTOGRAM_BARS = 24
+MAX_ASKED = 500  # characters of a filter's value; pages repeat them in their links
+MAX_KEY = 500  # characters of a key in an address; a longer key stands there as its hash
 SORTS = {
     "": ("in order of shards", "i.image"),
     "diverse": ("most diverse first", "i.mean_similarity ASC NULLS LAST, i.image"),
@@ -48,7 +51,9 @@ class Filters:
     @classmethod
     def of(cls, query: Mapping[str, str]) -> Filters:
         """Read a query string; what makes no sense is left out."""
-        known = {name: query.get(name, "").strip() for name in (*CAPTION_CONDITIONS, "q", "status", "sort")}
+        known = {
+            name: query.get(name, "").strip()[:MAX_ASKED] for name in (*CAPTION_CONDITIONS, "q", "status", "sort")
+        }
         page = query.get("page", "1")
         found = cls(**known, page=max(int(page), 1) if page.isascii() and page.isdecimal() and len(page) < 10 else 1)
         return replace(
@@ -113,8 +118,9 @@ def find_images(snapshot: Snapshot, filters: Filters) -> tuple[int, list[dict[st
 
 
 def locate(snapshot: Snapshot, shard: str, key: str) -> dict[str, Any] | None:
-    """The row of one image, or None."""
-    found = snapshot.rows("SELECT * FROM images WHERE shard = ? AND key = ?", [shard, key])
+    """The row of one image, or None; `key` is what its address has."""
+    known = f"(key = $key OR (length(key) > {MAX_KEY} AND 'sha256:' || sha256(key) = $key))"
+    found = snapshot.rows(f"SELECT * FROM images WHERE shard = $shard AND {known}", {"shard": shard, "key": key})
     return found[0] if found else None
 
 
@@ -155,7 +161,8 @@ def _attach(image: dict[str, Any], captions: list[dict[str, Any]]) -> None:
 
 
 def _addresses(image: dict[str, Any]) -> dict[str, Any]:
-    place = f"{quote(image['shard'], safe='')}/{quote(image['key'], safe='')}"
+    key = image["key"] if len(image["key"]) <= MAX_KEY else f"sha256:{sha256(image['key'].encode()).hexdigest()}"
+    place = f"{quote(image['shard'], safe='')}/{quote(key, safe='')}"
     image["page"] = f"/images/{place}"
     # The version lets a browser keep the picture for good, and fetch it again when it is another one.
     image["picture"] = f"/image/{place}?v={image['image_id'][:12]}" if image["image_id"] else None

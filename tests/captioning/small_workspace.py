@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from captioning.browse.results import STAGES as SHOWN
+from captioning.browse.results import Results
 from captioning.curate.config import CurateConfig
 from captioning.curate.draft import Draft
 from captioning.curate.stage import STAGE as CURATE
@@ -187,6 +189,12 @@ def caption(workspace: Workspace, shards: Iterable[str] | None = None, full_stop
     )
     workspace.save(manifest)
     return manifest
+
+
+def newest(workspace: Workspace) -> Results:
+    """What the browser is to show where there is no configuration to ask: the newest result of each stage."""
+    found = {stage: manifests[0] for stage in SHOWN if (manifests := workspace.manifests(stage))}
+    return Results(found, tuple(f"Nothing of {stage}." for stage in SHOWN if stage not in found))
 
 
 def curate(workspace: Workspace, config: CurateConfig | None = None) -> Manifest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import os
 import re
 import socket
 import subprocess
@@ -15,19 +16,24 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import pytest
+import small_workspace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_workspace import ALT_SCRIPT, DROPPED, REPAIRED, SCRIPT, STRANGE_KEYS, caption, curate, ingest
+from small_workspace import ALT_SCRIPT, DROPPED, REPAIRED, SCRIPT, STRANGE_KEYS, caption, curate, ingest, newest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from captioning.browse.app import create_app, serve
+from captioning.browse.app import MAX_TEXT, create_app
 from captioning.browse.queries import PAGE_IMAGES, STATUSES, Filters, histogram
+from captioning.browse.results import Results
+from captioning.browse.server import serve
 from pipeline.errors import ConfigError, MissingInputError
 from pipeline.identity import image_id
 from pipeline.ingest import shard_images, shard_names
 from pipeline.workspace import Workspace
+
+LONG = "kite " * 200_000  # 1 MB
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +47,24 @@ def curated(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="module")
 def client(curated: Workspace) -> TestClient:
     extra = [Route("/runs", lambda _: PlainTextResponse("runs"), name="training runs")]
-    return TestClient(create_app(curated, extra_routes=extra))
+    return visitor(curated, extra_routes=extra)
+
+
+def visitor(workspace: Workspace, **options: Any) -> TestClient:
+    """Somebody who looks at the newest results of a workspace from this machine."""
+    return TestClient(create_app(workspace, lambda: newest(workspace), **options), base_url="http://127.0.0.1:8808")
 
 
 @pytest.fixture(scope="module")
 def served(curated: Workspace) -> Iterator[str]:
     """The address of the real server, in a process of its own."""
     code = (
-        "import sys; from captioning.browse.app import serve; from pipeline.workspace import Workspace; "
-        "serve(Workspace(sys.argv[1]), port=0)"
+        "import sys; from captioning.browse.server import serve; from pipeline.workspace import Workspace; "
+        "from small_workspace import newest; ws = Workspace(sys.argv[1]); serve(ws, lambda: newest(ws), port=0)"
     )
     command = [sys.executable, "-c", code, str(curated.root)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
     try:
         assert process.stdout is not None
         assert "30 images, 203 captions" in process.stdout.readline()
@@ -199,6 +211,28 @@ def test_sorting_by_diversity(client: TestClient) -> None:
         assert shown == ordered(shown)
 
 
+def test_a_text_of_a_megabyte_is_shown_cut_with_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_workspace, "STRANGE_KEYS", (LONG, "short"))
+    monkeypatch.setattr(small_workspace, "ALT_SCRIPT", LONG)
+    for prompt in small_workspace.PROMPTS:
+        monkeypatch.setitem(small_workspace.PLANTED, (0, prompt), (LONG, "stop", ""))
+    workspace = ingest(tmp_path, images=3)
+    caption(workspace)
+    client = visitor(workspace)
+    listing = client.get("/images").text
+    assert LONG[:MAX_TEXT] in listing
+    assert listing.count("… (cut: 1,000,000 characters)") >= 9, "seven captions, the alt text and the key"
+    page, picture = re.findall(r'(?:href|src)="(/images?/[^"]*sha256[^"]*)"', listing)[:2]
+    shown = client.get(page)
+    assert shown.status_code == 200
+    assert client.get(picture).headers["content-type"] == "image/jpeg"
+    found = client.get("/images", params={"q": "kite kite"}).text
+    assert "<mark>kite kite</mark>" in found
+    for text in (listing, shown.text, found, client.get("/images", params={"q": LONG[:20_000]}).text):
+        assert len(text) < 200_000
+    assert client.get(f"/images/part-000/{quote('sha256:' + '0' * 64)}").status_code == 404
+
+
 FIELDS = st.fixed_dictionaries(
     {},
     optional={
@@ -231,15 +265,14 @@ def test_histograms_lose_nothing(counts: dict[int, int]) -> None:
 
 def test_captions_without_verdicts_and_images_without_captions(tmp_path: Path) -> None:
     workspace = ingest(tmp_path, images=12)
-    app = create_app(workspace)
-    client = TestClient(app)
-    assert "No captions yet" in words_of(page(client, "/"))
+    client = visitor(workspace)
+    assert "Nothing of caption. Nothing of curate." in words_of(page(client, "/"))
     assert listed(page(client, "/images")) == 12
     caption(workspace)
-    app.state.catalog._looked = 0.0  # instead of waiting for the next look
+    client.app.state.catalog._looked = 0.0  # instead of waiting for the next look
     text = words_of(page(client, "/"))
     assert "77 captions" in text
-    assert "not curated yet" in text
+    assert "Nothing of curate." in text
     shown = page(client, "/images")
     assert 'class="caption open"' in shown
     assert 'class="caption dropped"' not in shown
@@ -247,13 +280,14 @@ def test_captions_without_verdicts_and_images_without_captions(tmp_path: Path) -
 
 
 def test_problems_are_one_sentence(tmp_path: Path, curated: Workspace) -> None:
-    with pytest.raises(MissingInputError, match="holism ingest CONFIG"):
-        serve(Workspace(str(tmp_path / "empty")), port=0)
+    empty = Workspace(str(tmp_path / "empty"))
+    with pytest.raises(MissingInputError, match=r"nothing to browse .* Nothing of ingest"):
+        serve(empty, lambda: newest(empty), port=0)
     workspace = ingest(tmp_path, images=3)
     caption(workspace)
     part = workspace.manifests("caption")[0].select("captions/")[0]
     workspace.manifests("caption")[0].location(part).remove()
-    answer = TestClient(create_app(workspace)).get("/")
+    answer = visitor(workspace).get("/")
     assert answer.status_code == 503
     assert "cannot be read" in answer.text
     assert part.name in answer.text
@@ -262,7 +296,7 @@ def test_problems_are_one_sentence(tmp_path: Path, curated: Workspace) -> None:
 
 def test_a_tar_that_is_gone_is_named(tmp_path: Path) -> None:
     workspace = ingest(tmp_path, images=3)
-    client = TestClient(create_app(workspace))
+    client = visitor(workspace)
     for tar in (tmp_path / "tars").iterdir():
         tar.unlink()
     answer = client.get("/image/part-000/" + quote(STRANGE_KEYS[1], safe=""))
@@ -275,4 +309,4 @@ def test_a_port_in_use_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use .* --port {port + 1}"):
-            serve(Workspace("memory://nothing"), port=port)
+            serve(Workspace("memory://nothing"), lambda: Results({}), port=port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -23,14 +24,18 @@ pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, dict[str, str]]]:
-    """A served project: its configuration, the API's URL, and the environment of a client."""
+    """A served project as users have it, with loader workers and Ray.
+
+    Gives its configuration, the API's URL, and the environment of a client.
+    """
     folder = tmp_path_factory.mktemp("served")
-    config = write_project(folder, train=12, heldout=6)
+    config = write_project(folder, train=12, heldout=6, quick=False)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
-    environment = {**os.environ, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    inherited = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment = {**inherited, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     log = (folder / "serve.log").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "serve", str(config), "--port", str(port)],
@@ -101,3 +106,55 @@ def test_a_wrong_setting_fails_the_run_with_one_sentence(served: tuple[Path, str
     assert failed.returncode != 0
     runs = _post(f"{url}/flow_runs/filter").decode()
     assert "did you mean 'shard_images'" in runs
+
+
+def test_a_configured_server_gets_the_deployments_and_stays(served: tuple[Path, str, dict[str, str]]) -> None:
+    config, url, environment = served
+    other = config.with_name("other.yaml")
+    other.write_text(config.read_text())
+    command = [sys.executable, "-m", "flows.cli", "serve", str(other)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        said = "".join(itertools.takewhile(lambda line: "Stop with" not in line, process.stdout))
+        assert f"server at {url} has the deployments" in said
+        assert f"export PREFECT_API_URL={url}\n" in said
+        deadline = time.monotonic() + 60
+        while _post(f"{url}/deployments/filter").decode().count(str(other)) < 6 and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert _post(f"{url}/deployments/count") == b"6"
+        assert "server" not in _children(process.pid)
+        cached = _run(environment, "ingest")
+        assert cached.returncode == 0, cached.stdout + cached.stderr
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert _post(f"{url}/deployments/count") == b"6", "the server is not ours to stop"
+
+
+def _children(pid: int) -> str:
+    """The command lines of a process's children."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [child for task in tasks for child in task.read_text().split()]
+    return " ".join(Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ") for child in children)
+
+
+@pytest.mark.parametrize("where", ["environment", "profile"])
+def test_a_configured_server_that_does_not_answer_is_one_sentence(tmp_path: Path, where: str) -> None:
+    config = write_project(tmp_path, train=2, heldout=2)
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/api"
+        environment = {**os.environ, "PREFECT_HOME": str(tmp_path)}
+        if where == "profile":
+            environment.pop("PREFECT_API_URL", None)
+            (tmp_path / "profiles.toml").write_text(f'active = "far"\n[profiles.far]\nPREFECT_API_URL = "{url}"\n')
+        else:
+            environment["PREFECT_API_URL"] = url
+        command = [sys.executable, "-m", "flows.cli", "serve", str(config)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"PREFECT_API_URL is {url}, but no Prefect server answers there" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
