@@ -23,7 +23,7 @@ from captioning import store
 from captioning.config import TableConfig
 from captioning.store import Shard
 from captioning.table_rows import KIND, Counts, open_rows
-from pipeline import schemas
+from pipeline import contents, schemas
 from pipeline.commits import CommitLog, Part
 from pipeline.config import semantic
 from pipeline.errors import InputError
@@ -130,7 +130,10 @@ def preview(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) 
 
 def _write(table: Table, missing: Sequence[Shard], shards: Sequence[Shard], log: CommitLog) -> Iterator[Part]:
     progress = Progress(f"caption: {table.model}", len(missing), "shards")
-    with open_rows(table.config, table.files, [Location.of(shard.images) for shard in shards]) as rows:
+    images = [Location.of(shard.images) for shard in shards]
+    for place, shard in zip(images, shards, strict=True):
+        contents.check(place, place.read(), shard.digest, "ingest")  # DuckDB would not see that it is damaged
+    with open_rows(table.config, table.files, images) as rows:
         rows.check()
         counts, cells = rows.counts(), table.cells(rows.kinds())
         left = {shard.name: shard for shard in missing}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from captioning.rounds import ROUND
 from flows.run import Session
 from pipeline.errors import HolismError, StoreError
-from pipeline.identity import digest
 from pipeline.ingest import shard_images, shard_names, shard_uris
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
@@ -41,9 +40,10 @@ def verify(session: Session) -> str:
     files = 0
     for stage, manifest in results:
         for part in manifest.parts:
-            place = manifest.location(part)
-            if not place.exists() or digest(place.read()) != part.digest:
-                damaged.append(Damage(stage, place.uri))
+            try:
+                manifest.check(part)
+            except StoreError:
+                damaged.append(Damage(stage, manifest.location(part).uri))
             files += 1
             progress.update(part.bytes // KIB)
     progress.close()

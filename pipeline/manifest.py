@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipeline import identity
+from pipeline import contents, identity
 from pipeline.commits import Part
 from pipeline.errors import StoreError
 from pipeline.identity import union
@@ -84,6 +84,14 @@ class Manifest:
     def select(self, prefix: str) -> tuple[Part, ...]:
         """The parts whose name starts with `prefix`, in name order."""
         return tuple(sorted((p for p in self.parts if p.name.startswith(prefix)), key=lambda p: p.name))
+
+    def check(self, part: Part) -> None:
+        """Raise `StoreError` if a part, which somebody else is about to read, is not what its record says."""
+        location = self.location(part)
+        try:
+            contents.check(location, location.read(), part.digest, self.stage)
+        except FileNotFoundError as error:
+            raise StoreError(f"{location} is gone; make it again: holism {self.stage} CONFIG") from error
 
     def of_shard(self, shard: str) -> tuple[Part, ...]:
         """The parts that hold something of a shard, in name order."""

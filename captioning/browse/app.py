@@ -93,7 +93,7 @@ class Browser:
         if image is None or image["status"] != "ok":
             raise HTTPException(404, f"There is no picture of {key!r} in shard {shard!r} of this workspace.")
         # A reader of its own: files are closed by position, which threads must not share.
-        data = ShardReader(snapshot.shards).read(shard, image["offset"], image["size"])
+        data = ShardReader(snapshot.shards).read(shard, image["offset"], image["size"], image["image_id"])
         forever = request.query_params.get("v") == image["image_id"][:12]
         caching = {"Cache-Control": "private, max-age=31536000, immutable" if forever else "no-cache"}
         media_type = CONTENT_TYPES.get((image["format"] or "").upper(), "application/octet-stream")

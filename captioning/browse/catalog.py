@@ -29,6 +29,7 @@ from pipeline.workspace import Workspace
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 STALE_SECONDS = 2.0  # how often manifests are looked at
+READERS = 4  # threads
 
 
 @dataclass
@@ -112,6 +113,9 @@ class Catalog:
 
     def _fill(self, connection: Any, found: Mapping[str, Manifest]) -> None:
         captions = self._captions(found)
+        with ThreadPoolExecutor(READERS) as threads:  # DuckDB would not see that a part is damaged
+            for manifest in [found["ingest"], *captions, *([found["curate"]] if "curate" in found else [])]:
+                list(threads.map(manifest.check, manifest.parts))
         sources = {
             "images_parts": _uris(found["ingest"], "images/"),
             "captions_parts": [uri for manifest in captions for uri in _uris(manifest, "captions/")],

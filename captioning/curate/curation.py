@@ -33,7 +33,7 @@ from captioning.curate.measures.measured import Measured
 from captioning.curate.phrases import load_phrases
 from captioning.curate.source import Source
 from captioning.curate.steps import Parts, Step
-from pipeline import schemas
+from pipeline import contents, schemas
 from pipeline.commits import Part
 from pipeline.config import semantic
 from pipeline.identity import digest, union
@@ -192,5 +192,8 @@ class Curation:
 def tables(step: Step, parts: Mapping[str, Parts], kind: str) -> Iterator[pa.Table]:
     """The tables of one kind that a step made, one at a time, by shard."""
     for shard in sorted(parts):
-        with (step.folder / parts[shard][kind].name).open_arrow() as handle:
-            yield pq.read_table(handle)
+        part = parts[shard][kind]
+        place = step.folder / part.name
+        data = place.read()
+        contents.check(place, data, part.digest, "curate")
+        yield pq.read_table(pa.BufferReader(data))
