@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -39,7 +39,7 @@ CONNECT_SECONDS = 5.0
 START_ATTEMPTS = 3
 
 
-def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
+def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Generator[Part, None, None]:
     """Yield the committed parts as their items are finished, in any order."""
     before = attempts.notes(spec.store)
     try:

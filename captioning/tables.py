@@ -131,8 +131,8 @@ def preview(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) 
 def _write(table: Table, missing: Sequence[Shard], shards: Sequence[Shard], log: CommitLog) -> Iterator[Part]:
     progress = Progress(f"caption: {table.model}", len(missing), "shards")
     images = [Location.of(shard.images) for shard in shards]
-    for place, shard in zip(images, shards, strict=True):
-        contents.check(place, place.read(), shard.digest, "ingest")  # DuckDB would not see that it is damaged
+    for place, known in zip(images, shards, strict=True):
+        contents.check(place, place.read(), known.digest, "ingest")  # DuckDB would not see that it is damaged
     with open_rows(table.config, table.files, images) as rows:
         rows.check()
         counts, cells = rows.counts(), table.cells(rows.kinds())

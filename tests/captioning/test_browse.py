@@ -289,7 +289,7 @@ def test_problems_are_one_sentence(tmp_path: Path, curated: Workspace) -> None:
     workspace.manifests("caption")[0].location(part).remove()
     answer = visitor(workspace).get("/")
     assert answer.status_code == 503
-    assert "cannot be read" in answer.text
+    assert "is gone; make it again: holism caption CONFIG" in answer.text
     assert part.name in answer.text
     assert "Traceback" not in answer.text
 
