@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_workspace import ingest
+from small_workspace import ingest, newest
 
 from captioning.browse.catalog import Catalog
 from captioning.config import CaptionConfig
@@ -154,7 +154,7 @@ def test_the_browser_shows_what_was_written_in_rounds(tmp_path: Path) -> None:
     outcome = world.curate(rounds=1, max_similarity=0.0)
     parts = tuple(outcome.parts)
     world.workspace.save(Manifest("curate", "c" * 64, 2, {}, {}, outcome.store, parts, outcome.counts, outcome.detail))
-    shown = Catalog(world.workspace).current()
+    shown = Catalog(world.workspace, lambda: newest(world.workspace)).current()
     (row,) = shown.rows("SELECT count(*) AS captions, count(*) FILTER (verdict != 'open') AS judged FROM captions")
     captions, judged = row["captions"], row["judged"]
     assert captions == judged == outcome.counts["captions"] > len(rows_of(world.captions))

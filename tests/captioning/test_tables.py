@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import world
-from small_workspace import curate
+from small_workspace import curate, newest
 
 from captioning.browse.catalog import Catalog
 from captioning.config import TableConfig
@@ -126,7 +126,7 @@ def test_beside_a_model_and_through_curation(made: Workspace, tmp_path: Path) ->
         for row in schemas.read(curated.location(part), schemas.BUNDLES).to_pylist()
     ]
     assert any(caption["text"].endswith("of a boat.") for row in bundles for caption in row["captions"])
-    shown = Catalog(made).current()
+    shown = Catalog(made, lambda: newest(made)).current()
     assert shown.rows("SELECT engine, count(*) AS n FROM captions WHERE model = 'table:mine' GROUP BY ALL") == [
         {"engine": "table", "n": 10}
     ]
