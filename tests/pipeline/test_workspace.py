@@ -197,11 +197,11 @@ def test_of_two_that_claim_a_remote_workspace_at_once_one_gets_it(tmp_path: Path
 
 
 def test_a_remote_holder_goes_on_beating(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(module, "HEARTBEAT_SECONDS", 0.2)
     space = Workspace(f"memory://{tmp_path.name}")
     with space.lock():
         first = json.loads((space.root / ".lock").read())["beat"]
-        time.sleep(0.6)  # longer than six beats
+        time.sleep(1.4)  # longer than six beats
         assert json.loads((space.root / ".lock").read())["beat"] > first
         with pytest.raises(WorkspaceLockedError), space.lock():
             pytest.fail("a beating holder was taken for dead")
