@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from captioning.engine_options import OF_TRANSFORMERS, OPERATIONAL
-from pipeline.config import Section, Seed, operational, semantic
+from pipeline.config import Section, Seed, operational, partly_operational, semantic
 
 Granularity = Literal["word", "phrase", "sentence", "paragraph"]
 Level = Literal["object", "attribute", "relation", "scene", "abstract"]
@@ -102,9 +102,7 @@ class EngineConfig(Section):
     max_num_seqs: int = operational(256, ge=1)  # requests that vLLM decodes together
     gpu_memory_utilization: float = operational(0.9, gt=0, le=1)
     batch_size: int = operational(16, ge=1)  # of the transformers engine
-    options: dict[str, Any] = options(
-        OPERATIONAL
-    )  # more of vllm.LLM (engine_options.py); transformers: trust_remote_code
+    options: dict[str, Any] = partly_operational(OPERATIONAL)  # more of vllm.LLM; transformers: trust_remote_code
     server: ServerConfig = operational(default_factory=ServerConfig)  # for kind openai
     fake: FakeEngineConfig = operational(default_factory=FakeEngineConfig)
 
