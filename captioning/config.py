@@ -100,9 +100,7 @@ class EngineConfig(Section):
     max_num_seqs: int = operational(256, ge=1)  # requests that vLLM decodes together
     gpu_memory_utilization: float = operational(0.9, gt=0, le=1)
     batch_size: int = operational(16, ge=1)  # of the transformers engine
-    options: dict[str, Any] = partly_operational(
-        OPERATIONAL
-    )  # more of vllm.LLM (engine_options.py); transformers: trust_remote_code
+    options: dict[str, Any] = partly_operational(OPERATIONAL)  # more of vllm.LLM; transformers: trust_remote_code
     server: ServerConfig = operational(default_factory=ServerConfig)  # for kind openai
     fake: FakeEngineConfig = operational(default_factory=FakeEngineConfig)
 

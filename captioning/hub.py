@@ -52,7 +52,7 @@ def _ref(model: str, revision: str) -> Path | None:
 
 
 def _ask(model: str, revision: str) -> str | None:
-    """The hub's answer; None if it is offline, refuses, or takes too long (names can hang longer than a time limit)."""
+    """The hub's answer; None if it is offline, refuses, or takes too long (finding its address has no time limit)."""
     from huggingface_hub import HfApi, constants
 
     if constants.HF_HUB_OFFLINE:

@@ -199,8 +199,8 @@ def _warnings(
         if on_hub and not hub.is_commit(reference.revision or ""):
             pin = model.revision if hub.is_commit(model.revision) else "COMMIT"
             warnings.append(
-                f"the model {model.name} is not pinned: its revision {reference.revision or hub.MAIN} can come to mean "
-                f"another commit; pin it: models: [{{model: {reference.model}, revision: {pin}}}]"
+                f"the model {model.name} is not pinned ({reference.revision or hub.MAIN} may move on); "
+                f"pin it: models: [{{model: {reference.model}, revision: {pin}}}]"
             )
     return warnings
 

@@ -42,7 +42,7 @@ def partly_operational(operational_keys: Iterable[str]) -> Any:
 
     Without any of the others it is no part of what decides results, as if the field were not there.
     """
-    return Field(default_factory=dict, json_schema_extra={"operational": sorted(operational_keys)})
+    return Field(default_factory=dict, json_schema_extra={"operational": [*sorted(operational_keys)]})
 
 
 def semantic(value: Any) -> Any:

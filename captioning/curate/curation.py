@@ -35,12 +35,9 @@ from captioning.curate.source import Source
 from captioning.curate.steps import Parts, Step
 from pipeline import contents, schemas
 from pipeline.commits import Part
-from pipeline.config import semantic
 from pipeline.identity import digest, union
 from pipeline.storage import Location
 
-TEXT_SECTIONS = ("phrases", "clean", "reject", "ending", "length", "language", "unsafe", "off_topic")
-OTHER_SECTIONS = ("ngram", "coverage", "length", "boilerplate", "duplicates", "select", "support", "sub_captions")
 LISTS = ("phrases", "unsafe")  # what texts are judged by beside the configuration
 MODELS = ("scorer", "embedding")
 MEASURES = "measures"  # folder
@@ -100,11 +97,10 @@ class Curation:
         openers, habits = self._habits()
         statistics = self._statistics()
         counted = [statistic.digest for statistic in statistics]
-        settings = [self._semantic(TEXT_SECTIONS), openers, habits.digest, counted]
+        judge_texts = work.Texts(self.source, self.config, openers, habits, statistics)
+        settings = [judge_texts.settings(), openers, habits.digest, counted]
         texts_step = self._step("texts", settings, LISTS)
-        texts = texts_step.run(
-            work.Texts(self.source, self.config, openers, habits, statistics), self.source.caption_digests()
-        )
+        texts = texts_step.run(judge_texts, self.source.caption_digests())
         judged = {shard: parts["texts"] for shard, parts in texts.items()}
         merged = {one.name: one.merge(tables(texts_step, texts, one.name)) for one in statistics}
         inputs = self._inputs(texts)
@@ -115,12 +111,13 @@ class Curation:
             image_text=self.image_text,
             embed=self.embed,
         )
+        judge = work.Verdicts(self.source, self.config, judged, texts_step.folder, known)
         judging: list[Any] = [
-            self._semantic(OTHER_SECTIONS), sorted(known.crowded.items()), sorted(known.thresholds.items()),
+            judge.settings(), sorted(known.crowded.items()), sorted(known.thresholds.items()),
             digest(known.objects),
         ]  # fmt: skip
         step = self._step("verdicts", judging, MODELS)
-        verdicts = step.run(work.Verdicts(self.source, self.config, judged, texts_step.folder, known), inputs)
+        verdicts = step.run(judge, inputs)
         return Curated(texts, verdicts, step.folder.uri)
 
     @cached_property
@@ -183,10 +180,6 @@ class Curation:
     def _step(self, name: str, settings: Any, external: Iterable[str]) -> Step:
         named = {key: self.external[key] for key in external if key in self.external}
         return Step.at(self.folder, name, [VERSION, settings, named], self.config.ray, verify=self.verify)
-
-    def _semantic(self, sections: Iterable[str]) -> dict[str, Any]:
-        whole = semantic(self.config)
-        return {name: whole[name] for name in sections}
 
 
 def tables(step: Step, parts: Mapping[str, Parts], kind: str) -> Iterator[pa.Table]:

@@ -13,9 +13,10 @@ from captioning.curate import counts
 from captioning.curate.config import CurateConfig
 from captioning.curate.corpus.endings import Habits
 from captioning.curate.corpus.statistic import Statistic
-from captioning.curate.draft import IDENTITY, Draft, run_gadgets
+from captioning.curate.draft import IDENTITY, Draft, Gadget, run_gadgets
 from captioning.curate.gadgets import order
 from captioning.curate.known import Known
+from captioning.curate.settings import read_by
 from captioning.curate.source import Source
 from captioning.curate.steps import Parts, part_name
 from pipeline import schemas
@@ -69,10 +70,17 @@ class Texts:
         """Verdicts so far, and a kind for each statistic."""
         return ("texts", *(statistic.name for statistic in self.statistics))
 
+    def settings(self) -> dict[str, Any]:
+        """What of the configuration decides its parts."""
+        return read_by(self.config, lambda config: (self._gadgets(config), config.ngram))
+
+    def _gadgets(self, config: CurateConfig) -> tuple[Gadget, ...]:
+        return order.text_gadgets(config, self.openers, self.habits)
+
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Judge and clean a shard's texts."""
         started = time.monotonic()
-        gadgets = order.text_gadgets(self.config, self.openers, self.habits)
+        gadgets = self._gadgets(self.config)
         draft = make_draft(self.source, shard, order.columns(gadgets), self.config.ngram)
         reports = run_gadgets(draft, gadgets)
         parts = _commit_counts(log, shard, input_digest, self.statistics, draft)
@@ -99,6 +107,13 @@ class Verdicts:
 
     kinds = ("verdicts", "bundles")
 
+    def settings(self) -> dict[str, Any]:
+        """What of the configuration decides its parts."""
+        return read_by(self.config, lambda config: (self._gadgets(config, {}), config.ngram, config.sub_captions))
+
+    def _gadgets(self, config: CurateConfig, alt_texts: Mapping[str, str]) -> tuple[Gadget, ...]:
+        return order.image_gadgets(config, self.known, alt_texts)
+
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Go on where the text gadgets ended."""
         from captioning.curate.bundles import make_bundles
@@ -107,7 +122,7 @@ class Verdicts:
         started = time.monotonic()
         images = self.source.images_of(shard)
         alt_texts = dict(zip(images["key"].to_pylist(), images["alt_text"].to_pylist(), strict=True))
-        gadgets = order.image_gadgets(self.config, self.known, alt_texts)
+        gadgets = self._gadgets(self.config, alt_texts)
         draft = make_draft(self.source, shard, order.columns(gadgets), self.config.ngram)
         resume(draft, _verdicts_so_far(self.texts, self.judged[shard]))
         reports = run_gadgets(draft, gadgets)

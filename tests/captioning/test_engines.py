@@ -248,6 +248,3 @@ def test_a_models_revision_follows_its_content(tmp_path: Path) -> None:
     weights.write_bytes(np.random.default_rng(0).bytes(20_000_000))
     assert resolve(reference, config).revision != first.revision
     assert resolve(reference, EngineConfig(kind="fake")).name.startswith("fake:")
-    assert resolve(ModelReference(model="org/name", revision="abc"), config) == Model(
-        "org/name", "abc", "org/name", False
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -329,6 +330,29 @@ def test_in_the_stage_a_changed_threshold_scores_nothing_again(
     assert kept(Threshold(value=-1))[1] == 0
     with pytest.raises(InputError, match="dropped as ungrounded"):
         kept(Threshold(value=1))
+
+
+def test_in_the_stage_other_weights_are_other_verdicts(scorer: ScorerConfig, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    assert scorer.model is not None
+    folder = shutil.copytree(scorer.model.removeprefix("local-dir:"), tmp_path / "clip")
+    weights = folder / "open_clip_model.safetensors"
+    workspace = small_workspace.ingest(tmp_path, images=8)
+    small_workspace.caption(workspace)
+    ground = GroundConfig(
+        scorer=ScorerConfig(model=f"local-dir:{folder}", device="cpu"), threshold=Threshold(value=-1)
+    )
+
+    def scores() -> list[Any]:
+        outcome = CURATE.run(small_workspace.curate_run(workspace, CurateConfig(ground=ground)))
+        shard = shard_names(workspace.manifests("ingest")[0])[0]
+        return [row["scores"] for row in verdicts(outcome, shard)]
+
+    first = scores()
+    assert scores() == first
+    save_file({name: value + 0.05 * torch.randn_like(value) for name, value in load_file(weights).items()}, weights)
+    assert scores() != first, "the same path, but another model"
 
 
 def test_a_holism_checkpoint_scores_when_flows_hands_its_loader_in(tmp_path: Path) -> None:
