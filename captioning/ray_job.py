@@ -14,7 +14,7 @@ import socket
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,10 @@ QUIET = {
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
 CONNECT_SECONDS = 5.0
+TOKEN = (
+    "the Ray cluster at {!r} asks for a token, and got none or a wrong one; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
+    "to the token or RAY_AUTH_TOKEN_PATH to its file (default ~/.ray/auth_token)"
+)
 START_ATTEMPTS = 3
 
 
@@ -210,9 +214,31 @@ def _connect(address: str, quiet: dict[str, Any]) -> None:
     root = Path(__file__).resolve().parent.parent
     modules = [str(root / name) for name in PACKAGES if (root / name).is_dir()]
     try:
+        if host and not address.startswith("ray://"):
+            _knock(address)
         ray.init(address=address, runtime_env={"py_modules": modules}, **quiet)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
-        raise ScheduleError(f"{failure} ({_reason(error)})") from error
+    except (ConnectionError, RuntimeError, TimeoutError, ValueError, ray.exceptions.RayError) as error:
+        raise ScheduleError(TOKEN.format(address) if _wants_token(error) else f"{failure} ({_reason(error)})") from error
+
+
+def _knock(address: str) -> None:
+    """Raise what is wrong with our token: `ray.init` tries a wrong one for 20 s, with a warning each second."""
+    import ray
+
+    with suppress(ImportError, TypeError, ray.exceptions.RpcError):  # not public: if it is not there, `init` says it
+        from ray._raylet import GcsClient
+
+        GcsClient(address=address)
+
+
+def _wants_token(error: BaseException | None) -> bool:
+    """Whether a missing or wrong token lies under Ray's error: older layers of it pass that on as text alone."""
+    import ray
+
+    if error is None:
+        return False
+    told = isinstance(error, ray.exceptions.AuthenticationError) or "InvalidAuthToken" in str(error)
+    return told or _wants_token(error.__cause__ or error.__context__)
 
 
 def find_room(pool: Pool, needed: int, seconds: float, stage: str) -> None:

@@ -103,15 +103,13 @@ class TransformersEngine(EngineThread):
         ).to(self._model.device, self._model.dtype)
         prepared = (time.perf_counter() - started) / len(requests)
         first = requests[0]
-        arguments: dict[str, Any] = {"do_sample": False}
-        if first.temperature > 0:  # one stream of random numbers a batch: the seed of its first request
-            torch.manual_seed(first.seed or 0)
-            arguments = {"do_sample": True, "temperature": first.temperature, "top_p": first.top_p, "top_k": 0}
+        arguments = {"logits_processor": _drawing(requests, self._model.device)} if first.temperature > 0 else {}
         with torch.inference_mode():
             tokens_BT = self._model.generate(
                 **inputs,
                 max_new_tokens=first.max_tokens,
                 pad_token_id=self._processor.tokenizer.pad_token_id,
+                do_sample=False,
                 **arguments,
             )
         lengths_B = inputs["attention_mask"].sum(1).tolist()
@@ -144,3 +142,22 @@ class TransformersEngine(EngineThread):
 
 def _kind(request: Request) -> tuple[Any, ...]:
     return request.max_tokens, request.temperature, request.top_p
+
+
+def _drawing(requests: Sequence[Request], device: Any) -> Any:
+    """Draw each text with a seed of its own, whatever else is in the batch: the largest of the log-probabilities with
+    Gumbel noise added is a draw from them."""
+    import torch
+    from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
+
+    generators = [torch.Generator(device).manual_seed(request.seed or 0) for request in requests]
+
+    def add_noise(_: torch.Tensor, scores_BV: torch.Tensor) -> torch.Tensor:
+        noise_BV = torch.stack([
+            torch.empty(scores_BV.shape[1], device=device).exponential_(generator=generator)
+            for generator in generators
+        ])  # fmt: skip
+        return scores_BV - noise_BV.log()
+
+    first = requests[0]
+    return LogitsProcessorList([TemperatureLogitsWarper(first.temperature), TopPLogitsWarper(first.top_p), add_noise])
