@@ -33,6 +33,7 @@ from pipeline import schemas
 from pipeline.config import build
 from pipeline.demo_world import answer
 from pipeline.demo_world.write import write_world
+from pipeline.identity import image_id
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 from training.bundles import Bundles, columns_of
@@ -97,7 +98,7 @@ def data(folder: Path, config: RunConfig) -> tuple[Bundles, ShardReader]:
             info.size = len(picture)
             tar.addfile(info, io.BytesIO(picture))
             start = tar.offset - (len(picture) + 511) // 512 * 512
-            place = {"shard": "train", "key": row["file"], "image_id": row["file"], "offset": start}
+            place = {"shard": "train", "key": row["file"], "image_id": image_id(picture), "offset": start}
             rows.append({**place, "size": len(picture), "captions": captions(row, config, number)})
     table = schemas.table(schemas.BUNDLES, rows)
     return columns_of(table, config.slots), ShardReader({"train": str(folder / "train.tar")})

@@ -5,7 +5,6 @@ each (epoch, image) that draws the captions and the crop. So the loader's whole 
 worker processes gives the same batches in the same order, and ranks share a batch by cutting it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pipeline import pictures
 from pipeline.errors import ConfigError
@@ -51,6 +50,10 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """Called by the loader where a GPU waits."""
         return self._map(lambda tensor: tensor.pin_memory())
+
+    def share(self) -> "Batch":
+        """In memory that other processes can map. Raises RuntimeError where there is no room for it."""
+        return self._map(lambda tensor: tensor.share_memory_())
 
     def _map(self, move: Any) -> "Batch":
         moved: dict[str, Any] = {}
@@ -152,7 +155,8 @@ class BatchMaker(Dataset):
     def _read(self, row: int) -> bytes:
         bundles = self._bundles
         shard = bundles.shard_names[bundles.shard[row]]
-        return self._reader.read(shard, int(bundles.offset[row]), int(bundles.size[row]))
+        place = int(bundles.offset[row]), int(bundles.size[row])
+        return self._reader.read(shard, *place, bundles.image_id[row].as_py())
 
     def _decode(self, data: bytes) -> tuple[Tensor, int, int]:
         """The picture on a square canvas, and its own width and height."""
@@ -161,12 +165,6 @@ class BatchMaker(Dataset):
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1), width, height
-
-
-def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
-    """The batches from step `start` to the last, in order, made ahead by `workers` processes."""
-    steps = range(start, batches.order.steps)
-    return iter(DataLoader(batches, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin_memory))
 
 
 def draw_captions(
