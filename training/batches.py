@@ -121,7 +121,8 @@ class BatchMaker(Dataset):
         if config.global_batch % ranks:
             raise ConfigError(f"train.global_batch is {config.global_batch}, which {ranks} ranks cannot share equally")
         self.order = make_order(config, bundles)
-        self._config, self._bundles, self._reader = config, bundles, reader
+        self.bundles = bundles
+        self._config, self._reader = config, reader
         self._canvas, self._context_length = canvas, context_length
         share = config.global_batch // ranks
         self._share = slice(rank * share, (rank + 1) * share)
@@ -137,23 +138,23 @@ class BatchMaker(Dataset):
         unreadable = []
         for b, row in enumerate(rows.tolist()):
             rng = np.random.default_rng([self._config.seed, epoch, row])
-            captions = draw_captions(self._bundles, row, slots, self._config.captions_per_image, rng)
+            captions = draw_captions(self.bundles, row, slots, self._config.captions_per_image, rng)
             data = self._read(row)  # a shard that cannot be read ends the run: no picture is at fault
             try:
                 canvas, width, height = self._decode(data)
             except Exception as error:  # decoders raise anything on damaged input, and one image must not end the run
-                unreadable.append(f"{self._bundles.key[row]}: {error}")
+                unreadable.append(f"{self.bundles.key[row]}: {error}")
                 continue
             image_BCSS[b] = canvas
             box_B4[b] = torch.tensor(draw_crop(width, height, self._config.crop_scale, rng))
             for slot, caption in captions:
                 mask_BM[b, slot] = True
-                tokens = tokenize(self._bundles.text[caption].as_py(), self._context_length)
+                tokens = tokenize(self.bundles.text[caption].as_py(), self._context_length)
                 captions_of.setdefault(tokens, []).append(b * slots + slot)
         return Batch(step, image_BCSS, box_B4, *_group(captions_of), mask_BM, tuple(unreadable))
 
     def _read(self, row: int) -> bytes:
-        bundles = self._bundles
+        bundles = self.bundles
         shard = bundles.shard_names[bundles.shard[row]]
         place = int(bundles.offset[row]), int(bundles.size[row])
         return self._reader.read(shard, *place, bundles.image_id[row].as_py())

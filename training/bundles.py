@@ -52,13 +52,17 @@ class Bundles:
 
     def __getstate__(self) -> dict[str, Any]:
         """For a process that is being started: the open file with the columns."""
-        return {"file": DupFd(self._file.fileno())}
+        return {"file": DupFd(self.to_file().fileno())}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         number = state["file"].detach()
         mapped = pa.py_buffer(mmap.mmap(number, 0, prot=mmap.PROT_READ))
         os.close(number)
         self.__dict__.update(vars(_from_batch(pa.ipc.open_stream(mapped).read_next_batch())))
+
+    def to_file(self) -> IO[bytes]:
+        """The columns in a file without a name, written once. Raises StoreError where there is no room for it."""
+        return self._file
 
     @cached_property
     def _file(self) -> IO[bytes]:

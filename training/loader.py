@@ -9,16 +9,43 @@ What goes wrong in a worker comes back as a value and is raised here as it was, 
 
 import contextlib
 import multiprocessing
+import os
 import signal
-from collections.abc import Generator
-from multiprocessing import forkserver
+import sys
+import threading
+from collections.abc import Collection, Generator, Iterator
+from multiprocessing import context, forkserver
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import ModuleType
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import HolismError, ScheduleError
 from training.batches import Batch, BatchMaker
 
-METHOD = "forkserver"
+SECONDS = 5.0  # that a worker may take to be gone
+
+
+class _Process(context.ForkServerProcess):
+    """Does not import this process's main module, of which workers need nothing.
+
+    It takes a Prefect run seconds, and a script that does not guard its `__main__` would run in every worker.
+    """
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:  # noqa: N802 (the standard library's name)
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return context.ForkServerProcess._Popen(process)  # type: ignore[attr-defined]
+        finally:
+            sys.modules["__main__"] = main
+
+
+class _Context(context.ForkServerContext):
+    Process = _Process
 
 
 def start_server() -> None:
@@ -44,6 +71,7 @@ def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> G
         yield from iter(DataLoader(batches, batch_size=None, sampler=steps, pin_memory=pin_memory))
         return
     start_server()
+    batches.bundles.to_file()
     others = set(multiprocessing.active_children())
     made = iter(
         DataLoader(
@@ -52,20 +80,30 @@ def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> G
             sampler=steps,
             num_workers=workers,
             pin_memory=pin_memory,
-            multiprocessing_context=METHOD,
+            multiprocessing_context=_Context(),
+            worker_init_fn=_end_with_parent,
         )
     )
     ours = set(multiprocessing.active_children()) - others
-    for _ in steps:
-        try:
-            found = next(made)
-        except RuntimeError as error:
-            if died := [process.exitcode for process in ours if process.exitcode]:
-                raise _death(died[0], workers) from error
-            raise
-        if isinstance(found, Exception):
-            raise found
-        yield found
+    try:
+        for _ in steps:
+            found = _next(made, ours)
+            if isinstance(found, Exception):
+                raise found
+            yield found
+    finally:
+        del made  # workers end with the last reference, which an error's traceback must not keep
+
+
+def _next(made: Iterator[Batch | Exception], workers: Collection[BaseProcess]) -> Batch | Exception:
+    try:
+        return next(made)
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if not isinstance(error, RuntimeError):  # a batch's tensors are fetched from the worker, which is going
+            wait([process.sentinel for process in workers], SECONDS)
+        if died := [process.exitcode for process in workers if process.exitcode]:
+            raise _death(died[0], len(workers)) from error
+        raise
 
 
 class _InWorker(Dataset):
@@ -86,6 +124,18 @@ class _InWorker(Dataset):
                 f"a loader process of training gets no shared memory for a batch ({str(error).splitlines()[0]}); give "
                 "the machine more room in /dev/shm (docker run --shm-size), or lower train.workers"
             )
+
+
+def _end_with_parent(_: int) -> None:
+    """Workers are the server's children, and it lives as long as they do: neither would notice that this process died."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end, name="parent", daemon=True).start()
 
 
 def _death(exitcode: int, workers: int) -> ScheduleError:

@@ -40,7 +40,7 @@ def make(
 
 def picture_of(batches: BatchMaker, row: int) -> int:
     """Which of the pictures a row is; rows are in the order of the pictures' ids."""
-    return int(batches._bundles.key[row].as_py().removesuffix(".jpg"))
+    return int(batches.bundles.key[row].as_py().removesuffix(".jpg"))
 
 
 def assert_equal(one: Batch, other: Batch) -> None:

@@ -25,10 +25,10 @@ from training.stage import STAGE, run_train
 Recipe = Callable[..., dict[str, Any]]
 
 
-def stage_run(folder: Path, recipe: dict[str, Any], **services: Any) -> StageRun:
-    inputs = make_inputs(folder / "inputs", 18, damaged=(2,))
+def stage_run(folder: Path, recipe: dict[str, Any], inputs: str = "inputs", **services: Any) -> StageRun:
+    made = make_inputs(folder / inputs, 18, damaged=(2,))
     workspace = Workspace(str(folder / "ws"))
-    return StageRun(build(TrainConfig, recipe, source="train"), inputs, workspace, "f", services=services)
+    return StageRun(build(TrainConfig, recipe, source="train"), made, workspace, "f", services=services)
 
 
 RUNS = {"holism": {}, "baseline": {"slots": ["alt_text"], "losses": {"o2o": 1.0}, "epochs": 2}}
