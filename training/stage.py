@@ -23,12 +23,12 @@ from training.weights import weights_digest
 if TYPE_CHECKING:
     from training.ranks import Ranks
 
-VERSION = 2
+VERSION = 3
 
 
 def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
-    """Identity of one run's result."""
-    data = {name: inputs[name].digest for name in ("ingest", "curate")} | _weights_digests([config])
+    """Identity of one run's result: its recipe, its samples and what it starts from, wherever they lie."""
+    data = {"curate": inputs["curate"].digest} | _weights_digests([config])
     return digest({"version": VERSION, "recipe": semantic(config), "inputs": data})
 
 
@@ -72,7 +72,18 @@ def run_train(run: StageRun) -> Outcome:
                 "slots": [slot.name for slot in recipe.slots],
                 "branches": list(recipe.branch_names),
             }
-    return Outcome(str(store), parts, counts, {"runs": runs}, warnings)
+    return Outcome(
+        str(store), parts, digest=_identity(runs, parts), counts=counts, detail={"runs": runs}, warnings=warnings
+    )
+
+
+def _identity(runs: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """What evaluation depends on: the models by content, and what they are called."""
+    models: dict[str, Any] = {}
+    for name, run in runs.items():
+        files = sorted(part.digest for part in parts if part.name.startswith(f"{run['folder']}/"))
+        models[name] = {"files": files, "slots": run["slots"], "branches": run["branches"]}
+    return digest(models)
 
 
 def _finished(store: Location, folder: str) -> list[Part]:
@@ -151,4 +162,5 @@ STAGE = Stage(
     config=TrainConfig,
     run=run_train,
     external=_external,
+    located_by=("ingest",),
 )

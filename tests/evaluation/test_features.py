@@ -66,10 +66,12 @@ def test_a_second_look_encodes_nothing_and_other_weights_do(
     assert torch.equal(first.text_TD, again.text_TD)
     with pytest.raises(AssertionError, match="encoded again"):
         features(encoder(Refusing(), "other"), benchmark, EvaluateConfig(device="cpu"), cache)
-    for file in (tmp_path / "cache").iterdir():
-        file.write_bytes(file.read_bytes()[:100])
-    healed = features(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
-    assert torch.equal(first.branch_NHD, healed.branch_NHD)
+    for damage in (lambda data: data[:100], lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:]):
+        for file in (tmp_path / "cache").iterdir():
+            file.write_bytes(damage(file.read_bytes()))
+        healed = features(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
+        assert torch.equal(first.branch_NHD, healed.branch_NHD)
+        assert torch.equal(first.text_TD, healed.text_TD)
 
 
 def test_a_picture_that_is_none_is_named(squares: Path, tmp_path: Path, model: HolisticCLIP) -> None:

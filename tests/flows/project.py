@@ -16,8 +16,11 @@ TOWERS = {
 }
 
 
-def write_project(folder: Path, *, train: int = 24, heldout: int = 12) -> Path:
-    """Write scenes and a configuration below `folder`; returns the configuration's path."""
+def write_project(folder: Path, *, train: int = 24, heldout: int = 12, workers: int | None = 0) -> Path:
+    """Write scenes and a configuration below `folder`; returns the configuration's path.
+
+    `workers` of training are None for the default, which is what people run.
+    """
     write_world(folder / "scenes", train, heldout, seed=5)
     config: dict[str, Any] = {
         "workspace": str(folder / "workspace"),
@@ -28,12 +31,14 @@ def write_project(folder: Path, *, train: int = 24, heldout: int = 12) -> Path:
             "epochs": 1,
             "global_batch": 8,
             "warmup_steps": 1,
-            "workers": 0,
+            "workers": workers,
             "threads": 1,
             "precision": "fp32",
         },
         "evaluate": {"benchmarks": [str(folder / "scenes" / "heldout")], "bootstrap_samples": 100, "workers": 1},
     }
+    if workers is None:
+        del config["train"]["workers"]
     path = folder / "holism.yaml"
     path.write_text(yaml.safe_dump(config))
     return path

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str, dict[str, str]]]:
     """A served project: its configuration, the API's URL, and the environment of a client."""
     folder = tmp_path_factory.mktemp("served")
-    config = write_project(folder, train=12, heldout=6)
+    config = write_project(folder, train=12, heldout=6, workers=None)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

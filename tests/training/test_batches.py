@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from pipeline import schemas
 from pipeline.config import build
 from pipeline.errors import ConfigError, MissingInputError
 from pipeline.ingest import shard_uris
@@ -19,7 +20,7 @@ from pipeline.shards import ShardReader
 from tests.training.conftest import captions_of, make_inputs
 from training.augment import crop_and_normalise
 from training.batches import Batch, BatchMaker, Order, draw_captions, draw_crop
-from training.bundles import read_bundles
+from training.bundles import columns_of, in_order, read_bundles
 from training.config import RunConfig
 from training.loader import loader
 from training.text import tokenize
@@ -177,6 +178,29 @@ def test_a_granularity_goes_before_any_granularity(tmp_path: Path, recipe: Recip
     ]
     bundles = read_bundles(make_inputs(tmp_path, 6)["curate"], build(RunConfig, recipe(slots=slots)).slots)
     assert set(bundles.slot.tolist()) == {1}
+
+
+def test_the_order_follows_from_the_samples_and_not_from_where_they_lie(tmp_path: Path, recipe: Recipe) -> None:
+    """The same pictures and captions under other keys, in other shards and parts; two pictures are there twice."""
+    config = build(RunConfig, recipe())
+    curate = make_inputs(tmp_path, 20)["curate"]
+    tables = [curate.read(part, schemas.BUNDLES) for part in curate.parts]
+    rows = [row for table in tables for row in table.to_pylist()]
+    rows += [{**rows[3], "captions": captions_of(7)}, {**rows[5], "key": "again"}]
+    rng, found = np.random.default_rng(0), []
+    for shards in (1, 3):
+        shuffled = [rows[i] for i in rng.permutation(len(rows))]
+        renamed = [{**row, "shard": f"s{i % shards}", "key": f"k{i}", "offset": i} for i, row in enumerate(shuffled)]
+        pieces = [schemas.table(schemas.BUNDLES, renamed[n::shards]) for n in range(shards)]
+        found.append(in_order([columns_of(piece, config.slots) for piece in pieces]))
+    one, other = found
+    assert one.image_id.to_pylist() == other.image_id.to_pylist() == sorted(row["image_id"] for row in rows)
+    for name in ("first", "slot", "weight"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
+    assert one.text.equals(other.text)
+    assert one.offset.tolist() != other.offset.tolist()
+    for row, key in enumerate(other.key.to_pylist()):  # and each row is still one picture's
+        assert (other.offset[row], other.shard_names[other.shard[row]]) == (int(key[1:]), f"s{int(key[1:]) % 3}")
 
 
 def test_too_large_a_batch_is_named(tmp_path: Path, recipe: Recipe) -> None:
