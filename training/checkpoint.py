@@ -140,6 +140,7 @@ def read_checkpoint(file: Location) -> dict[str, Any]:
         with zipfile.ZipFile(data) as content:  # torch writes checksums and does not look at them
             if damaged := content.testzip():
                 raise ValueError(f"the checksum of {damaged} is another")
+        data.seek(0)
         state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"no checkpoint at {file}") from error

@@ -192,6 +192,8 @@ def test_a_checkpoint_with_a_flipped_bit_is_not_gone_on_from(tmp_path: Path, rec
     run_train(stage_run(tmp_path, recipe(epochs=1, checkpoint_every=2), on_checkpoint=keep))
     rng, silent = random.Random(1), 0
     original = torch.load(io.BytesIO(kept[0]))["model"]
+    (tmp_path / "step-000000002.pt").write_bytes(kept[0])
+    assert newest_checkpoint(Location.of(tmp_path)) is not None
     for _ in range(40):
         data = bytearray(kept[0])
         data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
