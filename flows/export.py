@@ -42,7 +42,10 @@ def _facts(session: Session, name: str) -> Facts:
 
     found = {stage: resolution.manifest for stage, resolution in session.resolve().items()}
     ingest, caption, curate, train = (found[stage] for stage in ("ingest", "caption", "curate", "train"))
-    assert ingest and caption and curate and train  # nothing is trained without them
+    assert ingest is not None  # nothing is trained without these
+    assert caption is not None
+    assert curate is not None
+    assert train is not None
     cells = caption.detail["cells"].values()
     models = sorted({(Path(cell["model"]).name, Path(cell["revision"]).name) for cell in cells})
     figures = found["evaluate"].detail["headline"].get(name, {}) if found["evaluate"] else {}

@@ -67,7 +67,7 @@ class Bundles:
     @cached_property
     def _file(self) -> IO[bytes]:
         try:
-            file = tempfile.TemporaryFile()
+            file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as these bundles are)
             batch = _to_batch(self)
             with pa.ipc.new_stream(file, batch.schema) as stream:
                 stream.write_batch(batch)

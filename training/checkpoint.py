@@ -2,8 +2,9 @@
 
 A finished run's `model/` folder holds `config.json` (towers, slots, branches, preprocessing, recipe) and
 `model.safetensors`. The first has the digest of the second and one of itself, so damage is noticed wherever a model is
-opened, copies and exports included. A checkpoint is one file, `checkpoints/step-N.pt`, with the same description, weights, optimizer,
-random state and position. Both say everything needed to load them: a wrong H cannot be given, because none is asked.
+opened, copies and exports included. A checkpoint is one file, `checkpoints/step-N.pt`, with the same description,
+weights, optimizer, random state and position. Both say everything needed to load them: a wrong H cannot be given,
+because none is asked.
 """
 
 import io
@@ -136,12 +137,9 @@ def write_checkpoint(folder: Location, state: Mapping[str, Any], step: int, keep
 
 def read_checkpoint(file: Location) -> dict[str, Any]:
     try:
-        data = io.BytesIO(file.read())
-        with zipfile.ZipFile(data) as content:  # torch writes checksums and does not look at them
-            if damaged := content.testzip():
-                raise ValueError(f"the checksum of {damaged} is another")
-        data.seek(0)
-        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
+        data = file.read()
+        _require_checksums(data)
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"no checkpoint at {file}") from error
     except Exception as error:  # torch raises whatever its unpickler stumbles over
@@ -150,6 +148,13 @@ def read_checkpoint(file: Location) -> dict[str, Any]:
         ) from error
     _of_this_format(file, state.get("description", {}))
     return state
+
+
+def _require_checksums(data: bytes) -> None:
+    """torch writes a checksum for each tensor, and does not look at them when it reads."""
+    with zipfile.ZipFile(io.BytesIO(data)) as content:
+        if damaged := content.testzip():
+            raise ValueError(f"{damaged} does not have the checksum it names")
 
 
 def newest_checkpoint(folder: Location) -> dict[str, Any] | None:

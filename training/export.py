@@ -5,7 +5,8 @@
                 with one branch only, since open_clip's towers know no others
     onnx        image.onnx, text.onnx: both towers, normalised, any number of images or texts at a time
 
-and a README.md, the model card; export.json records what was written. ONNX files are run and compared with the model before they are put in place.
+and a README.md, the model card. export.json records what was written. ONNX files are run and compared with the model
+before they are put in place.
 """
 
 import io

@@ -35,11 +35,11 @@ class _Process(context.ForkServerProcess):
     """
 
     @staticmethod
-    def _Popen(process: Any) -> Any:  # noqa: N802 (the standard library's name)
+    def _Popen(process: Any) -> Any:  # the standard library's name
         main = sys.modules["__main__"]
         sys.modules["__main__"] = ModuleType("__main__")
         try:
-            return context.ForkServerProcess._Popen(process)  # type: ignore[attr-defined]
+            return context.ForkServerProcess._Popen(process)
         finally:
             sys.modules["__main__"] = main
 
@@ -127,7 +127,7 @@ class _InWorker(Dataset):
 
 
 def _end_with_parent(_: int) -> None:
-    """Workers are the server's children, and it lives as long as they do: neither would notice that this process died."""
+    """Workers are the server's children, and it lives as long as they: neither would notice this process's death."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -37,8 +37,8 @@ text = model.encode_text(tokenizer(["a red kite"]), normalize=True)
 ```
 
 `encode_branches` gives all branches, (1, H, D); `encode_image` their mean, which is what an index serves.""",
-    "open_clip_config.json": """With open_clip. Its `preprocess` neither turns pictures upright by their EXIF orientation
-nor puts transparent ones on white: open them with this function.
+    "open_clip_config.json": """With open_clip, whose `preprocess` neither turns pictures upright by their EXIF
+orientation nor puts transparent ones on white: open them with this function.
 {seen}
 ```python
 import open_clip
@@ -48,8 +48,8 @@ tokenizer = open_clip.get_tokenizer("local-dir:FOLDER")
 image = model.eval().encode_image(preprocess(seen("photo.jpg"))[None], normalize=True)
 text = model.encode_text(tokenizer(["a red kite"]), normalize=True)
 ```""",
-    "image.onnx": """With ONNX Runtime. `image.onnx` takes `image` (batch, 3, {size}, {size}), float32, and gives `served`
-(batch, {dim}) and `branches` (batch, {branches}, {dim}); `text.onnx` takes `text` (batch, {context}), int64 token ids
+    "image.onnx": """With ONNX Runtime. `image.onnx` takes `image` (batch, 3, {size}, {size}), float32, and gives
+`served` (batch, {dim}) and `branches` (batch, {branches}, {dim}); `text.onnx` takes `text` (batch, {context}), int64 token ids
 of CLIP's tokenizer padded with 0, and gives `served` (batch, {dim}). All vectors have length one, so scores are
 products.
 {seen}
@@ -84,6 +84,11 @@ pipeline_tag: zero-shot-image-classification
 tags: [clip, image-text-retrieval, synthetic-captions, {shape}]
 ---"""
 
+_INTRODUCTION = (
+    "Trained with Holism: many captions per image, a branch of the image encoder for each kind of caption. The "
+    "licence is for you to state: those of the images and of the captioning models may bear on it."
+)
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -104,8 +109,7 @@ def model_card(model: HolisticCLIP, description: Mapping[str, Any], files: Seque
     parts = [
         _HUB.format(library=library, shape="multi-branch" if several else "single-branch"),
         "# A CLIP with several image branches" if several else "# A CLIP",
-        "Trained with Holism: many captions per image, a branch of the image encoder for each kind of caption. The "
-        "licence is for you to state: those of the images and of the captioning models may bear on it.",
+        _INTRODUCTION,
         "## Architecture",
         _table(_architecture(model)),
         "## Branches and slots",

@@ -1,4 +1,4 @@
-"""From a picture to what the model takes, as training saw it: one callable for evaluation, exports and everybody else."""
+"""From a picture to what the model takes, as training saw it: one callable for evaluation and everybody else."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -164,9 +164,7 @@ def test_workers_map_the_captions_and_copy_none(tmp_path: Path, recipe: Recipe) 
     assert (again.bundles.shard_names, again.bundles.dropped) == (batches.bundles.shard_names, batches.bundles.dropped)
 
 
-def test_no_room_for_the_captions_is_named(
-    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_for_the_captions_is_named(tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     def full() -> Any:
         raise OSError(28, "No space left on device")
 

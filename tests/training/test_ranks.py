@@ -78,7 +78,11 @@ except HolismError as error:
     sys.exit(2)
 print("trained", *outcome.counts, flush=True)
 """
-RUNS = {"holism": {}, "o2o": {"slots": ["alt_text"], "losses": {"o2o": 1.0}}, "o2m": {"branches": 1, "losses": {"o2m": 1}}}
+RUNS = {
+    "holism": {},
+    "o2o": {"slots": ["alt_text"], "losses": {"o2o": 1.0}},
+    "o2m": {"branches": 1, "losses": {"o2m": 1}},
+}
 
 
 def batch(seed: int, branches: int, slots: int) -> dict[str, Tensor]:
