@@ -49,9 +49,9 @@ image = model.eval().encode_image(preprocess(seen("photo.jpg"))[None], normalize
 text = model.encode_text(tokenizer(["a red kite"]), normalize=True)
 ```""",
     "image.onnx": """With ONNX Runtime. `image.onnx` takes `image` (batch, 3, {size}, {size}), float32, and gives
-`served` (batch, {dim}) and `branches` (batch, {branches}, {dim}); `text.onnx` takes `text` (batch, {context}), int64 token ids
-of CLIP's tokenizer padded with 0, and gives `served` (batch, {dim}). All vectors have length one, so scores are
-products.
+`served` (batch, {dim}) and `branches` (batch, {branches}, {dim}); `text.onnx` takes `text` (batch, {context}), int64
+token ids of CLIP's tokenizer padded with 0, and gives `served` (batch, {dim}). All vectors have length one, so scores
+are products.
 {seen}
 ```python
 import numpy as np

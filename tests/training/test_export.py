@@ -191,6 +191,22 @@ def test_the_cards_code_sees_pictures_as_training_did(saved: Any, tmp_path: Path
         torch.testing.assert_close(torch.as_tensor(found["text"]), text, rtol=1e-3, atol=2e-4)
 
 
+def test_the_readmes_way_sees_pictures_as_training_did(saved: Any, tmp_path: Path) -> None:
+    model, folder = saved(branches=1, losses={"o2m": 1.0})
+    readme = (Path(__file__).parents[2] / "README.md").read_text().split("## The trained model")[1]
+    lines = [line.removeprefix("    ") for line in readme.splitlines() if line.startswith("    ")]
+    code = "\n".join(lines).replace("demo/workspace/train/holism-.../model", str(folder))
+    theirs = image_transform_v2(PreprocessCfg(size=32), is_train=False)
+    (tmp_path / "pictures").mkdir()
+    for file in pictures_of_people(tmp_path / "pictures"):
+        found: dict[str, Any] = {}
+        exec(code.replace("photo.jpg", str(file)), found)
+        seen, _ = pictures.decode(file.read_bytes())
+        torch.testing.assert_close(found["image"], model.encode_image(theirs(seen)[None]), msg=file.name)
+        assert found["branches"].shape == (1, 1, 24)
+        assert found["text"].shape == (1, 24)
+
+
 @pytest.mark.parametrize(
     "options", [{}, pytest.param({"branch_kind": "mlp"}, marks=pytest.mark.slow), {"branch_kind": "query"}]
 )
