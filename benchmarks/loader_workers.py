@@ -34,9 +34,11 @@ from pipeline import identity, schemas
 from pipeline.config import build
 from pipeline.demo_world.write import write_world
 from pipeline.shards import ShardReader
+from pipeline.storage import Location
 from training.batches import Batch, BatchMaker
 from training.bundles import columns_of
 from training.config import RunConfig
+from training.loader import loader
 
 SCENES, BATCH, BATCHES = 640, 64, 40
 WAYS = ("forkserver", "spawn", "threads")
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for kind in KINDS:
         pack(options.folder, kind)
         for way in WAYS:
-            for workers in (1, 2):
+            for workers in (1, 4):
                 command = [sys.executable, "-m", "benchmarks.loader_workers", "--folder", str(options.folder)]
                 command += ["--one", kind, way, str(workers)]
                 found = json.loads(subprocess.run(command, capture_output=True, check=True).stdout.splitlines()[-1])
@@ -98,18 +100,18 @@ def as_photo(data: bytes, seed: int) -> bytes:
 
 
 def measure(folder: Path, kind: str, way: str, workers: int) -> dict[str, Any]:
-    from pipeline.storage import Location
-
     config = build(RunConfig, {"global_batch": BATCH, "epochs": 10})
     table = schemas.read(Location.of(folder / f"{kind}.parquet"), schemas.BUNDLES)
     reader = ShardReader({kind: str(folder / f"{kind}.tar")})
     batches = BatchMaker(config, columns_of(table, config.slots), reader, canvas=KINDS[kind], context_length=77)
     before, start = memory(), []
     for _ in range(2 if way == "forkserver" else 1):
+        made: Iterator[Batch] | None = None  # the first ones' workers end
         began = time.monotonic()
         made = ahead(batches, way, workers)
         next(made)
         start.append(time.monotonic() - began)
+    assert made is not None
     rate = images_per_second(made, busy=False)
     found = {"start": start, "rate": rate, "busy": images_per_second(made, busy=True), "memory": memory() - before}
     sys.stdout.flush()
@@ -118,11 +120,9 @@ def measure(folder: Path, kind: str, way: str, workers: int) -> dict[str, Any]:
 
 def ahead(batches: BatchMaker, way: str, workers: int) -> Iterator[Batch]:
     steps = range(batches.order.steps)
-    if way != "threads":
-        if way == "forkserver":
-            import multiprocessing
-
-            multiprocessing.set_forkserver_preload(["training.batches"])
+    if way == "forkserver":
+        return loader(batches, 0, workers, pin_memory=False)
+    if way == "spawn":
         return iter(
             DataLoader(batches, batch_size=None, sampler=steps, num_workers=workers, multiprocessing_context=way)
         )

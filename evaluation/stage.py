@@ -21,7 +21,7 @@ from pipeline.storage import Location
 if TYPE_CHECKING:
     from evaluation.features import Encoder
 
-VERSION = 3
+VERSION = 2
 RESULTS, REPORT = "results.parquet", "report.html"
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath as Path
 from typing import TYPE_CHECKING
 
 from flows.run import Session
@@ -47,7 +47,7 @@ def _facts(session: Session, name: str) -> Facts:
     assert curate is not None
     assert train is not None
     cells = caption.detail["cells"].values()
-    models = sorted({(Path(cell["model"]).name, Path(cell["revision"]).name) for cell in cells})
+    models = sorted({(_without_path(cell["model"]), cell["revision"]) for cell in cells})
     figures = found["evaluate"].detail["headline"].get(name, {}) if found["evaluate"] else {}
     return Facts(
         data={
@@ -58,3 +58,8 @@ def _facts(session: Session, name: str) -> Facts:
         },
         figures=figures,
     )
+
+
+def _without_path(model: str) -> str:
+    """A model's name, without the folder of this machine that it may lie in; hub ids stay whole."""
+    return re.sub(r"^(\w+:)?[/~.].*/", r"\1", model)
