@@ -33,6 +33,7 @@ from pipeline import schemas
 from pipeline.config import build
 from pipeline.demo_world import answer
 from pipeline.demo_world.write import write_world
+from pipeline.identity import image_id
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 from training.bundles import Bundles, columns_of
@@ -97,7 +98,7 @@ def data(folder: Path, config: RunConfig) -> tuple[Bundles, ShardReader]:
             info.size = len(picture)
             tar.addfile(info, io.BytesIO(picture))
             start = tar.offset - (len(picture) + 511) // 512 * 512
-            place = {"shard": "train", "key": row["file"], "image_id": row["file"], "offset": start}
+            place = {"shard": "train", "key": row["file"], "image_id": image_id(picture), "offset": start}
             rows.append({**place, "size": len(picture), "captions": captions(row, config, number)})
     table = schemas.table(schemas.BUNDLES, rows)
     return columns_of(table, config.slots), ShardReader({"train": str(folder / "train.tar")})
@@ -119,14 +120,11 @@ def captions(row: dict[str, Any], config: RunConfig, number: int) -> list[dict[s
 
 def figures(folder: Path, config: RunConfig, trained: Trained) -> dict[str, Any]:
     """Means over tasks and over perspectives, for the served vector and, where there is one, the second score."""
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
     from training.model import make_tokenizer
+    from training.preprocess import make_preprocess, preprocessing
 
     model = trained.model
-    preprocess = image_transform_v2(
-        PreprocessCfg(size=model.visual.image_size[0], mean=config.image_mean, std=config.image_std), is_train=False
-    )
+    preprocess = make_preprocess(preprocessing(model.visual.image_size[0], config.image_mean, config.image_std))
     identity = f"{time.time_ns()}"  # no features of an earlier model are to be found
     encoder = Encoder("run", identity, identity, model, preprocess, make_tokenizer(model.architecture), model.slots)
     settings = EvaluateConfig(benchmarks=(str(folder / "scenes" / "heldout"),), bootstrap_samples=100, device="cpu")

@@ -218,7 +218,9 @@ def _connect(address: str, quiet: dict[str, Any]) -> None:
             _knock(address)
         ray.init(address=address, runtime_env={"py_modules": modules}, **quiet)
     except (ConnectionError, RuntimeError, TimeoutError, ValueError, ray.exceptions.RayError) as error:
-        raise ScheduleError(TOKEN.format(address) if _wants_token(error) else f"{failure} ({_reason(error)})") from error
+        raise ScheduleError(
+            TOKEN.format(address) if _wants_token(error) else f"{failure} ({_reason(error)})"
+        ) from error
 
 
 def _knock(address: str) -> None:

@@ -21,10 +21,12 @@ from torch.nn import functional as F
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.readouts import RERANK
-from pipeline import identity, pictures
+from pipeline import identity
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.storage import Location
+
+CHECKSUM = identity.ID_LENGTH  # bytes behind a cached array
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,15 @@ def pick_device(device: str) -> torch.device:
 def _cached(cache: Location, key: list[Any], compute: Callable[[], np.ndarray]) -> np.ndarray:
     location = cache / f"{identity.digest(key)}.npy"
     if location.exists():
-        try:
-            found: np.ndarray = np.load(io.BytesIO(location.read()), allow_pickle=False)
-        except (ValueError, EOFError):
-            pass  # a damaged file is worth no more than none: encode again
-        else:
+        data = location.read()
+        array, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
+        if identity.digest(array).encode() == checksum:  # a damaged file is worth no more than none: encode again
+            found: np.ndarray = np.load(io.BytesIO(array), allow_pickle=False)
             return found
     made = compute()
     buffer = io.BytesIO()
     np.save(buffer, made)
-    location.write(buffer.getvalue())
+    location.write(buffer.getvalue() + identity.digest(buffer.getvalue()).encode())
     return made
 
 
@@ -151,11 +152,12 @@ def _image_batches(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfi
 
     def load(index: int) -> Tensor:
         location = benchmark.image(index)
+        data = location.read()
         try:
-            picture, _ = pictures.decode(location.read())
+            with Image.open(io.BytesIO(data)) as picture:
+                return encoder.preprocess(picture)  # as it was opened: it makes pictures upright, on white
         except Exception as error:  # decoders raise anything on damaged input
             raise InputError(f"the benchmark picture {location} cannot be decoded ({error}); replace it") from error
-        return encoder.preprocess(picture)
 
     with ThreadPoolExecutor(config.workers) as pool:
         images = range(len(benchmark.files))

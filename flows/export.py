@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from flows.run import Session
 from pipeline.errors import ConfigError, MissingInputError
 from pipeline.storage import Location
+
+if TYPE_CHECKING:
+    from training.model_card import Facts
+
+SOURCES = {"folder": "a folder", "webdataset": "WebDataset tars", "urls": "a list of URLs"}
 
 
 def export(session: Session, run: str | None, folder: str, forms: Sequence[str]) -> str:
@@ -25,10 +32,34 @@ def export(session: Session, run: str | None, folder: str, forms: Sequence[str])
         raise ConfigError(f"--run: found {name!r}, but the trained runs are {', '.join(runs)}")
     from training.export import export as write
 
-    facts = {
-        "run": f"{name}, fingerprint {runs[name]['fingerprint']}",
-        "images": f"ingest, digest {manifest.inputs['ingest']}",
-        "captions": f"curate, digest {manifest.inputs['curate']}",
-    }
-    files = write(Location.of(manifest.store) / runs[name]["folder"], folder, forms, facts)
+    files = write(Location.of(manifest.store) / runs[name]["folder"], folder, forms, _facts(session, name))
     return f"{name}: {', '.join(files)} in {Location.of(folder)}"
+
+
+def _facts(session: Session, name: str) -> Facts:
+    """What the stages' results know of a run: its data, who captioned it, and what it reaches."""
+    from training.model_card import Facts
+
+    found = {stage: resolution.manifest for stage, resolution in session.resolve().items()}
+    ingest, caption, curate, train = (found[stage] for stage in ("ingest", "caption", "curate", "train"))
+    assert ingest is not None  # nothing is trained without these
+    assert caption is not None
+    assert curate is not None
+    assert train is not None
+    cells = caption.detail["cells"].values()
+    models = sorted({(_without_path(cell["model"]), cell["revision"]) for cell in cells})
+    figures = found["evaluate"].detail["headline"].get(name, {}) if found["evaluate"] else {}
+    return Facts(
+        data={
+            "run": f"{name}, fingerprint {train.detail['runs'][name]['fingerprint']}",
+            "images": f"{ingest.counts['images']:,}, from {SOURCES[session.config.ingest.source.kind]}",
+            "captions": f"{curate.counts['kept']:,} kept of {curate.counts['captions']:,}; digest {curate.digest}",
+            "captioned by": ", ".join(f"{model} (revision {revision})" for model, revision in models) or "nobody",
+        },
+        figures=figures,
+    )
+
+
+def _without_path(model: str) -> str:
+    """A model's name, without the folder of this machine that it may lie in; hub ids stay whole."""
+    return re.sub(r"^(\w+:)?[/~.].*/", r"\1", model)

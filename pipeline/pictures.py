@@ -32,13 +32,20 @@ def decode(data: bytes, needed: Callable[[int, int], Size] | None = None) -> tup
     scale, not below that. Raises whatever the decoder raises on damaged bytes.
     """
     with Image.open(io.BytesIO(data)) as opened:
-        orientation = _orientation(opened)
-        sideways = orientation in _SIDEWAYS
+        sideways = _orientation(opened) in _SIDEWAYS
         full = _swapped(opened.size, sideways)
         if needed is not None:
             opened.draft("RGB", _swapped(needed(*full), sideways))
-        picture = _on_white(opened)
-    return (picture.transpose(_TURN[orientation]) if orientation in _TURN else picture), full
+        return upright_rgb(opened), full
+
+
+def upright_rgb(opened: Image.Image) -> Image.Image:
+    """An opened picture of any mode as people see it. What is upright already stays so: the result notes no turn."""
+    picture, turn = _on_white(opened), _TURN.get(_orientation(opened))
+    if turn is not None:
+        picture = picture.transpose(turn)
+    picture.info = {}  # PIL hands the note of the turn on to copies
+    return picture
 
 
 def _orientation(opened: Image.Image) -> int:

@@ -5,7 +5,6 @@ each (epoch, image) that draws the captions and the crop. So the loader's whole 
 worker processes gives the same batches in the same order, and ranks share a batch by cutting it.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pipeline import pictures
 from pipeline.errors import ConfigError
@@ -51,6 +50,10 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """Called by the loader where a GPU waits."""
         return self._map(lambda tensor: tensor.pin_memory())
+
+    def share(self) -> "Batch":
+        """In memory that other processes can map. Raises RuntimeError where there is no room for it."""
+        return self._map(lambda tensor: tensor.share_memory_())
 
     def _map(self, move: Any) -> "Batch":
         moved: dict[str, Any] = {}
@@ -118,7 +121,8 @@ class BatchMaker(Dataset):
         if config.global_batch % ranks:
             raise ConfigError(f"train.global_batch is {config.global_batch}, which {ranks} ranks cannot share equally")
         self.order = make_order(config, bundles)
-        self._config, self._bundles, self._reader = config, bundles, reader
+        self.bundles = bundles
+        self._config, self._reader = config, reader
         self._canvas, self._context_length = canvas, context_length
         share = config.global_batch // ranks
         self._share = slice(rank * share, (rank + 1) * share)
@@ -134,25 +138,26 @@ class BatchMaker(Dataset):
         unreadable = []
         for b, row in enumerate(rows.tolist()):
             rng = np.random.default_rng([self._config.seed, epoch, row])
-            captions = draw_captions(self._bundles, row, slots, self._config.captions_per_image, rng)
+            captions = draw_captions(self.bundles, row, slots, self._config.captions_per_image, rng)
             data = self._read(row)  # a shard that cannot be read ends the run: no picture is at fault
             try:
                 canvas, width, height = self._decode(data)
             except Exception as error:  # decoders raise anything on damaged input, and one image must not end the run
-                unreadable.append(f"{self._bundles.key[row]}: {error}")
+                unreadable.append(f"{self.bundles.key[row]}: {error}")
                 continue
             image_BCSS[b] = canvas
             box_B4[b] = torch.tensor(draw_crop(width, height, self._config.crop_scale, rng))
             for slot, caption in captions:
                 mask_BM[b, slot] = True
-                tokens = tokenize(self._bundles.text[caption].as_py(), self._context_length)
+                tokens = tokenize(self.bundles.text[caption].as_py(), self._context_length)
                 captions_of.setdefault(tokens, []).append(b * slots + slot)
         return Batch(step, image_BCSS, box_B4, *_group(captions_of), mask_BM, tuple(unreadable))
 
     def _read(self, row: int) -> bytes:
-        bundles = self._bundles
+        bundles = self.bundles
         shard = bundles.shard_names[bundles.shard[row]]
-        return self._reader.read(shard, int(bundles.offset[row]), int(bundles.size[row]))
+        place = int(bundles.offset[row]), int(bundles.size[row])
+        return self._reader.read(shard, *place, bundles.image_id[row].as_py())
 
     def _decode(self, data: bytes) -> tuple[Tensor, int, int]:
         """The picture on a square canvas, and its own width and height."""
@@ -161,12 +166,6 @@ class BatchMaker(Dataset):
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1), width, height
-
-
-def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> Iterator[Batch]:
-    """The batches from step `start` to the last, in order, made ahead by `workers` processes."""
-    steps = range(start, batches.order.steps)
-    return iter(DataLoader(batches, batch_size=None, sampler=steps, num_workers=workers, pin_memory=pin_memory))
 
 
 def draw_captions(

@@ -1,12 +1,15 @@
 """What is written of a model, and how it comes back.
 
 A finished run's `model/` folder holds `config.json` (towers, slots, branches, preprocessing, recipe) and
-`model.safetensors`. A checkpoint is one file, `checkpoints/step-N.pt`, with the same description, weights, optimizer,
-random state and position. Both say everything needed to load them: a wrong H cannot be given, because none is asked.
+`model.safetensors`. The first has the digest of the second and one of itself, so damage is noticed wherever a model is
+opened, copies and exports included. A checkpoint is one file, `checkpoints/step-N.pt`, with the same description,
+weights, optimizer, random state and position. Both say everything needed to load them: a wrong H cannot be given,
+because none is asked.
 """
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,16 +17,19 @@ from typing import Any
 import open_clip
 import safetensors.torch
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
 
 from pipeline.config import semantic
 from pipeline.errors import InputError, StoreError
+from pipeline.identity import digest
 from pipeline.storage import Location
 from training.config import BranchOptions, RunConfig
 from training.model import HolisticCLIP, make_tokenizer
+from training.preprocess import make_preprocess, preprocessing
 from training.towers import resolve_architecture
+from training.weights import weights_name
 
-FORMAT = 1
+FORMAT = 2
+UNSEALED = 1  # the format before, whose files have no digests
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
@@ -42,24 +48,19 @@ def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any
         "slots": [slot.model_dump() for slot in config.slots],
         "branch_options": asdict(model.options),
         "text_pooling": model.text_pooling is not None,
-        "preprocess": {
-            "size": model.visual.image_size[0],
-            "mean": list(config.image_mean),
-            "std": list(config.image_std),
-            "interpolation": "bicubic",
-        },
-        "recipe": semantic(config),
+        "preprocess": preprocessing(model.visual.image_size[0], config.image_mean, config.image_std),
+        "recipe": {**semantic(config), "warm_start": weights_name(config.warm_start)},
         "step": step,
     }
 
 
 def model_files(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, bytes]:
     """The files of a `model/` folder, weights last."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    return {
-        CONFIG_FILE: json.dumps(describe(model, config, step), indent=1).encode(),
-        WEIGHTS_FILE: safetensors.torch.save(weights, metadata={"format": "pt"}),
-    }
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    weights = safetensors.torch.save(state, metadata={"format": "pt"})
+    description = {**describe(model, config, step), "weights": digest(weights)}
+    sealed = {**description, "checksum": digest(description)}
+    return {CONFIG_FILE: json.dumps(sealed, indent=1).encode(), WEIGHTS_FILE: weights}
 
 
 def load(path: str | Location, device: str = "cpu") -> tuple[HolisticCLIP, Any, open_clip.SimpleTokenizer]:
@@ -73,27 +74,50 @@ def load(path: str | Location, device: str = "cpu") -> tuple[HolisticCLIP, Any, 
         description, weights = state["description"], state["model"]
     else:
         description, weights = _read_model_folder(location)
-    architecture = description["architecture"]
-    pooling = description.get("text_pooling", False)
-    model = HolisticCLIP(architecture, description["branches"], branch_options(description), pooling)
-    model.load_state_dict(weights)
-    settings = description["preprocess"]
-    preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+    try:
+        architecture = description["architecture"]
+        pooling = description.get("text_pooling", False)
+        model = HolisticCLIP(architecture, description["branches"], branch_options(description), pooling)
+        model.load_state_dict(weights)
+        preprocess = make_preprocess(description["preprocess"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(location, str(error).splitlines()[0]) from error
     return model.to(device).eval(), preprocess, make_tokenizer(architecture)
 
 
 def _read_model_folder(folder: Location) -> tuple[dict[str, Any], Mapping[str, torch.Tensor]]:
     try:
-        description = json.loads((folder / CONFIG_FILE).read())
-        weights = safetensors.torch.load((folder / WEIGHTS_FILE).read())
+        text, data = (folder / CONFIG_FILE).read(), (folder / WEIGHTS_FILE).read()
     except FileNotFoundError as error:
         raise InputError(
             f"{folder} is not a model folder (it lacks {CONFIG_FILE} or {WEIGHTS_FILE}); "
             "name WS/train/RUN/model, or a checkpoint file step-N.pt"
         ) from error
+    try:
+        description = read_description(text, data)
+        return _of_this_format(folder, description), safetensors.torch.load(data)
     except (ValueError, safetensors.SafetensorError) as error:
-        raise StoreError(f"the model in {folder} is damaged ({error}); copy it again or train it again") from error
-    return _of_this_format(folder, description), weights
+        raise _damaged(folder, str(error)) from error
+
+
+def read_description(text: bytes, weights: bytes) -> dict[str, Any]:
+    """What a `config.json` holds. Raises ValueError where it, or the weights beside it, are not what was written."""
+    description = json.loads(text)
+    if not isinstance(description, dict):
+        raise ValueError(f"{CONFIG_FILE} holds no mapping")  # noqa: TRY004 (damage, not a caller's mistake)
+    if description.get("format") != UNSEALED:
+        if description.pop("checksum", None) != digest(description):
+            raise ValueError(f"{CONFIG_FILE} does not have the checksum it names")
+        if description["weights"] != digest(weights):
+            raise ValueError(f"{WEIGHTS_FILE} does not have the digest that {CONFIG_FILE} names")
+    return description
+
+
+def _damaged(place: Location, reason: str) -> StoreError:
+    return StoreError(
+        f"the model in {place} is damaged ({reason}); copy it again, or train it again: "
+        "holism train CONFIG --retry-failed"
+    )
 
 
 def branch_options(description: Mapping[str, Any]) -> BranchOptions:
@@ -114,15 +138,24 @@ def write_checkpoint(folder: Location, state: Mapping[str, Any], step: int, keep
 
 def read_checkpoint(file: Location) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(file.read()), map_location="cpu", weights_only=True)
+        data = file.read()
+        _require_checksums(data)
+        state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"no checkpoint at {file}") from error
     except Exception as error:  # torch raises whatever its unpickler stumbles over
         raise StoreError(
-            f"the checkpoint {file} is damaged ({error}); delete it to go on from the one before"
+            f"the checkpoint {file} is damaged ({str(error).splitlines()[0]}); delete it to go on from the one before"
         ) from error
     _of_this_format(file, state.get("description", {}))
     return state
+
+
+def _require_checksums(data: bytes) -> None:
+    """torch writes a checksum for each tensor, and does not look at them when it reads."""
+    with zipfile.ZipFile(io.BytesIO(data)) as content:
+        if damaged := content.testzip():
+            raise ValueError(f"{damaged} does not have the checksum it names")
 
 
 def newest_checkpoint(folder: Location) -> dict[str, Any] | None:
@@ -132,6 +165,6 @@ def newest_checkpoint(folder: Location) -> dict[str, Any] | None:
 
 
 def _of_this_format(place: Location, description: dict[str, Any]) -> dict[str, Any]:
-    if description.get("format") != FORMAT:
+    if description.get("format") not in (FORMAT, UNSEALED):
         raise StoreError(f"{place} has model format {description.get('format')}, this version reads format {FORMAT}")
     return description

@@ -5,7 +5,8 @@
                 with one branch only, since open_clip's towers know no others
     onnx        image.onnx, text.onnx: both towers, normalised, any number of images or texts at a time
 
-and a README.md, the model card. ONNX files are run and compared with the model before they are put in place.
+and a README.md, the model card. export.json records what was written. ONNX files are run and compared with the model
+before they are put in place.
 """
 
 import io
@@ -22,30 +23,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.errors import ConfigError, InputError
+from pipeline.identity import digest
 from pipeline.storage import Location
 from training.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load
 from training.model import HolisticCLIP
-from training.model_card import model_card
+from training.model_card import Facts, model_card
 from training.towers import TOWER_KEYS
 
 FORMS = ("holism", "open_clip", "onnx")
-CARD = "README.md"
+CARD, RECORD = "README.md", "export.json"
 FILES = (CONFIG_FILE, WEIGHTS_FILE, "open_clip_config.json", "open_clip_model.safetensors", "image.onnx", "text.onnx")
 TOLERANCE = 1e-4  # of ONNX outputs, which are unit vectors
 MOST_BYTES = 2**31  # of a protocol buffer
 
 
 def export(
-    source: str | Location,
-    target: str | Location,
-    forms: Sequence[str] = ("holism",),
-    facts: Mapping[str, str] | None = None,
+    source: str | Location, target: str | Location, forms: Sequence[str] = ("holism",), facts: Facts | None = None
 ) -> list[str]:
     """Writes the model of a finished run's folder to `target`; returns the names of the files.
 
-    `facts` go into the model card: where the model comes from. Raises ConfigError for a form that is unknown or that
-    this model does not fit or a folder with forms of another export, InputError where a written form does not give the
-    model's outputs.
+    `facts` go into the model card: where the model comes from and what it reaches. Raises ConfigError for a form that
+    is unknown or that this model does not fit, or a folder with files of others or forms of another export,
+    InputError where a written form does not give the model's outputs.
     """
     if unknown := [form for form in forms if form not in FORMS] or ([] if forms else ["none"]):
         raise ConfigError(f"found form {unknown[0]!r}, expected some of {', '.join(FORMS)}")
@@ -59,15 +58,42 @@ def export(
         files |= open_clip_files(model, description["preprocess"])
     if "onnx" in forms:
         files |= onnx_files(model)
-    files[CARD] = model_card(model, description, sorted(files), facts or {}).encode()
-    if other := [name for name in FILES if name not in files and (Location.of(target) / name).exists()]:
+    files[CARD] = model_card(model, description, sorted(files), facts or Facts()).encode()
+    _write(Location.of(target), files)
+    return sorted(files)
+
+
+def _write(folder: Location, files: Mapping[str, bytes]) -> None:
+    """Writes the files and, in RECORD, which they are: what is not on record there is somebody else's."""
+    written = _written(folder)
+    if other := [name for name in FILES if name not in files and (folder / name).exists()]:
         raise ConfigError(
-            f"the folder {Location.of(target)} holds {', '.join(other)} of another export, which would pass for this "
-            "model's; name another folder or remove them"
+            f"the folder {folder} holds {', '.join(other)} of another export, which would pass for this model's; name "
+            "another folder or remove them"
         )
     for name, data in files.items():
-        (Location.of(target) / name).write(data)
-    return sorted(files)
+        if (folder / name).exists() and digest((folder / name).read()) not in [*written.get(name, ()), digest(data)]:
+            raise ConfigError(
+                f"{folder / name} is there already and was not written by an export, or was changed since; name "
+                "another folder or move it away"
+            )
+    # Old and new first, so that whatever a kill leaves is on record.
+    both = {name: sorted({*written.get(name, ()), digest(data)}) for name, data in files.items()}
+    for record in (both, {name: [digest(data)] for name, data in files.items()}):
+        (folder / RECORD).write(json.dumps({"files": record}, indent=1).encode())
+        for name, data in files.items() if record is both else ():
+            (folder / name).write(data)
+
+
+def _written(folder: Location) -> dict[str, list[str]]:
+    """Digests of what exports wrote to a folder, by name."""
+    try:
+        found: dict[str, list[str]] = json.loads((folder / RECORD).read())["files"]
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / RECORD} is no record of an export ({error}); name another folder") from error
+    return found
 
 
 def open_clip_files(model: HolisticCLIP, preprocess: Mapping[str, Any]) -> dict[str, bytes]:

@@ -3,14 +3,16 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ScheduleError
+
+_LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "remote process exited")
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,16 @@ class Ranks:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    def on(self, device: str) -> "Ranks":
+        """The same ranks, on another device. Raises ConfigError where they cannot speak to each other there."""
+        place = _device(device)
+        if self.count > 1 and place.type != self.device.type:
+            raise ConfigError(
+                f"train.runs: a run wants {place.type}, but the ranks were joined on {self.device.type}; set "
+                "train.device, which holds for all runs"
+            )
+        return replace(self, device=place)
 
     def agree(self, value: Any) -> Any:
         """The first rank's value, on all ranks."""
@@ -45,7 +57,8 @@ class Ranks:
 def joined(device: str) -> Iterator[Ranks]:
     """Joins the group that RANK and WORLD_SIZE speak of; a process without them is alone and needs no group.
 
-    A group that is there already (Ray Train makes one) is used and left as it is.
+    One group serves all that a process trains: torchrun's ranks cannot make another after it. A group that is there
+    already (Ray Train makes one) is used and left as it is. Raises ScheduleError where another rank is lost.
     """
     place = _device(device)
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -55,10 +68,22 @@ def joined(device: str) -> Iterator[Ranks]:
         yield Ranks(0, 1, place)
     else:
         dist.init_process_group("nccl" if place.type == "cuda" else "gloo", timeout=timedelta(minutes=30))
+        rank = dist.get_rank()
         try:
-            yield Ranks(dist.get_rank(), dist.get_world_size(), place)
-        finally:
-            dist.destroy_process_group()
+            yield Ranks(rank, dist.get_world_size(), place)
+        except RuntimeError as error:
+            if not _is_loss_of_a_rank(error):
+                raise
+            raise ScheduleError(
+                f"rank {rank} of train stopped because another rank ended, whose own message says why; the same "
+                "command goes on from the last checkpoint"
+            ) from error
+        dist.destroy_process_group()  # after an error it might wait for the others, and they for it
+
+
+def _is_loss_of_a_rank(error: RuntimeError) -> bool:
+    """Whether a collective failed. torch has a type for NCCL's failures; gloo's are known by their words alone."""
+    return isinstance(error, dist.DistError) or any(words in str(error).lower() for words in _LOST)
 
 
 def _device(wanted: str) -> torch.device:

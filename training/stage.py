@@ -3,9 +3,11 @@
 A run's identity is its own recipe and the data it reads, so adding a run, or changing another, trains nothing anew.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commits import CommitLog, Part
 from pipeline.config import semantic
@@ -18,12 +20,15 @@ from pipeline.storage import Location
 from training.config import RunConfig, TrainConfig
 from training.weights import weights_digest
 
-VERSION = 2
+if TYPE_CHECKING:
+    from training.ranks import Ranks
+
+VERSION = 3
 
 
 def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
-    """Identity of one run's result."""
-    data = {name: inputs[name].digest for name in ("ingest", "curate")} | _weights_digests([config])
+    """Identity of one run's result: its recipe, its samples and what it starts from, wherever they lie."""
+    data = {"curate": inputs["curate"].digest} | _weights_digests([config])
     return digest({"version": VERSION, "recipe": semantic(config), "inputs": data})
 
 
@@ -42,63 +47,78 @@ def run_train(run: StageRun) -> Outcome:
 
     Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given.
     """
+    from training.ranks import joined
+
     config: TrainConfig = run.config
     store = run.workspace.folder("train")
     parts: list[Part] = []
     runs: dict[str, Any] = {}
     counts: dict[str, Any] = {}
     warnings: list[str] = []
-    for name in config.runs:
-        recipe = config.run(name)
-        identity = run_fingerprint(recipe, run.inputs)
-        folder = f"{name}-{identity[:12]}"
-        finished = _finished(CommitLog(store), folder) or _train_one(run, name, recipe, store, folder)
-        parts += finished
-        metrics = finished[-1].detail
-        counts[name] = metrics["summary"]
-        warnings += metrics["warnings"]
-        runs[name] = {
-            "folder": f"{folder}/model",
-            "fingerprint": identity,
-            "slots": [slot.name for slot in recipe.slots],
-            "branches": list(recipe.branch_names),
-        }
-    return Outcome(str(store), parts, counts, {"runs": runs}, warnings)
+    with joined(config.device) as ranks:
+        for name in config.runs:
+            recipe = config.run(name)
+            identity = run_fingerprint(recipe, run.inputs)
+            folder = f"{name}-{identity[:12]}"
+            finished = ranks.agree(_finished(store, folder) if ranks.is_first else [])
+            finished = finished or _train_one(run, name, recipe, store, folder, ranks)
+            parts += finished
+            metrics = finished[-1].detail
+            counts[name] = metrics["summary"]
+            warnings += metrics["warnings"]
+            runs[name] = {
+                "folder": f"{folder}/model",
+                "fingerprint": identity,
+                "slots": [slot.name for slot in recipe.slots],
+                "branches": list(recipe.branch_names),
+            }
+    return Outcome(
+        str(store), parts, digest=_identity(runs, parts), counts=counts, detail={"runs": runs}, warnings=warnings
+    )
 
 
-def _finished(log: CommitLog, folder: str) -> list[Part]:
-    """A finished run's parts, nothing if one is missing. The metrics are committed last."""
+def _identity(runs: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """What evaluation depends on: the models by content, and what they are called."""
+    models: dict[str, Any] = {}
+    for name, run in runs.items():
+        files = sorted(part.digest for part in parts if part.name.startswith(f"{run['folder']}/"))
+        models[name] = {"files": files, "slots": run["slots"], "branches": run["branches"]}
+    return digest(models)
+
+
+def _finished(store: Location, folder: str) -> list[Part]:
+    """A finished run's parts, nothing if one is missing or damaged. The metrics are committed last."""
     from training.checkpoint import CONFIG_FILE, WEIGHTS_FILE
     from training.trainer import METRICS
 
+    log = CommitLog(store)
     names = [f"{folder}/model/{CONFIG_FILE}", f"{folder}/model/{WEIGHTS_FILE}", f"{folder}/{METRICS}"]
     found = [part for name in names if (part := log.get(name))]
-    return found if len(found) == len(names) else []
+    whole = len(found) == len(names) and all(digest((store / part.name).read()) == part.digest for part in found)
+    return found if whole else []
 
 
-def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, folder: str) -> list[Part]:
+def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, folder: str, ranks: Ranks) -> list[Part]:
     from training.bundles import read_bundles
-    from training.ranks import joined
     from training.trainer import train
 
     bundles = read_bundles(run.inputs["curate"], recipe.slots)
     reader = ShardReader(shard_uris(run.inputs["ingest"]))
     watch = run.services.get("on_checkpoint")
     warnings = _warnings_of(bundles, recipe)
-    with joined(recipe.device) as ranks:
-        for sentence in warnings if ranks.is_first else ():  # now, not after days
-            print(f"train {name}: warning: {sentence}", file=sys.stderr, flush=True)
-        trained = train(
-            name,
-            recipe,
-            bundles,
-            reader,
-            store / folder,
-            ranks,
-            on_checkpoint=(lambda model, step: watch(name, model, step)) if watch and ranks.is_first else None,
-        )
-        parts = _commit(CommitLog(store), store, folder, recipe, trained, warnings) if ranks.is_first else []
-        return list(ranks.agree(parts))
+    for sentence in warnings if ranks.is_first else ():  # now, not after days
+        print(f"train {name}: warning: {sentence}", file=sys.stderr, flush=True)
+    trained = train(
+        name,
+        recipe,
+        bundles,
+        reader,
+        store / folder,
+        ranks.on(recipe.device),
+        on_checkpoint=(lambda model, step: watch(name, model, step)) if watch and ranks.is_first else None,
+    )
+    parts = _commit(CommitLog(store), store, folder, recipe, trained, warnings) if ranks.is_first else []
+    return list(ranks.agree(parts))
 
 
 def _warnings_of(bundles: Any, recipe: RunConfig) -> list[str]:
@@ -142,4 +162,5 @@ STAGE = Stage(
     config=TrainConfig,
     run=run_train,
     external=_external,
+    located_by=("ingest",),
 )

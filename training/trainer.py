@@ -8,8 +8,8 @@ on with the very batch, and on a CPU the very losses, that an undisturbed run wo
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -22,11 +22,12 @@ from pipeline.progress import Progress
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 from training.augment import crop_and_normalise
-from training.batches import Batch, BatchMaker, loader
+from training.batches import Batch, BatchMaker
 from training.bundles import Bundles
 from training.checkpoint import describe, new_model, newest_checkpoint, write_checkpoint
 from training.config import RunConfig
 from training.health import WINDOW, branch_health, dead_branches
+from training.loader import loader, start_server
 from training.losses import Features, Loss, gather, weighted_sum
 from training.metrics import MetricsLog
 from training.model import Encoded, HolisticCLIP
@@ -91,13 +92,30 @@ def train(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.workers:
+        start_server()  # it imports its libraries while this process makes the model
     run = _start(name, config, bundles, reader, folder, ranks)
-    order = run.batches.order
     log = MetricsLog(folder / METRICS, run.step) if ranks.is_first else None
+    pin_memory = ranks.device.type == "cuda"
+    with closing(loader(run.batches, run.step, config.workers, pin_memory)) as batches:  # workers end with the loop
+        _loop(run, batches, log, on_checkpoint)
+    last = log.last(1)[0] if log else {}
+    metrics, dead = log.to_bytes() if log else b"", list(run.dead.values())
+    return Trained(run.model.eval(), metrics, run.step, run.unreadable, run.examples, dead, last)
+
+
+def _loop(
+    run: _Run,
+    batches: Iterable[Batch],
+    log: MetricsLog | None,
+    on_checkpoint: Callable[[HolisticCLIP, int], None] | None,
+) -> None:
+    """Steps through the batches; looks, logs and writes checkpoints when they are due."""
+    config, order = run.config, run.batches.order
     size = config.global_batch
-    progress = Progress(f"train {name}", order.steps * size, "images", done=run.step * size) if log else None
+    progress = Progress(f"train {run.name}", order.steps * size, "images", done=run.step * size) if log else None
     waited_since = time.monotonic()
-    for batch in loader(run.batches, run.step, config.workers, pin_memory=ranks.device.type == "cuda"):
+    for batch in batches:
         began = time.monotonic()
         row, measured = _step(run, batch)
         run.step += 1
@@ -116,15 +134,12 @@ def train(
         if checkpoint_due:
             if log:
                 log.save()
-                write_checkpoint(folder / CHECKPOINTS, _state(run), run.step, config.keep_checkpoints)
+                write_checkpoint(run.folder / CHECKPOINTS, _state(run), run.step, config.keep_checkpoints)
             if on_checkpoint:
                 on_checkpoint(run.model, run.step)
     if log and progress:
         log.save()
         progress.close()
-    last = log.last(1)[0] if log else {}
-    metrics, dead = log.to_bytes() if log else b"", list(run.dead.values())
-    return Trained(run.model.eval(), metrics, run.step, run.unreadable, run.examples, dead, last)
 
 
 def _start(

@@ -18,7 +18,7 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from training.checkpoint import branch_options
+from training.checkpoint import CONFIG_FILE, WEIGHTS_FILE, branch_options, read_description
 from training.config import BranchOptions, RunConfig
 from training.model import HolisticCLIP
 from training.positions import fit_text_positions
@@ -149,13 +149,22 @@ def _read(file: Path) -> _Source:
         raise _no_weights(file, f"its entry {strange[0]!r} is no tensor")
     if has_transformers_tower(state):
         return _Source(tower_of_transformers(state), tower_only=True)
-    if description := _json_beside(file, "config.json", "branches"):
+    if description := _json_beside(file, CONFIG_FILE, "branches"):
+        if file.name == WEIGHTS_FILE:
+            _require_undamaged(file)
         return _ours(state, description)
     described = _json_beside(file, "open_clip_config.json", "model_cfg")
     if not described:
         return _Source(state)
     quick_gelu = bool(described["model_cfg"].get("quick_gelu"))
     return _Source(state, quick_gelu=quick_gelu, preprocess=described.get("preprocess_cfg", {}))
+
+
+def _require_undamaged(file: Path) -> None:
+    try:
+        read_description(file.with_name(CONFIG_FILE).read_bytes(), file.read_bytes())
+    except ValueError as error:
+        raise _no_weights(file, str(error)) from error
 
 
 def _ours(state: Mapping[str, Tensor], description: Mapping[str, Any]) -> _Source:

@@ -15,6 +15,13 @@ def pretrained_tag(source: str | Path) -> str | None:
     return text.removeprefix(PRETRAINED) if text.startswith(PRETRAINED) else None
 
 
+def weights_name(source: str | None) -> str | None:
+    """How a model's files call what it started from: without the place it has on this machine."""
+    if source is None or pretrained_tag(source):
+        return source
+    return Path(source).name
+
+
 def weights_file(path: str | Path) -> Path:
     """The file that `train.warm_start` names: itself, or the weights in a folder."""
     place = Path(path)

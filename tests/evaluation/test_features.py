@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,9 +18,10 @@ from pipeline.errors import InputError
 from pipeline.storage import Location
 from tests.evaluation.conftest import TINY
 from training.model import HolisticCLIP, make_tokenizer
+from training.preprocess import make_preprocess, preprocessing
 
 NAMES = ("colour", "detail")
-PREPROCESS = image_transform_v2(PreprocessCfg(size=16), is_train=False)
+PREPROCESS = make_preprocess(preprocessing(16, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
 
 
 def encoder(model: nn.Module, weights: str = "w") -> Encoder:
@@ -40,13 +42,30 @@ def test_features_are_the_models_whatever_the_batches(
     benchmark = benchmarks.read(squares)
     config = EvaluateConfig(image_batch=image_batch, text_batch=text_batch, device="cpu")
     found = features(encoder(model), benchmark, config, Location.of(tmp_path / "cache"))
-    from PIL import Image
-
     stacked = torch.stack([PREPROCESS(Image.open(benchmark.image(i).uri)) for i in range(len(benchmark.files))])
     torch.testing.assert_close(found.branch_NHD, model.encode_branches(stacked), rtol=1e-4, atol=1e-5)
     texts = benchmark.texts[::-1]
     expected_TD = model.encode_text(make_tokenizer(TINY)(texts), normalize=True)  # padded to the whole context
     torch.testing.assert_close(found.texts(texts), expected_TD, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_are_measured_as_people_see_them(squares: Path, tmp_path: Path, model: HolisticCLIP) -> None:
+    """A picture that lies on its side with a note of it, and a transparent one, count as what they show."""
+    images, config = squares / "images", EvaluateConfig(device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 255, (20, 31, 3), dtype=np.uint8)
+    files = benchmarks.read(squares).files
+    upright, turned, transparent = (images / files[index] for index in (0, 1, 2))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(upright)
+    Image.fromarray(np.rot90(pixels)).save(turned, exif=exif)
+    see_through = np.dstack([np.zeros_like(pixels), np.zeros(pixels.shape[:2], np.uint8)])
+    Image.fromarray(see_through, "RGBA").save(transparent)
+    Image.new("RGB", (31, 20), "white").save(images / files[3])
+    found = features(encoder(model), benchmarks.read(squares), config, Location.of(tmp_path / "c")).branch_NHD
+    torch.testing.assert_close(found[1], found[0])
+    torch.testing.assert_close(found[2], found[3])
+    assert not torch.allclose(found[0], found[3], atol=1e-3)
 
 
 class Refusing(nn.Module):
@@ -66,10 +85,12 @@ def test_a_second_look_encodes_nothing_and_other_weights_do(
     assert torch.equal(first.text_TD, again.text_TD)
     with pytest.raises(AssertionError, match="encoded again"):
         features(encoder(Refusing(), "other"), benchmark, EvaluateConfig(device="cpu"), cache)
-    for file in (tmp_path / "cache").iterdir():
-        file.write_bytes(file.read_bytes()[:100])
-    healed = features(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
-    assert torch.equal(first.branch_NHD, healed.branch_NHD)
+    for damage in (lambda data: data[:100], lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:]):
+        for file in (tmp_path / "cache").iterdir():
+            file.write_bytes(damage(file.read_bytes()))
+        healed = features(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
+        assert torch.equal(first.branch_NHD, healed.branch_NHD)
+        assert torch.equal(first.text_TD, healed.text_TD)
 
 
 def test_a_picture_that_is_none_is_named(squares: Path, tmp_path: Path, model: HolisticCLIP) -> None:

@@ -216,6 +216,14 @@ def test_export_writes_the_trained_model_with_its_origin(
     card = (tmp_path / "out" / "README.md").read_text()
     assert manifest.detail["runs"]["holism"]["fingerprint"] in card
     assert manifest.inputs["curate"] in card
+    assert "| captioned by | fake:fake (revision 0) |" in card
+    assert "| images | 24, from a folder |" in card
+    assert "| demo_world | macro accuracy object |" in card
+    for file in (tmp_path / "out").iterdir():
+        assert str(project.parent).encode() not in file.read_bytes()
+    (tmp_path / "out" / "README.md").write_text("notes of my own")
+    assert main(["export", str(project), "--to", str(tmp_path / "out")]) == 2
+    assert "README.md is there already" in capsys.readouterr().err
     assert main(["export", str(project), "--to", str(tmp_path / "out"), "--run", "nobody"]) == 2
     assert "the trained runs are holism" in capsys.readouterr().err
     assert main(["export", str(project), "--to", str(tmp_path / "out"), "--set", "train.seed=9"]) == 2

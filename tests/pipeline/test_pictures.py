@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline.pictures import decode
+from pipeline.pictures import decode, upright_rgb
 
 WIDTH, HEIGHT = 64, 48
 
@@ -84,3 +84,14 @@ def test_a_damaged_note_is_none() -> None:
 def test_damaged_bytes_raise() -> None:
     with pytest.raises(OSError, match="truncated"):
         decode(encoded(lopsided())[:-30])
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_picture_is_turned_once_however_often_it_is_seen(kind: str) -> None:
+    """Decoding and a model's preprocessing both make it upright; PIL hands the camera's note on to copies."""
+    data = encoded(lopsided(), kind, exif=noted(6))
+    opened = Image.open(io.BytesIO(data))
+    once, decoded = upright_rgb(opened), decode(data)[0]
+    assert once.size == (HEIGHT, WIDTH)
+    for again in (upright_rgb(once), upright_rgb(decoded), upright_rgb(opened), upright_rgb(opened.convert("RGB"))):
+        assert np.array_equal(np.asarray(again), np.asarray(once))

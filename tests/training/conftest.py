@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipeline import schemas
 from pipeline.commits import CommitLog
+from pipeline.identity import image_id
 from pipeline.manifest import Manifest
 from pipeline.storage import Location
 
@@ -70,7 +71,13 @@ def make_inputs(folder: Path, count: int, damaged: tuple[int, ...] = ()) -> dict
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
                 start = tar.offset - (len(data) + 511) // 512 * 512
-                place = {"shard": name, "key": info.name, "image_id": info.name, "offset": start, "size": len(data)}
+                place = {
+                    "shard": name,
+                    "key": info.name,
+                    "image_id": image_id(data),
+                    "offset": start,
+                    "size": len(data),
+                }
                 rows.append({**place, "captions": captions_of(index)})
         shards[name] = f"{name}.tar"
         data = schemas.encode(schemas.table(schemas.BUNDLES, rows), schemas.BUNDLES)

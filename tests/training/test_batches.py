@@ -12,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from pipeline import schemas
 from pipeline.config import build
 from pipeline.errors import ConfigError, MissingInputError
 from pipeline.ingest import shard_uris
 from pipeline.shards import ShardReader
 from tests.training.conftest import captions_of, make_inputs
 from training.augment import crop_and_normalise
-from training.batches import Batch, BatchMaker, Order, draw_captions, draw_crop, loader
-from training.bundles import read_bundles
+from training.batches import Batch, BatchMaker, Order, draw_captions, draw_crop
+from training.bundles import columns_of, in_order, read_bundles
 from training.config import RunConfig
+from training.loader import loader
 from training.text import tokenize
 
 Recipe = Callable[..., dict[str, Any]]
@@ -35,6 +37,11 @@ def make(
     return BatchMaker(
         config, read_bundles(inputs["curate"], config.slots), reader, canvas=36, context_length=32, **ranks
     )
+
+
+def picture_of(batches: BatchMaker, row: int) -> int:
+    """Which of the pictures a row is; rows are in the order of the pictures' ids."""
+    return int(batches.bundles.key[row].as_py().removesuffix(".jpg"))
 
 
 def assert_equal(one: Batch, other: Batch) -> None:
@@ -81,7 +88,8 @@ def test_slots_hold_a_caption_of_their_own_image_and_perspective(tmp_path: Path,
         assert len(batch.texts) <= 3
         for b, row in enumerate(rows.tolist()):
             for m, perspective in enumerate(("alt_text", "detail", "style")):
-                fitting = {tokenize(c["text"], 32) for c in captions_of(row) if c["perspective"] == perspective}
+                captions = captions_of(picture_of(batches, row))
+                fitting = {tokenize(c["text"], 32) for c in captions if c["perspective"] == perspective}
                 assert bool(batch.mask_BM[b, m]) == bool(fitting)
                 if fitting:
                     assert texts[b * 3 + m] in fitting
@@ -109,9 +117,9 @@ def test_each_image_gets_a_crop_of_its_own_in_each_epoch(tmp_path: Path, recipe:
     for step in range(9):
         batch, (epoch, rows) = batches[step], batches.order.batch(step)
         for row, box in zip(rows.tolist(), batch.box_B4, strict=True):
-            assert 0.3 <= float(box[2] * box[3]) <= 0.5 or row == 3
+            assert 0.3 <= float(box[2] * box[3]) <= 0.5 or picture_of(batches, row) == 3
             boxes[epoch, row] = tuple(box.tolist())
-    readable = [box for (_, row), box in boxes.items() if row != 3]
+    readable = [box for (_, row), box in boxes.items() if picture_of(batches, row) != 3]
     assert len(set(readable)) == len(readable)
 
 
@@ -135,10 +143,10 @@ def test_undecodable_images_are_counted_and_take_no_part(tmp_path: Path, recipe:
         batch = batches[step]
         _, rows = batches.order.batch(step)
         for b, row in enumerate(rows.tolist()):
-            assert bool(batch.mask_BM[b].any()) == (row not in (3, 11))
+            assert bool(batch.mask_BM[b].any()) == (picture_of(batches, row) not in (3, 11))
         bad += len(batch.unreadable)
         assert all("000" in text or "0011" in text for text in batch.unreadable)
-    assert bad == sum(row in (3, 11) for step in range(3) for row in batches.order.batch(step)[1])
+    assert bad == sum(picture_of(batches, row) in (3, 11) for step in range(3) for row in batches.order.batch(step)[1])
 
 
 def test_a_shard_that_cannot_be_read_is_no_damaged_picture(
@@ -170,6 +178,29 @@ def test_a_granularity_goes_before_any_granularity(tmp_path: Path, recipe: Recip
     ]
     bundles = read_bundles(make_inputs(tmp_path, 6)["curate"], build(RunConfig, recipe(slots=slots)).slots)
     assert set(bundles.slot.tolist()) == {1}
+
+
+def test_the_order_follows_from_the_samples_and_not_from_where_they_lie(tmp_path: Path, recipe: Recipe) -> None:
+    """The same pictures and captions under other keys, in other shards and parts; two pictures are there twice."""
+    config = build(RunConfig, recipe())
+    curate = make_inputs(tmp_path, 20)["curate"]
+    tables = [curate.read(part, schemas.BUNDLES) for part in curate.parts]
+    rows = [row for table in tables for row in table.to_pylist()]
+    rows += [{**rows[3], "captions": captions_of(7)}, {**rows[5], "key": "again"}]
+    rng, found = np.random.default_rng(0), []
+    for shards in (1, 3):
+        shuffled = [rows[i] for i in rng.permutation(len(rows))]
+        renamed = [{**row, "shard": f"s{i % shards}", "key": f"k{i}", "offset": i} for i, row in enumerate(shuffled)]
+        pieces = [schemas.table(schemas.BUNDLES, renamed[n::shards]) for n in range(shards)]
+        found.append(in_order([columns_of(piece, config.slots) for piece in pieces]))
+    one, other = found
+    assert one.image_id.to_pylist() == other.image_id.to_pylist() == sorted(row["image_id"] for row in rows)
+    for name in ("first", "slot", "weight"):
+        assert np.array_equal(getattr(one, name), getattr(other, name))
+    assert one.text.equals(other.text)
+    assert one.offset.tolist() != other.offset.tolist()
+    for row, key in enumerate(other.key.to_pylist()):  # and each row is still one picture's
+        assert (other.offset[row], other.shard_names[other.shard[row]]) == (int(key[1:]), f"s{int(key[1:]) % 3}")
 
 
 def test_too_large_a_batch_is_named(tmp_path: Path, recipe: Recipe) -> None:

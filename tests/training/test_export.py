@@ -1,22 +1,28 @@
 """Exports: what other programs load gives the model's own outputs."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+import yaml
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 import training
+from pipeline import pictures
 from pipeline.errors import ConfigError, InputError
 from training import export as exporting
 from training.checkpoint import model_files, new_model
 from training.config import RunConfig
 from training.export import export
 from training.model import HolisticCLIP
+from training.model_card import Facts
 
 Recipe = Callable[..., dict[str, Any]]
 
@@ -41,7 +47,8 @@ def saved(tmp_path: Path, recipe: Recipe) -> Callable[..., tuple[HolisticCLIP, P
 @pytest.mark.parametrize("options", [{"isolation": "full"}, {"branch_kind": "mlp"}, {"branch_kind": "query"}])
 def test_holisms_own_form_loads_back(saved: Any, tmp_path: Path, options: dict[str, Any]) -> None:
     model, folder = saved(branch_blocks=2, **options)
-    facts = {"run": "holism, fingerprint 0123", "images": "ingest, digest abcd"}
+    figures = {"scenes": {"macro_accuracy object": {"value": 0.75, "chance": 0.1}, "own_branch_wins": ["style"]}}
+    facts = Facts({"run": "holism, fingerprint 0123", "captioned by": "demo_vlm (revision abcd)"}, figures)
     assert export(folder, tmp_path / "out", ["holism"], facts) == ["README.md", "config.json", "model.safetensors"]
     again, preprocess, tokenizer = training.load(tmp_path / "out")
     image = preprocess(Image.new("RGB", (50, 40), (10, 200, 90)))[None]
@@ -52,6 +59,9 @@ def test_holisms_own_form_loads_back(saved: Any, tmp_path: Path, options: dict[s
     card = (tmp_path / "out" / "README.md").read_text()
     for said in ("| style | style, any granularity |", "fingerprint 0123", "abcd", "training.load", "| steps | 7 |"):
         assert said in card
+    assert "| scenes | macro accuracy object | 75.0 | 10.0 |" in card
+    front = yaml.safe_load(card.split("---")[1])
+    assert (front["library_name"], front["pipeline_tag"]) == ("holism", "zero-shot-image-classification")
     assert "onnx" not in card
 
 
@@ -113,6 +123,88 @@ def test_forms_of_another_export_are_not_left_beside(saved: Any, tmp_path: Path)
     with pytest.raises(ConfigError, match=r"holds open_clip_config\.json, open_clip_model\.safetensors of another"):
         export(three, tmp_path / "out")
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
+
+
+def test_what_an_export_did_not_write_is_left_alone(saved: Any, tmp_path: Path) -> None:
+    _, folder = saved()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "README.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"out/README\.md is there already and was not written by an export"):
+        export(folder, out)
+    assert [file.name for file in out.iterdir()] == ["README.md"]
+    assert (out / "README.md").read_text() == "mine"
+    (out / "README.md").unlink()
+    export(folder, out)
+    export(folder, out, facts=Facts({"run": "another card"}))  # its own files may change
+    assert "another card" in (out / "README.md").read_text()
+    (out / "README.md").write_text((out / "README.md").read_text() + "\nmy notes")
+    with pytest.raises(ConfigError, match=r"or was changed since"):
+        export(folder, out)
+
+
+def test_no_file_tells_where_on_this_machine_things_lay(
+    saved: Any, tmp_path: Path, tiny_architecture: dict[str, Any]
+) -> None:
+    (tmp_path / "weights").mkdir()
+    torch.save(open_clip.CLIP(**tiny_architecture).state_dict(), tmp_path / "weights" / "start.pt")
+    _, folder = saved(warm_start=str(tmp_path / "weights" / "start.pt"), branches=1, losses={"o2m": 1.0})
+    export(folder, tmp_path / "out", ["holism", "open_clip"])
+    for file in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes(), file.name
+    assert "| started from | start.pt |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def pictures_of_people(folder: Path) -> list[Path]:
+    """As they come: lying on their side, transparent, with a palette, grey; each lopsided and of an odd size."""
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 9, 4), dtype=np.uint8)
+    picture = Image.fromarray(pixels, "RGBA").resize((45, 61), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.convert("RGB").save(folder / "turned.jpg", exif=exif, quality=95)
+    picture.save(folder / "transparent.png")
+    picture.save(folder / "transparent_and_turned.png", exif=exif)
+    picture.convert("RGB").quantize(8).save(folder / "palette.png", transparency=2)
+    picture.convert("L").save(folder / "grey.png")
+    return sorted(folder.glob("*.*g"))
+
+
+@pytest.mark.parametrize("form", ["holism", "open_clip", "onnx"])
+def test_the_cards_code_sees_pictures_as_training_did(saved: Any, tmp_path: Path, form: str) -> None:
+    if form == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    model, folder = saved(branches=1, losses={"o2m": 1.0}, image_mean=(0.5, 0.4, 0.3), image_std=(0.2, 0.3, 0.4))
+    export(folder, tmp_path / "out", [form])
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (tmp_path / "out" / "README.md").read_text(), re.DOTALL))
+    assert code.count("photo.jpg") == 1
+    theirs = image_transform_v2(PreprocessCfg(size=32, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4)), is_train=False)
+    (tmp_path / "pictures").mkdir()
+    for file in pictures_of_people(tmp_path / "pictures"):
+        found: dict[str, Any] = {}
+        exec(code.replace("FOLDER", str(tmp_path / "out")).replace("photo.jpg", str(file)), found)
+        seen, _ = pictures.decode(file.read_bytes())  # what training puts on its canvas
+        with torch.inference_mode():
+            expected = model.encode_image(theirs(seen)[None], normalize=True)
+            text = model.encode_text(training.load(folder)[2](["a red kite"]), normalize=True)
+        torch.testing.assert_close(torch.as_tensor(found["image"]), expected, rtol=1e-3, atol=2e-4, msg=file.name)
+        torch.testing.assert_close(torch.as_tensor(found["text"]), text, rtol=1e-3, atol=2e-4)
+
+
+def test_the_readmes_way_sees_pictures_as_training_did(saved: Any, tmp_path: Path) -> None:
+    model, folder = saved(branches=1, losses={"o2m": 1.0})
+    readme = (Path(__file__).parents[2] / "README.md").read_text().split("## The trained model")[1]
+    lines = [line.removeprefix("    ") for line in readme.splitlines() if line.startswith("    ")]
+    code = "\n".join(lines).replace("demo/workspace/train/holism-.../model", str(folder))
+    theirs = image_transform_v2(PreprocessCfg(size=32), is_train=False)
+    (tmp_path / "pictures").mkdir()
+    for file in pictures_of_people(tmp_path / "pictures"):
+        found: dict[str, Any] = {}
+        exec(code.replace("photo.jpg", str(file)), found)
+        seen, _ = pictures.decode(file.read_bytes())
+        torch.testing.assert_close(found["image"], model.encode_image(theirs(seen)[None]), msg=file.name)
+        assert found["branches"].shape == (1, 1, 24)
+        assert found["text"].shape == (1, 24)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
 """Two and four gloo ranks give the loss and the gradients of one process that holds the whole batch."""
 
+import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +53,36 @@ for name, (data, weights) in torch.load(f"{folder}/cases").items():
 torch.save(found, f"{folder}/found.{rank}")
 dist.destroy_process_group()
 """
+
+
+# Under torchrun; as the command does, a user's error is one line. `lost` is the rank that ends in its second run.
+STAGE_PROGRAM = """
+import json, os, sys
+from pathlib import Path
+import torch
+from pipeline.errors import HolismError
+from tests.training.test_stage import stage_run
+from training import stage, trainer
+torch.set_num_threads(1)
+folder, recipe, lost = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+original = trainer._step
+def step(run, batch):
+    if run.name == "o2o" and os.environ["RANK"] == lost:
+        raise HolismError("no disk") if sys.argv[4] == "error" else os._exit(9)
+    return original(run, batch)
+trainer._step = step
+try:
+    outcome = stage.run_train(stage_run(folder, recipe, inputs=f"inputs-{os.environ['RANK']}"))
+except HolismError as error:
+    print(f"rank {os.environ['RANK']}: {error}", flush=True)
+    sys.exit(2)
+print("trained", *outcome.counts, flush=True)
+"""
+RUNS = {
+    "holism": {},
+    "o2o": {"slots": ["alt_text"], "losses": {"o2o": 1.0}},
+    "o2m": {"branches": 1, "losses": {"o2m": 1}},
+}
 
 
 def batch(seed: int, branches: int, slots: int) -> dict[str, Tensor]:
@@ -103,3 +138,37 @@ def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
             torch.testing.assert_close(rows, wanted[place], rtol=1e-8, atol=1e-12, msg=name)
         scale = mean([rank[name]["grads"][-1] for rank in found])
         torch.testing.assert_close(scale, wanted[-1], rtol=1e-8, atol=0, msg=name)
+
+
+def torchrun(folder: Path, recipe: dict[str, Any], *lost: str) -> subprocess.CompletedProcess[str]:
+    (folder / "program.py").write_text(STAGE_PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*command, str(folder / "program.py"), str(folder), json.dumps(recipe), *(lost or ("", ""))],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+
+
+@pytest.mark.slow
+def test_one_process_group_serves_all_runs(tmp_path: Path, recipe: Callable[..., dict[str, Any]]) -> None:
+    done = torchrun(tmp_path, recipe(epochs=1, workers=1, runs=RUNS))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("trained holism o2o o2m") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["error", "death"])
+def test_the_end_of_a_rank_is_that_of_the_others(
+    tmp_path: Path, recipe: Callable[..., dict[str, Any]], how: str
+) -> None:
+    began = time.monotonic()
+    done = torchrun(tmp_path, recipe(epochs=1, workers=1, runs=RUNS), "1", how)
+    assert done.returncode != 0
+    assert time.monotonic() - began < 90
+    assert done.stderr.count("Traceback") == 1  # torchrun's own
+    if how == "error":
+        assert "rank 1: no disk" in done.stdout

@@ -1,7 +1,11 @@
 """The train stage: a commit per run, nothing trained twice, and a model that loads as open_clip's do."""
 
+import io
 import json
+import random
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +24,15 @@ from pipeline.workspace import Workspace
 from tests.training.conftest import make_inputs
 from training.checkpoint import newest_checkpoint
 from training.config import TrainConfig
-from training.stage import STAGE, run_train
+from training.stage import STAGE, run_fingerprint, run_train
 
 Recipe = Callable[..., dict[str, Any]]
 
 
-def stage_run(folder: Path, recipe: dict[str, Any], **services: Any) -> StageRun:
-    inputs = make_inputs(folder / "inputs", 18, damaged=(2,))
+def stage_run(folder: Path, recipe: dict[str, Any], inputs: str = "inputs", **services: Any) -> StageRun:
+    made = make_inputs(folder / inputs, 18, damaged=(2,))
     workspace = Workspace(str(folder / "ws"))
-    return StageRun(build(TrainConfig, recipe, source="train"), inputs, workspace, "f", services=services)
+    return StageRun(build(TrainConfig, recipe, source="train"), made, workspace, "f", services=services)
 
 
 RUNS = {"holism": {}, "baseline": {"slots": ["alt_text"], "losses": {"o2o": 1.0}, "epochs": 2}}
@@ -110,7 +114,9 @@ def test_a_model_from_before_there_were_kinds_loads_as_it_was(tmp_path: Path, re
     expected = training.load(folder)[0].encode_branches(image_BCSS)
     description = json.loads((folder / "config.json").read_text())
     options = description.pop("branch_options")
-    del description["text_pooling"]
+    for later in ("text_pooling", "weights", "checksum"):
+        del description[later]
+    description["format"] = 1
     description |= {"isolation": options["isolation"], "projection": options["projection"]}
     (folder / "config.json").write_text(json.dumps(description))
     model, _, _ = training.load(folder)
@@ -158,6 +164,58 @@ def test_what_is_no_model_is_named(tmp_path: Path, recipe: Recipe) -> None:
         training.load(folder)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_model_with_a_flipped_bit_is_not_used_and_is_made_again(tmp_path: Path, recipe: Recipe, name: str) -> None:
+    first = run_train(stage_run(tmp_path, recipe(epochs=1)))
+    folder = Path(first.store) / first.detail["runs"]["holism"]["folder"]
+    whole, rng = (folder / name).read_bytes(), random.Random(1)
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    for _ in range(40):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        (copy / name).write_bytes(data)
+        with pytest.raises(StoreError, match=r"is damaged|format .*, this version reads"):
+            training.load(copy)
+    (folder / name).write_bytes(data)
+    again = run_train(stage_run(tmp_path, recipe(epochs=1)))
+    assert (folder / name).read_bytes() == whole
+    assert again.digest == first.digest
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_not_gone_on_from(tmp_path: Path, recipe: Recipe) -> None:
+    kept: list[bytes] = []
+
+    def keep(_name: str, _model: Any, _step: int) -> None:
+        kept.append(next((tmp_path / "ws" / "train").glob("holism-*/checkpoints/*")).read_bytes())
+
+    run_train(stage_run(tmp_path, recipe(epochs=1, checkpoint_every=2), on_checkpoint=keep))
+    rng, silent = random.Random(1), 0
+    original = torch.load(io.BytesIO(kept[0]))["model"]
+    (tmp_path / "step-000000002.pt").write_bytes(kept[0])
+    assert newest_checkpoint(Location.of(tmp_path)) is not None
+    for _ in range(40):
+        data = bytearray(kept[0])
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        (tmp_path / "step-000000002.pt").write_bytes(data)
+        try:
+            found = newest_checkpoint(Location.of(tmp_path))
+        except StoreError:
+            continue
+        assert found is not None
+        silent += any(not torch.equal(value, original[key]) for key, value in found["model"].items())
+    assert silent == 0
+
+
+def test_a_run_depends_on_its_samples_and_not_on_where_they_lie(tmp_path: Path, recipe: Recipe) -> None:
+    run = stage_run(tmp_path, recipe())
+    moved = replace(run.inputs["ingest"], detail={"shards": {"other": "other.tar"}}, digest="another")
+    config = run.config.run("holism")
+    assert run_fingerprint(config, run.inputs) == run_fingerprint(config, {**run.inputs, "ingest": moved})
+    changed = replace(run.inputs["curate"], digest="another")
+    assert run_fingerprint(config, run.inputs) != run_fingerprint(config, {**run.inputs, "curate": changed})
+
+
 def test_weights_have_open_clips_names(tmp_path: Path, recipe: Recipe) -> None:
     """So that a model of one branch goes back into open_clip by reshaping its class token."""
     outcome = run_train(stage_run(tmp_path, recipe(epochs=1, runs={"one": {"branches": 1, "losses": {"o2m": 1}}})))
@@ -171,3 +229,4 @@ def test_weights_have_open_clips_names(tmp_path: Path, recipe: Recipe) -> None:
 
 def test_the_stage_declares_what_it_reads() -> None:
     assert (STAGE.name, STAGE.upstream, STAGE.config) == ("train", ("ingest", "curate"), TrainConfig)
+    assert STAGE.located_by == ("ingest",)
