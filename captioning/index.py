@@ -11,6 +11,7 @@ are in quarantine. Most images share the same few sets of cells, so an entry tak
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -71,8 +72,12 @@ class Index:
         images_E = _ids(entries["image"])
         order_E = np.argsort(images_E, kind="stable")
         self._part_E = parts.indices.to_numpy(zero_copy_only=False)[order_E]
-        found = np.unique(images_E[order_E], return_index=True, return_counts=True)
-        self.images_I, self._first_I, self._count_I = found
+        images_E = images_E[order_E]
+        is_first_E = np.ones(len(images_E), bool)
+        is_first_E[1:] = images_E[1:] != images_E[:-1]
+        self._first_I = np.flatnonzero(is_first_E)
+        self._count_I = np.diff(self._first_I, append=len(images_E))
+        self.images_I = images_E[is_first_E]
         kinds, kind_E = _kinds(entries)
         self.answers, self.answers_I = _together(kinds, kind_E[order_E], self._first_I, self._count_I)
 
@@ -111,8 +116,7 @@ def load(folder: Location, parts: Mapping[str, Part], *, save: bool) -> Index:
     wanted = {_key(part): part for part in parts.values() if part.rows}
     segments = _read_segments(folder)
     known = pa.concat_tables([SCHEMA.empty_table(), *segments.values()]).unify_dictionaries()
-    known = known.filter(pc.is_in(known["part"].cast(pa.string()), value_set=pa.array(list(wanted), pa.string())))
-    covered = set(pc.unique(known["part"].cast(pa.string())).to_pylist())
+    known, covered = _of_parts(known, wanted)
     fresh = _look_at(folder, [part for key, part in wanted.items() if key not in covered])
     whole = pa.concat_tables([known, fresh])
     if save and len(fresh):
@@ -120,22 +124,34 @@ def load(folder: Location, parts: Mapping[str, Part], *, save: bool) -> Index:
     return Index(whole)
 
 
+def _of_parts(entries: pa.Table, wanted: Mapping[str, Part]) -> tuple[pa.Table, set[str]]:
+    """The entries of parts that are there, and the keys of these parts."""
+    if not len(entries):
+        return entries, set()
+    column = entries["part"].combine_chunks()
+    keys, code_E = column.dictionary.to_pylist(), column.indices.to_numpy(zero_copy_only=False)
+    covered = {keys[code] for code in np.unique(code_E).tolist()} & set(wanted)
+    if len(covered) == len(keys):
+        return entries, covered
+    return entries.filter(pa.array(np.array([key in covered for key in keys])[code_E])), covered
+
+
 def _look_at(folder: Location, parts: Sequence[Part]) -> pa.Table:
     """The entries of parts that the index does not know."""
     progress = Progress("caption: index", len(parts), "parts") if len(parts) >= WORTH_A_LINE else None
-    tables = [SCHEMA.empty_table()]
+    entries = _Entries()
     with ThreadPoolExecutor(READERS) as pool:
-        for table in pool.map(lambda part: entries_of(folder, part), parts):
-            tables.append(table)
+        for part, found in zip(parts, pool.map(lambda part: _images_of(folder, part), parts), strict=True):
+            entries.add(_key(part), found)
             if progress:
                 progress.update()
     if progress:
         progress.close()
-    return pa.concat_tables(tables).unify_dictionaries()
+    return entries.table()
 
 
-def entries_of(folder: Location, part: Part) -> pa.Table:
-    """The entries of one part: one for each image that it has rows of."""
+def _images_of(folder: Location, part: Part) -> dict[str, tuple[str, ...]]:
+    """The images that a part has rows of, each with its cells of each of `SETS`, written as one text."""
     columns = ["image_id", "cell", "status", "error"]
     table = schemas.read(folder / part.name, schemas.CAPTIONS, columns, recorded=(part.digest, "caption"))
     found: dict[str, tuple[list[str], list[str], list[str]]] = {}
@@ -144,15 +160,40 @@ def entries_of(folder: Location, part: Part) -> pa.Table:
         (ok if status == "ok" else failed).append(cell)
         if status != "ok" and (error or "").startswith(QUARANTINED):
             quarantined.append(cell)
-    sets = zip(*found.values(), strict=True) if found else [(), (), ()]
-    return pa.table(
-        [
-            pa.array([bytes.fromhex(image) for image in found], pa.binary(16)),
-            pa.array([_key(part)] * len(found), pa.string()).dictionary_encode(),
-            *(pa.array([" ".join(cells) for cells in one], pa.string()).dictionary_encode() for one in sets),
-        ],
-        schema=SCHEMA,
-    )
+    return {image: tuple(" ".join(cells) for cells in sets) for image, sets in found.items()}
+
+
+class _Entries:
+    """A table of entries that grows part by part. Numbers and bytes: there may be a hundred million."""
+
+    def __init__(self) -> None:
+        self._images = bytearray()
+        self._parts: dict[str, int] = {}
+        self._part = array("i")
+        self._known: list[dict[str, int]] = [{} for _ in SETS]
+        self._codes = [array("i") for _ in SETS]
+
+    def add(self, key: str, images: Mapping[str, tuple[str, ...]]) -> None:
+        """Add what one part holds."""
+        number = self._parts.setdefault(key, len(self._parts))
+        self._images += bytes.fromhex("".join(images))
+        self._part.extend([number] * len(images))
+        for texts in images.values():
+            for text, known, codes in zip(texts, self._known, self._codes, strict=True):
+                codes.append(known.setdefault(text, len(known)))
+
+    def table(self) -> pa.Table:
+        """All of it, as `SCHEMA` has it."""
+        count = len(self._part)
+        images = pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(bytes(self._images))])
+        words = [(self._part, self._parts), *zip(self._codes, self._known, strict=True)]
+        columns = [
+            pa.DictionaryArray.from_arrays(
+                pa.array(np.frombuffer(codes, np.int32)), pa.array(list(known), pa.string())
+            )
+            for codes, known in words
+        ]
+        return pa.table([images, *columns], schema=SCHEMA)
 
 
 def _key(part: Part) -> str:
