@@ -98,7 +98,7 @@ class Resolution:
     fingerprint: str | None  # None while an input is missing
     manifest: Manifest | None  # None: there is work to do
     problem: HolismError | None = None  # why what the stage reads from outside cannot be read
-    damage: str | None = None  # what of an earlier result is gone
+    damage: str | None = None  # what of an earlier result is gone: of this stage, or of the first that is missing
 
     @property
     def done(self) -> bool:
@@ -122,7 +122,7 @@ def _resolve_one(stage: Stage, config: Section, found: Mapping[str, Resolution],
     except HolismError as problem:
         return Resolution(stage, config, inputs, missing, None, None, problem)
     if missing:
-        return Resolution(stage, config, inputs, missing, None, None)
+        return Resolution(stage, config, inputs, missing, None, None, damage=found[missing[0]].damage)
     identity = fingerprint(stage.name, stage.version, semantic(config), digests)
     manifest = workspace.manifest(stage.name, identity)
     damage = stage.damage(manifest) if manifest is not None else None
@@ -151,8 +151,9 @@ def execute(
     if resolution.missing:
         first = resolution.missing[0]
         raise MissingInputError(
-            f"stage '{stage.name}' needs the result of '{first}' under this configuration, and there is none in "
-            f"{workspace.root}; run it first: {command.format(stage=first)}"
+            f"stage '{stage.name}' needs the result of '{first}' under this configuration, and "
+            + (f"{resolution.damage}, in" if resolution.damage else "there is none in")
+            + f" {workspace.root}; run it first: {command.format(stage=first)}"
         )
     if resolution.problem is not None:
         raise resolution.problem

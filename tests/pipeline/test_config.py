@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.config import Section, apply_overrides, build, load_yaml, merge, operational, semantic
+from pipeline.config import (
+    Section,
+    apply_overrides,
+    build,
+    load_yaml,
+    merge,
+    operational,
+    partly_operational,
+    semantic,
+)
 from pipeline.errors import ConfigError
 
 
@@ -84,6 +93,36 @@ def test_operational_settings_are_not_semantic() -> None:
     assert semantic(one) == semantic(two)
     assert semantic(one)["engine"] == {"kind": "fast", "speed": 3}
     assert semantic(one) != semantic(build(Root, {"name": "a", "engine": {"kind": "fast", "speed": 4}}))
+
+
+class Lists(Section):
+    many: tuple[Fast, ...] = ()
+    by_name: dict[str, tuple[Fast, ...]] = Field(default_factory=dict)
+    others: dict[str, Any] = partly_operational(["memory"])
+
+
+def test_operational_settings_inside_lists_are_not_semantic() -> None:
+    one, other = ({"many": [{"threads": n}, {}], "by_name": {"a": [{"threads": n}]}} for n in (1, 8))
+    assert semantic(build(Lists, one)) == semantic(build(Lists, other))
+    assert semantic(build(Lists, one))["many"] == [{"kind": "fast", "speed": 3}] * 2
+
+
+def test_of_partly_operational_options_only_the_others_are_semantic() -> None:
+    assert semantic(build(Lists, {"others": {"memory": 3}})) == semantic(build(Lists, {}))
+    assert "others" not in semantic(build(Lists, {}))
+    assert semantic(build(Lists, {"others": {"memory": 3, "new": [1]}}))["others"] == {"new": [1]}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), "inf", ".inf", "-inf", "nan", "1" + "0" * 400])
+def test_numbers_are_finite(value: Any) -> None:
+    with pytest.raises(ConfigError, match=r"'patience' is .*: input should be a (finite|valid) number"):
+        build(Slow, {"patience": value})
+
+
+def test_long_values_are_cut_in_messages() -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(Root, {"name": "a", "workers": "x" * 10_000})
+    assert len(str(caught.value)) < 300
 
 
 KEYS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3)
