@@ -70,6 +70,7 @@ class FakeEngineConfig(Section):
     die_at_call: int | None = operational(None, ge=1)  # the process dies when asked for the n-th time; with a ledger
     # the calls of all processes count, so that only one of them dies
     delay_seconds: float = operational(0.0, ge=0)  # per call
+    start_seconds: float = operational(0.0, ge=0)  # that loading takes
     ledger: str | None = operational(None)  # a file to which every call adds process, questions and output tokens
 
 

@@ -1,7 +1,7 @@
 """Spreads work items over engines: Ray Data actors, or one engine in this process where there is no Ray.
 
-Only references go out and short reports come back. Ray Data restarts actors that die and hands their item to the
-next one; what it cannot know, which image was to blame, is in the store's notes of attempts.
+Only references go out and short reports come back. Every worker has its engine in a child process. Ray Data restarts
+actors that die and hands their items to the next one, which finds in the store's notes who had them in hand.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ QUIET = {
 }
 CONNECT_SECONDS = 5.0
 TOKEN = (
-    "the Ray cluster at {!r} asks for a token, and got none or a wrong one; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
-    "to the token or RAY_AUTH_TOKEN_PATH to its file (default ~/.ray/auth_token)"
+    "the Ray cluster at {!r} asks for a token, and got none or a wrong one; set RAY_AUTH_MODE=token, and "
+    "RAY_AUTH_TOKEN to the token or RAY_AUTH_TOKEN_PATH to its file (default ~/.ray/auth_token)"
 )
 START_ATTEMPTS = 3
 

@@ -38,7 +38,8 @@ class FakeEngine:
         self._ledger = open(config.ledger, "a", encoding="utf8") if config.ledger else None  # noqa: SIM115
 
     def start(self) -> None:
-        """Nothing to load."""
+        """There is nothing to load, but that may take its time."""
+        time.sleep(self.config.start_seconds)
 
     def stop(self) -> None:
         """Nothing to release."""

@@ -21,6 +21,7 @@ from pipeline.errors import EngineError
 from pipeline.storage import Location
 from pipeline.workspace import Workspace
 from tests.captioning import world
+from tests.processes import alive, family
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES, CELLS = 20, 3
@@ -42,11 +43,11 @@ def killed_run(made: Workspace, settings: dict[str, object], when: Callable[[], 
     command = [sys.executable, "-c", RUN, str(made.root), json.dumps(settings)]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     until(when)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert process.poll() is None
+    children = family(process.pid)
+    assert children
     process.kill()
     process.wait()
-    until(lambda: not any(alive(int(child)) for child in children))
+    until(lambda: not any(map(alive, children)))
 
 
 def until(so: Callable[[], bool]) -> None:
@@ -54,13 +55,6 @@ def until(so: Callable[[], bool]) -> None:
     while not so():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
-    except OSError:
-        return False
 
 
 def store_of(made: Workspace) -> Path:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import socket
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -124,3 +130,61 @@ def test_an_address_without_a_cluster_is_an_error(monkeypatch: pytest.MonkeyPatc
             monkeypatch.setenv("RAY_ADDRESS", address)
         with pytest.raises(ScheduleError, match=r"no Ray cluster answers at '.*127\.0\.0\.1:9'"), cluster(config):
             pass
+
+
+CONNECT = """
+import sys
+from captioning.config import RayConfig
+from captioning.ray_job import cluster
+from pipeline.errors import ScheduleError
+try:
+    with cluster(RayConfig(address=sys.argv[1])):
+        print("connected")
+except ScheduleError as error:
+    print(error)
+"""
+
+
+def test_a_cluster_that_asks_for_a_token_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    file = tmp_path / "token"
+    file.write_text("0123456789abcdef0123456789abcdef")
+    right = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(file)}
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        port, client_port = (probe.getsockname()[1] for probe in (one, other))
+    folder = tempfile.mkdtemp(prefix="ray-")  # a short path: Ray has sockets in it
+    head = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"),
+            *(f"--port={port}", f"--ray-client-server-port={client_port}", f"--temp-dir={folder}"),
+            *("--include-dashboard=false", "--disable-usage-stats"),
+        ],
+        env={**os.environ, **right},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for given, expected in (
+            (right, "connected"),
+            ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 32}, "asks for a token.*set RAY_AUTH_MODE=token"),
+            ({"HOME": str(tmp_path)}, "asks for a token.*RAY_AUTH_TOKEN_PATH"),
+        ):
+            assert re.search(expected, _connect(f"127.0.0.1:{port}", given))
+    finally:
+        head.terminate()
+        head.wait(timeout=30)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _connect(address: str, environment: dict[str, str]) -> str:
+    """What is said, once there is somebody to say something."""
+    deadline = time.monotonic() + 60
+    said = "no Ray cluster answers"
+    while said.startswith("no Ray cluster answers") and time.monotonic() < deadline:
+        command = [sys.executable, "-c", CONNECT, address]
+        said = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=90, check=False
+        ).stdout
+    return said
