@@ -11,10 +11,11 @@ import math
 import os
 import pickle
 import socket
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ QUIET = {
 }
 CONNECT_SECONDS = 5.0
 START_ATTEMPTS = 3
+READERS, READER_SECONDS = ("StreamingExecutor", "iter_threaded", "ray-data"), 5.0
 
 
 def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
@@ -140,11 +142,12 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
             resources=dict(pool.resources) or None,
         )
         try:
-            for row in results.iter_rows():
-                result = pickle.loads(row["result"])
-                if isinstance(result, HolismError):
-                    raise result
-                yield from result
+            with closing(iter(results.iter_rows())) as rows_done:  # Ray ends a process that leaves it while data flows
+                for row in rows_done:
+                    result = pickle.loads(row["result"])
+                    if isinstance(result, HolismError):
+                        raise result
+                    yield from result
         except ray.exceptions.RayError as error:
             raise ScheduleError(
                 f"Ray gave the caption actors up ({_reason(error)}); see that nobody ends them and that all nodes can "
@@ -170,7 +173,15 @@ def cluster(config: RayConfig) -> Iterator[None]:
     try:
         yield
     finally:
+        _wait_for_readers()
         ray.shutdown()
+
+
+def _wait_for_readers() -> None:
+    """Ray ends a process in which a thread of Ray Data still reads after the shutdown, and its last words are lost."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(READERS):
+            thread.join(READER_SECONDS)
 
 
 def _start_here(config: RayConfig, quiet: dict[str, Any]) -> None:
