@@ -11,10 +11,11 @@ import math
 import os
 import pickle
 import socket
+import threading
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ TOKEN = (
     "RAY_AUTH_TOKEN to the token or RAY_AUTH_TOKEN_PATH to its file (default ~/.ray/auth_token)"
 )
 START_ATTEMPTS = 3
+READERS, READER_SECONDS = ("StreamingExecutor", "iter_threaded", "ray-data"), 5.0
 
 
 def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Generator[Part, None, None]:
@@ -145,11 +147,12 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
             resources=dict(pool.resources) or None,
         )
         try:
-            for row in results.iter_rows():
-                result = pickle.loads(row["result"])
-                if isinstance(result, HolismError):
-                    raise result
-                yield from result
+            with closing(iter(results.iter_rows())) as rows_done:  # Ray ends a process that leaves it while data flows
+                for row in rows_done:
+                    result = pickle.loads(row["result"])
+                    if isinstance(result, HolismError):
+                        raise result
+                    yield from result
         except ray.exceptions.RayError as error:
             raise ScheduleError(
                 f"Ray gave the caption actors up ({_reason(error)}); see that nobody ends them and that all nodes can "
@@ -177,7 +180,15 @@ def cluster(config: RayConfig) -> Iterator[None]:
     try:
         yield
     finally:
+        _wait_for_readers()
         ray.shutdown()
+
+
+def _wait_for_readers() -> None:
+    """Ray ends a process in which a thread of Ray Data still reads after the shutdown, and its last words are lost."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(READERS):
+            thread.join(READER_SECONDS)
 
 
 def _start_here(config: RayConfig, quiet: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import Any, TypeVar
 
 from captioning.config import RayConfig
@@ -62,8 +63,9 @@ def _on_ray(work: Callable[[str], T], shards: Sequence[str], config: RayConfig) 
             num_gpus=pool.gpus,
             resources=dict(pool.resources) or None,
         )
-        for row in results.iter_rows():
-            result = pickle.loads(row["result"])
-            if isinstance(result, HolismError):
-                raise result
-            yield result
+        with closing(iter(results.iter_rows())) as done:  # Ray ends a process that leaves it while data flows
+            for row in done:
+                result = pickle.loads(row["result"])
+                if isinstance(result, HolismError):
+                    raise result
+                yield result
