@@ -23,7 +23,7 @@ from flows.cli import main
 from flows.run import Session
 from tests.flows.project import write_project
 
-OURS, THEIRS = "model-ours", "model-theirs"
+OURS, THEIRS = "model-ours", "model-theirs"  # in the tables: fake:model-ours
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_stale_stage_shows_earlier_results_with_a_note_and_the_command(project
     assert "sampling.max_tokens was None and is 9" in changed
     assert f"holism caption {ours} --set caption.sampling.max_tokens=9 makes them" in changed
     assert "These verdicts are earlier ones" in changed
-    assert (OURS in changed) != (THEIRS in changed), "of one configuration, not of both"
+    assert (f"fake:{OURS}" in changed) != (f"fake:{THEIRS}" in changed), "of one configuration, not of both"
 
 
 def test_pictures_that_came_later_do_not_bring_another_configuration_s_images(project: tuple[Path, Path]) -> None:
@@ -96,8 +96,8 @@ def test_pictures_that_came_later_do_not_bring_another_configuration_s_images(pr
     theirs.write_text(yaml.safe_dump(data))
     run(ours, "ingest,caption")
     run(theirs, "ingest,caption")
-    added = next((ours.parent / "scenes" / "train").rglob("*.png"))
-    (added.parent / "new.png").write_bytes(added.read_bytes())
+    added = next((ours.parent / "scenes" / "train").rglob("*.jpg"))
+    (added.parent / "new.jpg").write_bytes(added.read_bytes())
     text = look(ours)
     assert "6 images" in text, "theirs are two"
     assert "These images are earlier ones" in text
