@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from captioning.config import CaptionConfig, RayConfig
 from captioning.store import WorkItem
 from captioning.worker import IN_HAND, CaptionWorker, WorkerSpec
 from pipeline.commits import Part
-from pipeline.errors import HolismError, ScheduleError
+from pipeline.errors import HolismError, ScheduleError, StoreError
 from pipeline.stops import handlers_kept
 
 PACKAGES = ("pipeline", "captioning", "training", "evaluation", "flows")
@@ -42,7 +42,7 @@ TOKEN = (
 START_ATTEMPTS = 3
 
 
-def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Iterator[Part]:
+def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Generator[Part, None, None]:
     """Yield the committed parts as their items are finished, in any order."""
     before = attempts.notes(spec.store)
     try:
@@ -87,6 +87,8 @@ class RayWorker:
             result = self.worker.work(pickle.loads(batch["item"][0]))
         except HolismError as error:
             result = error
+        except OSError as error:  # no space left, or a file that is gone
+            result = StoreError(f"a caption worker on {socket.gethostname()} cannot read or write a file: {error}")
         return {"result": [pickle.dumps(result)]}
 
 
