@@ -25,7 +25,7 @@ from captioning.config import CaptionConfig, RayConfig
 from captioning.store import WorkItem
 from captioning.worker import IN_HAND, CaptionWorker, WorkerSpec
 from pipeline.commits import Part
-from pipeline.errors import HolismError, ScheduleError
+from pipeline.errors import HolismError, ScheduleError, StoreError
 from pipeline.faults import outside_faults
 from pipeline.stops import handlers_kept
 
@@ -91,6 +91,8 @@ class RayWorker:
                 result = self.worker.work(pickle.loads(batch["item"][0]))
         except HolismError as error:
             result = error
+        except OSError as error:  # raised, it would make Ray try for ever
+            result = StoreError(f"a caption worker on {socket.gethostname()} cannot read or write a file: {error}")
         return {"result": [pickle.dumps(result)]}
 
 

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -79,7 +79,7 @@ def end_children() -> None:
         process.join()
 
 
-def _handle(handlers: dict[signal.Signals, object]) -> None:
+def _handle(handlers: Mapping[signal.Signals, object]) -> None:
     for number, handler in handlers.items():
         if handler is not None:  # None: it is not Python's
             signal.signal(number, handler)  # type: ignore[arg-type]

@@ -131,7 +131,9 @@ class ChildEngine:
             stopped = self._process is not process
             self._dead = reason = EngineDiedError("the engine was stopped" if stopped else _reason(status))
             left, self._pending = list(self._pending.values()), {}
-        for future in [*left, *([] if started.done() else [started])]:
+        if not started.done():
+            started.set_exception(reason)
+        for future in left:
             future.set_exception(reason)
 
     def _hand_out(self, answers: Sequence[tuple[int, Answer | Failure]]) -> None:
