@@ -99,7 +99,7 @@ def differences(earlier: Manifest, resolution: Resolution) -> list[str]:
     if len(changes) > MAX_DIFFERENCES:
         found.append(f"and {len(changes) - MAX_DIFFERENCES} more settings")
     for name, manifest in resolution.inputs.items():
-        if earlier.inputs.get(name) != manifest.digest:
+        if name not in resolution.stage.located_by and earlier.inputs.get(name) != manifest.digest:
             found.append(f"its input '{name}' has changed")
     for name, value in resolution.stage.external(resolution.config).items():
         if earlier.inputs.get(name) != value:

@@ -179,3 +179,14 @@ def test_looking_whether_there_is_work_imports_nothing_heavy() -> None:
     code = f"import sys, evaluation.stage; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_intervals_follow_from_the_seed(squares: Path, tmp_path: Path) -> None:
+    def intervals(name: str, seed: int) -> list[tuple[float, float]]:
+        manifest = evaluated(tmp_path / name, squares, seed=seed)
+        rows = schemas.read(manifest.location(manifest.select("results")[0]), schemas.RESULTS).to_pylist()
+        return [(row["ci_low"], row["ci_high"]) for row in rows]
+
+    first = intervals("a", 1)
+    assert intervals("b", 1) == first
+    assert intervals("c", 2) != first

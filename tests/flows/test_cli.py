@@ -228,3 +228,40 @@ def test_export_writes_the_trained_model_with_its_origin(
     assert "the trained runs are holism" in capsys.readouterr().err
     assert main(["export", str(project), "--to", str(tmp_path / "out"), "--set", "train.seed=9"]) == 2
     assert "holism train" in capsys.readouterr().err
+
+
+def test_retry_failed_reaches_the_stage(tmp_path: Path) -> None:
+    config = write_project(tmp_path, train=6, heldout=2)
+    assert main(["ingest", str(config)]) == 0
+    ingest = Session.open(str(config)).resolve()["ingest"].manifest
+    assert ingest is not None
+    broken = shard_images(ingest, shard_names(ingest)[0])["image_id"].to_pylist()[0]
+    assert main(["caption", str(config), "--set", f"caption.engine.fake.raise_on=[{broken}]"]) == 0
+
+    def errors() -> int:
+        manifest = Session.open(str(config)).resolve()["caption"].manifest
+        assert manifest is not None
+        return int(manifest.counts["errors"])
+
+    assert errors() == 7
+    assert main(["caption", str(config)]) == 0
+    assert errors() == 7  # nothing to do
+    assert main(["caption", str(config), "--retry-failed"]) == 0
+    assert errors() == 0
+
+
+def test_status_names_what_changed_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_project(tmp_path, train=8, heldout=4)
+    assert main(["run", str(config)]) == 0
+    image = next((tmp_path / "scenes" / "train").glob("*.*g"))
+    shutil.copy(image, image.with_name(f"zz{image.suffix}"))
+    capsys.readouterr()
+    assert main(["status", str(config)]) == 0
+    assert "what it reads from outside has changed (source)" in capsys.readouterr().out
+    image.with_name(f"zz{image.suffix}").unlink()
+    spec = tmp_path / "scenes" / "heldout" / "benchmark.yaml"
+    spec.write_text(spec.read_text() + "\n# another comment\n")
+    assert main(["status", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "what it reads from outside has changed (benchmark 0)" in out
+    assert out.count(" done ") == 4
