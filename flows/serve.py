@@ -21,6 +21,7 @@ from pathlib import Path
 from flows.run import Session
 from flows.stages import NAMES
 from pipeline.errors import ConfigError, EngineError
+from pipeline.presentable import presentable
 
 START_SECONDS = 180.0  # usually 15; a busy laptop takes its time
 
@@ -60,8 +61,8 @@ def _serve_deployments(session: Session, url: str, where: str) -> None:
         for name, stages in presets.items()
     ]
     print(
-        f"{where}; in another shell:\n\n"
-        f"  export PREFECT_API_URL={url}\n"
+        f"{presentable(where)}; in another shell:\n\n"
+        f"  export PREFECT_API_URL={presentable(url)}\n"
         f"  prefect deployment run holism/full --watch\n\n"
         f"Deployments: {', '.join(f'holism/{name}' for name in presets)}. Stop with Ctrl-C.",
         flush=True,
