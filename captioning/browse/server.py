@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import errno
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import uvicorn
 from starlette.applications import Starlette
@@ -36,7 +33,7 @@ def serve(
 
     `find` says which results to show. Beside loopback's names and `host` those `allowed` are answered.
     """
-    with _listen(host, port) as listener, _unwound_by_sigterm():
+    with _listen(host, port) as listener:
         address, port = listener.getsockname()[:2]
         rules = Rules.of(host, address, port, allowed)
         app = create_app(workspace, find, rules, extra_routes)
@@ -88,24 +85,6 @@ def _address(host: str, address: str, port: int, rules: Rules) -> str:
         flush=True,
     )
     return f"{url}/?token={rules.token}"
-
-
-@contextmanager
-def _unwound_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the process as Ctrl-C does, by an exception, so that no copies of captions stay behind."""
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if not ours:  # the command line has a handler of its own
-        yield
-        return
-
-    def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _listen(host: str, port: int) -> socket.socket:
