@@ -11,6 +11,7 @@ from pipeline.errors import EngineError
 STARTS = 3  # that may fail one after the other
 HOPELESS = 8  # deaths without one answer in between: then it is not the images
 STOPPED = "the run was stopped"
+STOP_SECONDS = 0.2
 
 
 class EngineKeeper:
@@ -71,6 +72,9 @@ class EngineKeeper:
             engine, self._engine, self._started = self._engine, None, False
         if engine is not None:
             engine.stop()
+            while not self._starting.acquire(timeout=STOP_SECONDS):  # it starts, and had nothing to stop a moment ago
+                engine.stop()
+            self._starting.release()
 
     def _start(self, engine: Engine) -> None:
         for start in range(1, STARTS + 1):

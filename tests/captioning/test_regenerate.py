@@ -152,8 +152,10 @@ def test_only_some_images_leave_the_others_alone(tmp_path: Path) -> None:
 def test_the_browser_shows_what_was_written_in_rounds(tmp_path: Path) -> None:
     world = World(tmp_path)
     outcome = world.curate(rounds=1, max_similarity=0.0)
-    parts = tuple(outcome.parts)
-    world.workspace.save(Manifest("curate", "c" * 64, 2, {}, {}, outcome.store, parts, outcome.counts, outcome.detail))
+    parts, inputs = tuple(outcome.parts), {"caption": world.captions.digest}
+    world.workspace.save(
+        Manifest("curate", "c" * 64, 2, {}, inputs, outcome.store, parts, outcome.counts, outcome.detail)
+    )
     shown = Catalog(world.workspace, lambda: newest(world.workspace)).current()
     (row,) = shown.rows("SELECT count(*) AS captions, count(*) FILTER (verdict != 'open') AS judged FROM captions")
     captions, judged = row["captions"], row["judged"]

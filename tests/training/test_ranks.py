@@ -76,7 +76,7 @@ try:
 except HolismError as error:
     print(f"rank {os.environ['RANK']}: {error}", flush=True)
     sys.exit(2)
-print("trained", *outcome.counts, flush=True)
+sys.stdout.write(f"trained {' '.join(outcome.counts)}\\n")  # in one piece: ranks share the pipe
 """
 RUNS = {
     "holism": {},

@@ -178,9 +178,12 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, recipe: Recipe) -
         run(tmp_path, recipe(checkpoint_every=2, global_batch=10))
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, recipe: Recipe) -> None:
+def test_a_loss_that_is_no_number_stops_the_run(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.trainer.learning_rate", lambda *_: 1e30)  # more than a configuration may ask for
     with pytest.raises(ConfigError, match=r"loss of run t is (nan|inf) at step \d+; lower train.lr"):
-        run(tmp_path, recipe(lr=1e30, warmup_steps=0, grad_clip=None, epochs=20))
+        run(tmp_path, recipe(warmup_steps=0, grad_clip=None, epochs=20))
 
 
 def test_a_gradient_that_is_no_number_stops_the_run(
