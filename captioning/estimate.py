@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from captioning import store, tables
@@ -42,12 +43,16 @@ def preview(config: CaptionConfig, inputs: Mapping[str, Manifest], workspace: Wo
 
 def _missing(demand: Demand, cells: Sequence[Cell], chunk_images: int) -> dict[str, int]:
     """Captions that are missing, by cell."""
-    portions = demand.shares.portions()
-    found: dict[str, float] = {}
+    found: Counter[str] = Counter()
+    ids = {shard.name: images for shard, images in zip(demand.shards, demand.ids, strict=True)}
     for item in demand.work(cells, chunk_images, retry_failed=False):
-        for cell in item.cells:
-            found[cell] = found.get(cell, 0.0) + len(item.rows) * portions[cell]
-    return {cell: round(count) for cell, count in found.items()}
+        if item.captions == len(item.rows) * len(item.cells):
+            found.update(dict.fromkeys(item.cells, len(item.rows)))
+            continue
+        for row in item.rows:  # each is asked its share
+            asked = demand.shares.asked(ids[item.shard.name][row].ljust(16, b"\0").hex())
+            found.update(cell.id for cell in asked if cell.id in item.cells)
+    return dict(found)
 
 
 def _tokens(missing: Mapping[str, int], cells: Sequence[Cell], parts: Sequence[Part]) -> tuple[int, bool]:

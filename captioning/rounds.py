@@ -35,14 +35,23 @@ class ImageList:
         ids = sorted(set(image_ids))
         identity = digest(ids)
         file = store / REQUESTS / f"{identity[:16]}.parquet"
-        if not file.exists():
+        if not (file.exists() and _is_whole(file, ids)):
             sink = io.BytesIO()
             pq.write_table(pa.table({"image_id": pa.array(ids, pa.string())}), sink, compression="zstd")
             file.write(sink.getvalue())
+            _ids.cache_clear()
         return cls(file.uri, identity, len(ids))
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in _ids(self.file)
+
+
+def _is_whole(file: Location, ids: Sequence[str]) -> bool:
+    """Whether a list that is there is the one that its name says."""
+    try:
+        return _ids(file.uri) == frozenset(ids)
+    except (OSError, ValueError, KeyError):  # pyarrow's errors of damaged files are among these
+        return False
 
 
 @lru_cache(maxsize=4)

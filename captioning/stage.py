@@ -222,4 +222,4 @@ def _identity(prompt: prompts.Prompt) -> dict[str, Any]:
     return prompt.model_dump(exclude_defaults=True)
 
 
-STAGE = Stage("caption", 1, ("ingest",), CaptionConfig, run, external, preview)
+STAGE = Stage("caption", 2, ("ingest",), CaptionConfig, run, external, preview)

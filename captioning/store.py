@@ -20,8 +20,9 @@ from captioning.cells import short_hash
 from captioning.index import QUARANTINED
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
+from pipeline.errors import StoreError
 from pipeline.identity import digest
-from pipeline.ingest import IMAGES_FOLDER
+from pipeline.ingest import IMAGES_FOLDER, shard_images
 from pipeline.manifest import Manifest
 from pipeline.storage import Location
 
@@ -114,17 +115,23 @@ def records(manifest: Manifest) -> list[Part]:
 
 
 def shard_captions(
-    manifest: Manifest, shard: str, columns: Sequence[str] | None = None, *, structured: bool = True
+    manifest: Manifest,
+    shard: str,
+    columns: Sequence[str] | None = None,
+    *,
+    structured: bool = True,
+    ingest: Manifest | None = None,
 ) -> pa.Table:
     """The captions that a manifest selects for the images of a shard, under the keys that the images have there.
 
     An append-only store holds rows of other cells and of other images beside them. A picture that has several keys has
     its captions under each. Error rows are included, and structured answers as a whole unless `structured` is false:
     their fields are captions of their own. Rows come in the order of the images; of one image, in that of the parts.
+    `ingest` has the images; without it they are those that the manifest was made for.
     """
     names = list(columns) if columns else schemas.CAPTIONS.names
     cells = {cell for cell, about in manifest.detail["cells"].items() if structured or about["ends"] != "json"}
-    images = _images(manifest, shard)
+    images = _images(manifest, shard, ingest)
     reads = list(dict.fromkeys([*(name for name in names if name not in ("shard", "key")), *OF_A_ROW]))
     parts = [part for part in manifest.of_shard(shard) if part.name.startswith("captions/")]
     tables = [manifest.read(part, schemas.CAPTIONS, reads) for part in parts]
@@ -143,10 +150,20 @@ def shard_captions(
     return table.append_column(schemas.CAPTIONS.field("shard"), named).select(names)
 
 
-def _images(manifest: Manifest, shard: str) -> pa.Table:
+def _images(manifest: Manifest, shard: str, ingest: Manifest | None) -> pa.Table:
     """Keys and ids of the images of a shard that could be read."""
-    place = Location.of(manifest.store).parent / manifest.detail[IMAGES] / IMAGES_FOLDER / f"{shard}.parquet"
-    images = schemas.read(place, schemas.IMAGES, ["key", "image_id", "status"])
+    columns = ["key", "image_id", "status"]
+    if ingest is not None:
+        images = shard_images(ingest, shard, columns)
+        return images.filter(pc.is_valid(images["image_id"])).combine_chunks()
+    folder, name = Location.of(manifest.store).parent / manifest.detail[IMAGES], f"{IMAGES_FOLDER}/{shard}.parquet"
+    part = CommitLog(folder).get(name)
+    if part is None:
+        raise StoreError(
+            f"{folder / name} is gone or cut; make it again: holism ingest CONFIG, then holism caption CONFIG "
+            "--retry-failed"
+        )
+    images = schemas.read(folder / name, schemas.IMAGES, columns, recorded=(part.digest, "ingest"))
     return images.filter(pc.is_valid(images["image_id"])).combine_chunks()
 
 

@@ -97,8 +97,9 @@ class TableRows:
     def matched(self) -> Iterator[dict[str, Any]]:
         """Captions with their image, each once, sorted by shard, key and content."""
         reader = self._connection.sql(
-            f"SELECT DISTINCT i.shard, i.key, i.image_id, {', '.join(f's.{name}' for name in KIND)}, s.text "
+            f"SELECT DISTINCT o.shard, o.key, o.image_id, {', '.join(f's.{name}' for name in KIND)}, s.text "
             "FROM said s JOIN images i ON i.value = s.image AND (s.shard IS NULL OR s.shard = i.shard) "
+            "JOIN images o ON o.image_id = i.image_id "  # a picture with several keys has its captions under each
             "WHERE s.text IS NOT NULL AND trim(s.text) <> '' ORDER BY ALL"
         ).to_arrow_reader(BATCH)
         return (row for batch in reader for row in batch.to_pylist())

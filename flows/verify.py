@@ -49,7 +49,10 @@ def verify(session: Session) -> str:
     progress.close()
     progress = Progress("verify: pictures", len(pictures), "shards")
     checked = 0
+    known = {damage.place for damage in damaged}
     for manifest, shard in pictures:
+        if manifest.location(manifest.of_shard(shard)[0]).uri in known:
+            continue  # nobody knows which pictures it holds
         try:
             checked += _check_pictures(manifest, shard)
         except HolismError:
@@ -64,6 +67,8 @@ def verify(session: Session) -> str:
 def _results(session: Session) -> Iterator[tuple[str, Manifest]]:
     """The results under this configuration, damaged ones too, and those of regeneration rounds."""
     for name, resolution in session.resolve().items():
+        if resolution.problem is not None and session.workspace.manifests(name):
+            raise resolution.problem  # then nobody knows which of its results is meant
         manifest = resolution.manifest
         if manifest is None and resolution.fingerprint is not None:
             manifest = session.workspace.manifest(name, resolution.fingerprint)
@@ -71,8 +76,13 @@ def _results(session: Session) -> Iterator[tuple[str, Manifest]]:
             continue
         yield name, manifest
         for fingerprint in manifest.detail.get("rounds", ()):
-            if (more := session.workspace.manifest(ROUND, fingerprint)) is not None:
-                yield "curate", more
+            more = session.workspace.manifest(ROUND, fingerprint)
+            if more is None:
+                raise StoreError(
+                    f"the manifest of a regeneration round is gone ({ROUND}-{fingerprint}.json); make it again: "
+                    f"{session.command('curate')} --retry-failed"
+                )
+            yield "curate", more
 
 
 def _check_pictures(manifest: Manifest, shard: str) -> int:
@@ -91,4 +101,5 @@ def _report(session: Session, damaged: list[Damage]) -> str:
         lines.append(f"\n  and {len(damaged) - SHOWN:,} more")
     stages = list(dict.fromkeys(damage.stage for damage in damaged))
     commands = ", then ".join(f"{session.command(stage)} --retry-failed" for stage in stages)
-    return f"{len(damaged):,} files are gone or damaged; make them again: {commands}{''.join(lines)}"
+    files = "1 file is" if len(damaged) == 1 else f"{len(damaged):,} files are"
+    return f"{files} gone or damaged; make them again: {commands}{''.join(lines)}"

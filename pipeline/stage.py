@@ -62,7 +62,7 @@ def _no_preview(*_: Any) -> list[str]:
 def what_is_gone(manifest: Manifest) -> str | None:
     """The parts whose files are missing, or have another size."""
     if absent := manifest.absent():
-        return f"{len(absent):,} of its {len(manifest.parts):,} parts are gone or cut, such as {absent[0].name}"
+        return f"gone or cut: {len(absent):,} of its {len(manifest.parts):,} parts, such as {absent[0].name}"
     return None
 
 
@@ -152,7 +152,7 @@ def execute(
         first = resolution.missing[0]
         raise MissingInputError(
             f"stage '{stage.name}' needs the result of '{first}' under this configuration, and "
-            + (f"{resolution.damage}, in" if resolution.damage else "there is none in")
+            + (f"of that is {resolution.damage}, in" if resolution.damage else "there is none in")
             + f" {workspace.root}; run it first: {command.format(stage=first)}"
         )
     if resolution.problem is not None:

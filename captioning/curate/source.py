@@ -33,7 +33,10 @@ class Source:
         """The captions of a shard, without structured answers as a whole: their fields are captions of their own."""
         from captioning.store import shard_captions
 
-        tables = [shard_captions(manifest, shard, columns, structured=False) for manifest in self.captions]
+        tables = [
+            shard_captions(manifest, shard, columns, structured=False, ingest=self.ingest)
+            for manifest in self.captions
+        ]
         return pa.concat_tables(tables).unify_dictionaries()
 
     def images_of(self, shard: str) -> pa.Table:

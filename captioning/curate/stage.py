@@ -16,8 +16,12 @@ from captioning.curate.config import VERSION, CurateConfig
 from captioning.curate.perspectives import warn_of_unknown
 from captioning.curate.phrases import load_phrases, phrases_digest
 from captioning.curate.unsafe_list import list_digest, load_list
+from captioning.rounds import ROUND
 from pipeline.errors import ConfigError
-from pipeline.stage import Outcome, Stage, StageRun
+from pipeline.manifest import Manifest
+from pipeline.stage import Outcome, Stage, StageRun, what_is_gone
+from pipeline.storage import Location
+from pipeline.workspace import Workspace
 
 
 def run(stage_run: StageRun) -> Outcome:
@@ -91,4 +95,16 @@ def _refuse_own_checkpoint(stage_run: StageRun) -> None:
         refuse_own_checkpoint(stage_run.config.ground.scorer, stage_run.workspace.root)
 
 
-STAGE = Stage("curate", VERSION, ("ingest", "caption"), CurateConfig, run, external)
+def damage(manifest: Manifest) -> str | None:
+    """What of an earlier result is gone: its own parts, or captions of its further rounds."""
+    workspace = Workspace(Location.of(manifest.store).parent.parent)
+    for fingerprint in manifest.detail.get("rounds", ()):
+        more = workspace.manifest(ROUND, fingerprint)
+        if more is None:
+            return "gone: the manifest of a regeneration round"
+        if gone := what_is_gone(more):
+            return f"{gone}, of a regeneration round"
+    return what_is_gone(manifest)
+
+
+STAGE = Stage("curate", VERSION, ("ingest", "caption"), CurateConfig, run, external, damage=damage)

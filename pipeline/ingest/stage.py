@@ -148,7 +148,7 @@ def damage(manifest: Manifest) -> str | None:
         sizes |= {file.uri: size for file, size in (store / folder).files()}
     lost = [name for name, size in own.items() if sizes.get((store / name).uri, -1) < size]
     if lost:
-        return f"{len(lost):,} of its {len(own):,} shards are gone or cut, such as {lost[0]}"
+        return f"gone or cut: {len(lost):,} of its {len(own):,} shards, such as {lost[0]}"
     return what_is_gone(manifest)
 
 

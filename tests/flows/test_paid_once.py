@@ -5,6 +5,8 @@ The fake engine keeps a ledger: a line a call, with the number of questions.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -14,9 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
+from captioning.browse.catalog import Catalog
 from captioning.store import shard_captions
+from flows.browse import results
 from flows.cli import main
 from flows.run import Session
+from pipeline import schemas
 from pipeline.ingest import shard_images, shard_names
 from tests.pipeline.images import picture
 
@@ -180,7 +185,7 @@ def test_a_lost_shard_is_packed_again_and_costs_no_question(
     kept = tar.read_bytes()
     tar.write_bytes(kept[: len(kept) // 2])
     assert main(["status", str(project.config), "--stages", "ingest,caption"]) == 0
-    assert "1 of its 3 shards are gone or cut, such as shards/000001.tar" in capsys.readouterr().out
+    assert "gone or cut: 1 of its 3 shards, such as shards/000001.tar" in capsys.readouterr().out
     assert project.run() == 0
     assert tar.read_bytes() == kept
 
@@ -190,7 +195,7 @@ def test_damage_of_any_part_is_named_and_made_good(project: Project, capsys: pyt
     captions = sorted((project.root / "ws/caption/captions").rglob("*.parquet"))
     captions[0].unlink()
     assert main(["status", str(project.config), "--stages", "ingest,caption"]) == 0
-    assert f"1 of its {len(captions)} parts are gone or cut" in capsys.readouterr().out
+    assert f"gone or cut: 1 of its {len(captions)} parts" in capsys.readouterr().out
     assert project.run() > 0  # these answers are lost, and no others
     damaged = captions[1]
     data = bytearray(damaged.read_bytes())
@@ -228,3 +233,88 @@ def test_verify_names_every_damaged_file_and_the_commands_that_mend_them(
         assert f"holism {stage} {project.config} --retry-failed" in said
         assert main([stage, str(project.config), "--retry-failed"]) == 0
     assert main(["verify", str(project.config)]) == 0
+
+
+def test_failures_that_were_asked_again_are_nowhere_to_be_seen(project: Project) -> None:
+    (project.photos / "new.jpg").write_bytes(picture(77))
+    assert project.run(stages="ingest") == 0
+    found = Session.open(str(project.config)).resolve()["ingest"].manifest
+    assert found is not None
+    rows = [row for shard in shard_names(found) for row in shard_images(found, shard).to_pylist()]
+    (new,) = (row["image_id"] for row in rows if row["source"] == "new.jpg")
+    faulty = {"kind": "fake", "fake": {"ledger": str(project.ledger), "raise_on": [new]}}
+    project.run(caption={"engine": faulty})
+    assert project.run("--retry-failed") == PROMPTS
+    assert project.run("--retry-failed") == 0
+    assert set(project.captions().values()) == {PROMPTS}
+    session = Session.open(str(project.config))
+    catalog = Catalog(session.workspace, lambda: results(session))
+    (row,) = catalog.current().rows("SELECT count(*) AS n, count(*) FILTER (status = 'error') AS failed FROM captions")
+    catalog.close()
+    assert (row["n"], row["failed"]) == ((PICTURES + 1) * PROMPTS, 0)
+
+
+def test_curation_follows_alt_texts_and_the_chosen_prompts(project: Project) -> None:
+    def bundles() -> list[dict[str, Any]]:
+        manifest = Session.open(str(project.config)).resolve()["curate"].manifest
+        assert manifest is not None
+        parts = manifest.select("bundles/")
+        return [row for part in parts for row in manifest.read(part, schemas.BUNDLES).to_pylist()]
+
+    def kinds() -> set[str]:
+        return {caption["perspective"] for row in bundles() for caption in row["captions"]}
+
+    assert project.run(stages="curate") == 0
+    assert {"alt_text", "style", "nouns"} <= kinds()
+    (project.photos / "07.txt").write_text("a corrected text")
+    assert project.run(stages="ingest,caption,curate") == 0
+    texts = {caption["text"] for row in bundles() for caption in row["captions"]}
+    assert "a corrected text" in texts
+    assert "photo 7" not in texts
+    assert project.run(stages="ingest,caption,curate", caption={"prompts": {"set": "paper", "only": ["nouns"]}}) == 0
+    assert kinds() <= {"alt_text", "nouns"}
+
+
+def test_captions_are_not_asked_of_a_damaged_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = Project(tmp_path)
+    assert project.run(stages="ingest") == 0
+    (tar,) = (tmp_path / "ws").glob("ingest/*/shards/000000.tar")
+    data = bytearray(tar.read_bytes())
+    data[700] ^= 4
+    tar.write_bytes(bytes(data))
+    assert main(["caption", str(project.config)]) == 2
+    assert "is not the picture that was ingested" in capsys.readouterr().err
+
+
+def test_tars_that_changed_under_the_same_time_stamp_are_found_on_request(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    tar = tmp_path / "tars" / "0.tar"
+    tar.parent.mkdir()
+    with tarfile.open(tar, "w") as packed:
+        for file in sorted(project.photos.iterdir()):
+            packed.add(file, file.name)
+    project.source = {"kind": "webdataset", "path": str(tar.parent)}
+    assert project.run(stages="ingest") == 0
+    before, times = project.digest("ingest"), tar.stat()
+    found = Session.open(str(project.config)).resolve()["ingest"].manifest
+    assert found is not None
+    row = shard_images(found, "0").to_pylist()[2]
+    data = bytearray(tar.read_bytes())
+    data[row["offset"] : row["offset"] + row["size"]] = bytes(row["size"])
+    tar.write_bytes(bytes(data))
+    os.utime(tar, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert project.run(stages="ingest") == 0
+    assert project.digest("ingest") == before
+    assert project.run("--retry-failed", stages="ingest") == 0
+    assert project.digest("ingest") != before
+
+
+def test_a_plan_says_what_a_run_will_ask(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    models = [{"model": "a"}, {"model": "b", "weight": 2}]
+    settings = {"caption": {"models": models, "mix": "split", "prompts": {"set": "paper", "sample": 3}}}
+    project.run(stages="ingest", **settings)
+    capsys.readouterr()
+    assert main(["plan", str(project.config), "--stages", "caption"]) == 0
+    said = capsys.readouterr().out
+    planned = sum(int(count) for count in re.findall(r"fake:\w+: (\d+) captions", said))
+    assert project.run(**settings) == planned == 3 * PICTURES

@@ -69,7 +69,7 @@ def collect(
             yield statistic.of_shard(_draft(table, ngram))
             progress.update()
 
-    written, kept = statistic.merge(figures(_written(captions, shards))), statistic.merge(figures(_kept(curated)))
+    written, kept = statistic.merge(figures(_written(captions, ingest))), statistic.merge(figures(_kept(curated)))
     progress.close()
     return CaptionSet(
         name=name,
@@ -87,10 +87,10 @@ def _draft(table: pa.Table, ngram: int) -> Draft:
     return Draft({name: table[name].to_pylist() for name in COLUMNS}, ngram=ngram)
 
 
-def _written(captions: Manifest, shards: Sequence[str]) -> Iterator[pa.Table]:
+def _written(captions: Manifest, ingest: Manifest) -> Iterator[pa.Table]:
     """The captions that came out well, before curation; further rounds are not among them."""
-    for shard in shards:
-        table = shard_captions(captions, shard, [*COLUMNS, "status"], structured=False)
+    for shard in shard_names(ingest):
+        table = shard_captions(captions, shard, [*COLUMNS, "status"], structured=False, ingest=ingest)
         yield table.filter(pc.equal(table["status"].cast(pa.string()), "ok"))
 
 
@@ -116,7 +116,7 @@ def _samples(ingest: Manifest, curated: Manifest, count: int) -> tuple[Sample, .
     return tuple(
         Sample(
             row["image_id"],
-            thumbnail(reader.read(row["shard"], row["offset"], row["size"])),
+            thumbnail(reader.read(row["shard"], row["offset"], row["size"], row["image_id"])),
             _captions_of(curated, row),
         )
         for _, row in found

@@ -97,7 +97,7 @@ class ImageText:
                     f"shard {shard!r} has captions of the image {image}, which is not in its images table; the "
                     "captions belong to other images: run holism caption again"
                 )
-            data = reader.read(shard, *places[image])
+            data = reader.read(shard, *places[image], image)
             try:
                 return decode(data, MAX_PIXELS)
             except Exception:  # decoders raise anything on broken bytes
