@@ -64,14 +64,25 @@ def test_a_manifest_that_cannot_be_read_leaves_no_copy(tmp_path: Path, temporary
     assert [*temporary.rglob("*.duckdb*")] == []
 
 
+SERVE = """
+import sys
+from captioning.browse.server import serve
+from pipeline.stops import StoppedError, stoppable
+from pipeline.workspace import Workspace
+from small_workspace import newest
+workspace = Workspace(sys.argv[1])
+with stoppable() as stop:  # as the command line does
+    try:
+        serve(workspace, lambda: newest(workspace), port=0)
+    except StoppedError:
+        sys.exit(stop.status)
+"""
+
+
 def _start(workspace: Workspace) -> subprocess.Popen[str]:
-    code = (
-        "import sys; from captioning.browse.server import serve; from pipeline.workspace import Workspace; "
-        "from small_workspace import newest; ws = Workspace(sys.argv[1]); serve(ws, lambda: newest(ws), port=0)"
-    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(workspace.root)], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", SERVE, str(workspace.root)], stdout=subprocess.PIPE, text=True, env=environment
     )
     assert process.stdout is not None
     process.stdout.readline()
