@@ -7,7 +7,6 @@ stored, every machine finds the same, and a prompt or model that is added change
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +18,6 @@ from captioning.rounds import ImageList
 from pipeline.identity import digest
 
 Lot = float  # in (0, 1), uniform
-TRIED = 512  # image ids
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,6 @@ class Shares:
     def asks_everybody(self) -> bool:
         """Whether every image is asked all of the cells."""
         return self.sample is None and self.weights is None and self.among is None
-
-    def portions(self) -> dict[str, float]:
-        """The portion of the images in question that each cell is asked about, by cell; found by trying some ids."""
-        if self.sample is None and self.weights is None:
-            return dict.fromkeys((cell.id for cell in self.cells), 1.0)
-        counts = Counter(cell.id for index in range(TRIED) for cell in self._drawn(f"typical {index}"))
-        return {cell.id: counts[cell.id] / TRIED for cell in self.cells}
 
     def asked(self, image: str) -> tuple[Cell, ...]:
         """The cells that this image is asked, in the plan's order."""

@@ -93,8 +93,3 @@ def test_another_share_is_another_cell_of_the_same_question() -> None:
     assert not {cell.id for cell in drawn.cells} & {cell.id for cell in whole.cells}
     enough = shares(prompts={**world.PROMPTS, "sample": 3})  # all of them
     assert [cell.id for cell in enough.cells] == [cell.id for cell in whole.cells]
-
-
-def test_the_portion_of_each_cell_is_about_what_images_are_asked() -> None:
-    drawn = shares(prompts={"set": "paper", "sample": 3})
-    assert sum(drawn.portions().values()) == pytest.approx(3)

@@ -31,7 +31,7 @@ def no_space(path: str | None = "/data/x") -> OSError:
     [
         (no_space(), "no space is left for /data/x; make room there"),
         (no_space(None), "temporary ones go to"),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), "/root/x may not be used by this user"),
+        (PermissionError(errno.EACCES, "Permission denied", "/data/x"), "/data/x may not be used by this user"),
         (OSError(errno.EROFS, "Read-only file system", b"/cd/x"), "/cd/x is on a file system that can only be read"),
         (OSError(errno.EMFILE, "Too many open files", "/x"), "ulimit -n"),
         (RuntimeError('IO Error: Could not write file "/spill/a": No space left on device'), "is left for /spill/a;"),

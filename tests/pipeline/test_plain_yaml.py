@@ -69,4 +69,5 @@ def test_dates_are_text_and_anchors_are_what_they_stand_for() -> None:
 @given(st.binary(max_size=60) | st.text("{}[]&*a:,- \n'\"!?|>#%@1.", max_size=40))
 def test_any_bytes_are_json_data_or_a_sentence(data: bytes | str) -> None:
     with contextlib.suppress(ConfigError):
-        json.dumps(parse(data, "c.yaml"), allow_nan=False)
+        found = parse(data, "c.yaml")
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
