@@ -33,9 +33,9 @@ class Session:
         workspace.require_store()
         return cls(path, tuple(overrides), config, workspace)
 
-    def resolve(self) -> dict[str, Resolution]:
-        """Where every stage stands now."""
-        return resolve(STAGES, self.config.sections(), self.workspace)
+    def resolve(self, *, damaged: bool = False) -> dict[str, Resolution]:
+        """Where every stage stands now; with `damaged`, results of which something is gone count as well."""
+        return resolve(STAGES, self.config.sections(), self.workspace, damaged=damaged)
 
     def command(self, verb: str) -> str:
         """The command that runs `verb` under this very configuration."""

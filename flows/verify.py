@@ -66,12 +66,10 @@ def verify(session: Session) -> str:
 
 def _results(session: Session) -> Iterator[tuple[str, Manifest]]:
     """The results under this configuration, damaged ones too, and those of regeneration rounds."""
-    for name, resolution in session.resolve().items():
+    for name, resolution in session.resolve(damaged=True).items():
         if resolution.problem is not None and session.workspace.manifests(name):
             raise resolution.problem  # then nobody knows which of its results is meant
         manifest = resolution.manifest
-        if manifest is None and resolution.fingerprint is not None:
-            manifest = session.workspace.manifest(name, resolution.fingerprint)
         if manifest is None:
             continue
         yield name, manifest

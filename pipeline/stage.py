@@ -106,15 +106,22 @@ class Resolution:
         return self.manifest is not None
 
 
-def resolve(stages: Sequence[Stage], configs: Mapping[str, Section], workspace: Workspace) -> dict[str, Resolution]:
-    """Look up every stage's result under the current config. `stages` come in order, upstream first."""
+def resolve(
+    stages: Sequence[Stage], configs: Mapping[str, Section], workspace: Workspace, *, damaged: bool = False
+) -> dict[str, Resolution]:
+    """Look up every stage's result under the current config. `stages` come in order, upstream first.
+
+    A result of which something is gone counts as none, unless `damaged` ones are wanted as well.
+    """
     found: dict[str, Resolution] = {}
     for stage in stages:
-        found[stage.name] = _resolve_one(stage, configs[stage.name], found, workspace)
+        found[stage.name] = _resolve_one(stage, configs[stage.name], found, workspace, damaged)
     return found
 
 
-def _resolve_one(stage: Stage, config: Section, found: Mapping[str, Resolution], workspace: Workspace) -> Resolution:
+def _resolve_one(
+    stage: Stage, config: Section, found: Mapping[str, Resolution], workspace: Workspace, damaged: bool
+) -> Resolution:
     inputs = {name: m for name in stage.upstream if (m := found[name].manifest) is not None}
     missing = tuple(name for name in stage.upstream if name not in inputs)
     try:
@@ -125,7 +132,7 @@ def _resolve_one(stage: Stage, config: Section, found: Mapping[str, Resolution],
         return Resolution(stage, config, inputs, missing, None, None, damage=found[missing[0]].damage)
     identity = fingerprint(stage.name, stage.version, semantic(config), digests)
     manifest = workspace.manifest(stage.name, identity)
-    damage = stage.damage(manifest) if manifest is not None else None
+    damage = stage.damage(manifest) if manifest is not None and not damaged else None
     return Resolution(stage, config, inputs, (), identity, None if damage else manifest, damage=damage)
 
 

@@ -229,6 +229,10 @@ def test_verify_names_every_damaged_file_and_the_commands_that_mend_them(
     said = capsys.readouterr().err
     assert "3 files are gone or damaged" in said
     assert all(str(file) in said for file in (tar, *parts))
+    parts[0].unlink()  # a part that is gone hides nothing of what is made from it
+    tar.unlink()
+    assert main(["verify", str(project.config)]) == 2
+    assert "3 files are gone or damaged" in capsys.readouterr().err
     for stage in ("ingest", "caption", "curate"):
         assert f"holism {stage} {project.config} --retry-failed" in said
         assert main([stage, str(project.config), "--retry-failed"]) == 0
