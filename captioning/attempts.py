@@ -4,7 +4,8 @@ A note is written when work is handed to an engine that is up and has answered a
 commit. Work whose note is there was in the hands of somebody who died: it goes image by image, alone with the engine,
 each image with a note and a commit of its own. Only a death that somebody of the run lived to see counts against an
 image: its worker saw its engine die, or another worker of the same run finds its note. A note of another run says that
-everything died at once, of whatever it was: it blames nobody.
+everything died at once, of whatever it was: it blames nobody. The start of an engine is noted in the same way where
+the engine lives in its worker's own process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pipeline.storage import Location
 
 ATTEMPTS = "_attempts"
+START = "start-"  # before the name of an actor: notes of engines that start
 TRIES = 2  # an image that was alone with the engine at this many deaths gets error rows
 
 
@@ -70,6 +72,13 @@ class Attempt:
     def clear(self) -> None:
         """The work is committed, or nothing more is known about it."""
         self.note.remove()
+
+
+def forget_starts(store: Location) -> None:
+    """Remove what runs that were killed have left of starting engines; nobody asks for it again."""
+    for note, _ in (store / ATTEMPTS).files(".json", recursive=True):
+        if note.name.startswith(START):
+            note.remove()
 
 
 def notes(store: Location) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """Spreads work items over engines: Ray Data actors, or one engine in this process where there is no Ray.
 
-Only references go out and short reports come back. Every worker has its engine in a child process. Ray Data restarts
-actors that die and hands their items to the next one, which finds in the store's notes who had them in hand.
+Only references go out and short reports come back. Ray Data restarts actors that die and hands their items to the next
+one, which finds in the store's notes who had them in hand.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from captioning import attempts
 from captioning.config import CaptionConfig, RayConfig
 from captioning.store import WorkItem
-from captioning.worker import IN_HAND, CaptionWorker, WorkerSpec
+from captioning.worker import IN_HAND, Actor, CaptionWorker, WorkerSpec
 from pipeline.commits import Part
 from pipeline.errors import HolismError, ScheduleError, StoreError
 from pipeline.faults import outside_faults
@@ -47,6 +47,7 @@ READERS, READER_SECONDS = ("StreamingExecutor", "iter_threaded", "ray-data"), 5.
 
 def run(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) -> Generator[Part, None, None]:
     """Yield the committed parts as their items are finished, in any order."""
+    attempts.forget_starts(spec.store)
     before = attempts.notes(spec.store)
     try:
         if config.ray.enabled and importlib.util.find_spec("ray"):
@@ -81,7 +82,11 @@ class RayWorker:
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
-        self.worker = CaptionWorker(spec)
+        import ray
+
+        context = ray.get_runtime_context()
+        actor = Actor(context.get_actor_id(), restarted=bool(context.was_current_actor_reconstructed))
+        self.worker = CaptionWorker(spec, actor)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Answer a batch of one pickled item with its pickled parts or error."""

@@ -1,8 +1,9 @@
-"""The actor: holds one engine and turns work items into committed parts, as many at a time as keep the engine full.
+"""The worker: holds one engine and turns work items into committed parts, as many at a time as keep the engine full.
 
 While one item's last answers are written out, the next one's questions are with the engine. The worker reads shards
 itself, by reference; nothing but a short report goes back. It is plain Python: Ray runs it in actors, and without Ray
-it runs in this process.
+it runs in this process. Somebody must live to see an engine die: an actor has its engine in its own process and is
+started again by Ray, any other worker has it in a child process.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ import socket
 import threading
 import time
 import uuid
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from captioning import store
+from captioning import attempts, store
 from captioning.attempts import TRIES, Attempt, Worker
 from captioning.cells import question_of
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
-from captioning.engines.keeper import HOPELESS, EngineKeeper
+from captioning.engines.keeper import HOPELESS, STARTS, EngineKeeper, does_not_start
 from captioning.models import on_worker
 from captioning.questions import Questions, Wanted
 from captioning.room import Room, Share
@@ -35,6 +37,7 @@ from pipeline.shards import ShardReader
 from pipeline.storage import Location
 
 IN_HAND = 8  # items that a worker is given; those the engine has no use for yet wait at its door
+ACTOR_ENDED = "the process of its actor ended (often the machine was out of memory)"
 SHARDS = 2  # whose tables of images are kept: work comes shard by shard
 
 
@@ -50,15 +53,24 @@ class WorkerSpec:
     run: str = field(default_factory=lambda: uuid.uuid4().hex)  # the same for all workers of a run
 
 
+@dataclass(frozen=True)
+class Actor:
+    """Which actor of Ray's a worker is; the name stays when its process dies and it is started again."""
+
+    name: str
+    restarted: bool
+
+
 class CaptionWorker:
     """Answers work items, from several threads at once. The engine starts with the first question."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self.spec = spec
+    def __init__(self, spec: WorkerSpec, actor: Actor | None = None) -> None:
+        self.spec, self.actor = spec, actor
         self.cells = {cell.id: cell for cell in spec.shares.cells}
         self.log = CommitLog(spec.store)
         self._room = Room()
-        self._keeper = EngineKeeper(self._make)
+        death = ACTOR_ENDED if actor is not None and actor.restarted else None
+        self._keeper = EngineKeeper(self._make, self._starting, death)
         self._name = Worker(spec.run, f"{socket.gethostname()}:{os.getpid()}")
         self._lock = threading.Lock()  # of what follows
         self._images: dict[str, list[dict[str, Any]]] = {}
@@ -83,7 +95,10 @@ class CaptionWorker:
         return self._room.together(questions, self._keeper.engine().at_once)
 
     def _attempt_at(self, item: WorkItem) -> Attempt:
-        return Attempt.at(self.spec.store, item.note, self._name)
+        return self._attempt_at_name(item.note)
+
+    def _attempt_at_name(self, name: str) -> Attempt:
+        return Attempt.at(self.spec.store, name, self._name)
 
     def _attempt(self, item: WorkItem, attempt: Attempt, share: Share, *, alone: bool) -> list[Part] | None:
         """Its parts, or None if the engine died on it. A suspect's images are tried here too, one by one."""
@@ -151,7 +166,23 @@ class CaptionWorker:
 
     def _make(self) -> base.Engine:
         model = on_worker(self.spec.reference, self.spec.engine, [cell.model for cell in self.cells.values()])
-        return choose.make(self.spec.engine, model, self.spec.threads)
+        make = choose.make_in_child if self.actor is None else choose.make
+        return make(self.spec.engine, model, self.spec.threads)
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Note that the engine starts, if that can kill this process. Raises `EngineError` if it always does."""
+        if self.actor is None:
+            yield
+            return
+        attempt = self._attempt_at_name(f"{attempts.START}{self.actor.name}")
+        if attempt.deaths >= STARTS:
+            raise does_not_start(ACTOR_ENDED)
+        attempt.begin(alone=True)
+        try:
+            yield
+        finally:
+            attempt.clear()
 
     def _wanted(self, item: WorkItem) -> list[Wanted]:
         """Which images of the item are asked which cells."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from captioning.models import Model
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, HolismError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -60,12 +60,13 @@ class EngineDiedError(Exception):
 class Engine(Protocol):
     """A captioning engine. `name` and `version` go into the captions table.
 
-    It answers `at_once` questions together: with fewer it is not full.
+    It answers `at_once` questions together: with fewer it is not full. One that is `metered` charges for each.
     """
 
     name: str
     version: str
     at_once: int
+    metered: bool
 
     def start(self) -> None:
         """Load the model. Raises `EngineError` with one sentence if that fails."""
@@ -89,6 +90,27 @@ def answers(engine: Engine, requests: Sequence[Request]) -> list[Answer]:
             futures += engine.submit(requests[start:stop])
             start = stop
     return [future.result() for future in futures]
+
+
+def probe(engine: Engine) -> None:
+    """Ask a fresh engine about a grey picture: what is left to fail here is the engine's fault, never an image's.
+
+    Raises `EngineError` if it cannot answer, and `EngineDiedError` if it dies of it. A metered one is not asked.
+    """
+    from PIL import Image
+
+    if engine.metered:
+        return
+    try:
+        [future] = engine.submit([Request(Image.new("RGB", (64, 64), "grey"), PROBE_ID, "Describe the image.", 2)])
+        future.result()
+    except (HolismError, EngineDiedError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise EngineError(
+            f"the model cannot be asked about a grey picture ({type(error).__name__}: {text})"
+        ) from error
 
 
 def load_error(model: Model, error: Exception) -> EngineError:

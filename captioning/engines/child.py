@@ -41,7 +41,8 @@ class ChildEngine:
     """
 
     def __init__(self, config: EngineConfig, model: Model, threads: int, like: Engine) -> None:
-        self.name, self.version, self.at_once = like.name, like.version, like.at_once
+        self.name, self.version = like.name, like.version
+        self.at_once, self.metered = like.at_once, like.metered
         self._arguments = (config, model, threads)
         self._ids = count()
         self._lock = threading.Lock()  # of what follows
@@ -56,7 +57,7 @@ class ChildEngine:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Start the child and wait until its engine has answered a probe. Raises `EngineDiedError` if it dies."""
+        """Start the child and wait until its engine is up. Raises `EngineDiedError` if it dies."""
         self._socket, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-c", CHILD, str(theirs.fileno()), json.dumps(sys.path)]

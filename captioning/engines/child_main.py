@@ -12,9 +12,8 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from captioning.engines import choose
-from captioning.engines.base import PROBE_ID, Answer, Engine, EngineDiedError, Request
+from captioning.engines.base import Answer, Engine, Request
 from captioning.engines.child import GRACE_SECONDS, Failure
-from pipeline.errors import EngineError, HolismError
 
 THREADS = 8  # that unpack pictures and hand them to the engine: as many as callers ask at a time
 
@@ -29,7 +28,7 @@ def main(file: int) -> NoReturn:
     pipe, threads = Connection(file), ThreadPoolExecutor(THREADS)
     engine: Engine | None = None
     try:
-        engine = choose.make_here(*pipe.recv())
+        engine = choose.make(*pipe.recv())
         threading.Thread(target=_start, args=(engine, pipe), daemon=True).start()
         while True:
             fields, headers = pipe.recv()
@@ -39,32 +38,14 @@ def main(file: int) -> NoReturn:
 
 
 def _start(engine: Engine, pipe: Connection) -> None:
-    """Load, ask about a grey picture, say how that went; from then on send answers."""
+    """Load, say how that went; from then on send answers."""
     try:
         engine.start()
-        _probe(engine)
     except Exception as error:
         pipe.send(_failure(error))
         return
     pipe.send(None)
     _send(pipe)
-
-
-def _probe(engine: Engine) -> None:
-    """What is left to fail here is the engine's fault, never an image's."""
-    from PIL import Image
-
-    probe = Request(Image.new("RGB", (64, 64), "grey"), PROBE_ID, "Describe the image.", 2)
-    try:
-        [future] = engine.submit([probe])
-        future.result()
-    except (HolismError, EngineDiedError):
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())[:300]
-        raise EngineError(
-            f"the model cannot be asked about a grey picture ({type(error).__name__}: {text})"
-        ) from error
 
 
 def _send(pipe: Connection) -> None:

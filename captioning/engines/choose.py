@@ -33,17 +33,16 @@ def require_installed(config: EngineConfig) -> None:
         )
 
 
-def make(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
-    """Make the engine (not started): in a child process, except for servers' clients. `threads` bounds what it uses
-    of a CPU."""
-    engine = make_here(config, model, threads)
+def make_in_child(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
+    """Make the engine (not started) that is to run in a child of this process; clients of servers run here."""
+    engine = make(config, model, threads)
     if engine_kind(config) == "openai":
         return engine
     return ChildEngine(config, model, threads, like=engine)
 
 
-def make_here(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
-    """Make the engine that is to run in this process."""
+def make(config: EngineConfig, model: Model, threads: int = 1) -> Engine:
+    """Make the engine (not started) that is to run in this process. `threads` bounds what it uses of a CPU."""
     kind = engine_kind(config)
     require_installed(config)
     if kind == "fake":

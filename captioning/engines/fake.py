@@ -30,6 +30,7 @@ class FakeEngine:
 
     name = "fake"
     version = "1"
+    metered = False
 
     def __init__(self, config: FakeEngineConfig) -> None:
         self.config = config

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
-from captioning.engines.base import Engine, EngineDiedError
+from captioning.engines.base import Engine, EngineDiedError, probe
 from pipeline.errors import EngineError
 
 STARTS = 3  # that may fail one after the other
@@ -14,16 +15,32 @@ STOPPED = "the run was stopped"
 STOP_SECONDS = 0.2
 
 
-class EngineKeeper:
-    """Threads share it. An engine that dies while it starts, or at the probe that belongs to it, is started again."""
+def does_not_start(reason: str) -> EngineError:
+    """What to say of an engine that always dies before it can be asked anything."""
+    return EngineError(
+        f"the engine died {STARTS} times while it started, the last time because {reason}; see that the model fits "
+        "into memory and that the engine runs on this machine at all"
+    )
 
-    def __init__(self, make: Callable[[], Engine]) -> None:
-        self._make = make
+
+class EngineKeeper:
+    """Threads share it. An engine that dies while it starts, or at the probe that belongs to it, is started again.
+
+    Each start happens within `starting()`; `last_death` is that of an engine before this keeper's first.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Engine],
+        starting: Callable[[], AbstractContextManager[None]] = nullcontext,
+        last_death: str | None = None,
+    ) -> None:
+        self._make, self._noted = make, starting
         self._lock = threading.Lock()  # of all that follows; never held while an engine starts, so `stop` can come
         self._engine: Engine | None = None
         self._started = self._stopped = False
         self._deaths = 0
-        self._last_death: str | None = None
+        self._last_death = last_death
         self._starting = threading.Lock()
 
     def engine(self) -> Engine:
@@ -79,15 +96,15 @@ class EngineKeeper:
     def _start(self, engine: Engine) -> None:
         for start in range(1, STARTS + 1):
             try:
-                engine.start()
+                with self._noted():
+                    engine.start()
+                    probe(engine)
             except EngineDiedError as error:
                 if self._stopped:
                     raise EngineError(STOPPED) from error
+                engine.stop()
                 if start == STARTS:
-                    raise EngineError(
-                        f"the engine died {STARTS} times while it started, the last time because {error}; see that "
-                        "the model fits into memory and that the engine runs on this machine at all"
-                    ) from error
+                    raise does_not_start(str(error)) from error
             else:
                 break
         with self._lock:

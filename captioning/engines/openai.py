@@ -47,6 +47,7 @@ class OpenAIEngine:
     """One client of one server. All of it happens in an asyncio loop, in a thread of its own."""
 
     name = "openai"
+    metered = True
 
     def __init__(self, config: ServerConfig, model: Model) -> None:
         self.config, self.model = config, model

@@ -20,6 +20,8 @@ Asked = tuple[Request, Future[Answer]]
 class EngineThread(ABC):
     """Subclasses load, step and unload; they answer by setting the futures that `take` hands out."""
 
+    metered = False
+
     def __init__(self) -> None:
         self._arrived = threading.Condition()
         self._waiting: deque[Asked] = deque()

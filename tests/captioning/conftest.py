@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from captioning.engines.base import Answer, Request
+from captioning.engines.base import PROBE_ID, Answer, Request
 from captioning.engines.child import ChildEngine
 
 
@@ -19,7 +19,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     submit = ChildEngine.submit
 
     def counted(self: ChildEngine, requests: Sequence[Request]) -> list[Future[Answer]]:
-        counter.update((request.image_id, request.prompt) for request in requests)
+        counter.update((request.image_id, request.prompt) for request in requests if request.image_id != PROBE_ID)
         return submit(self, requests)
 
     monkeypatch.setattr(ChildEngine, "submit", counted)

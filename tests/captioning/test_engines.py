@@ -70,7 +70,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
         model = resolve(ModelReference(model=SERVED), config)
     else:
         model = request.getfixturevalue("tiny_model")
-    made = choose.make(config, model)
+    made = choose.make_in_child(config, model)
     made.start()
     yield made
     made.stop()
@@ -226,7 +226,7 @@ def test_an_engine_that_is_stopped_leaves_no_future_open() -> None:
 
 def test_a_child_that_is_killed_is_an_engine_that_died() -> None:
     config = build(EngineConfig, {"kind": "fake", "fake": {"delay_seconds": 60}})
-    engine = choose.make(config, resolve(ModelReference(model=SERVED), config))
+    engine = choose.make_in_child(config, resolve(ModelReference(model=SERVED), config))
     assert isinstance(engine, ChildEngine)
     engine.start()
     asked = engine.submit(requests()[:3])

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from captioning import ray_job
+from captioning import attempts, ray_job
 from captioning.config import RayConfig
 from captioning.ray_job import cluster
 from captioning.store import records
@@ -70,7 +70,18 @@ def test_an_actor_that_dies_once_leaves_no_trace(tmp_path: Path, ray_instance: N
     engine = {"kind": "fake", "fake": {"die_at_call": 3, "ledger": str(tmp_path / "ledger")}}
     manifest = world.caption(made, world.config(engine=engine, **ON_RAY))
     assert len({part.detail["worker"] for part in records(manifest)}) > 1
+    assert any(
+        "started again, the last time with: the process of its actor ended" in text for text in manifest.warnings
+    )
     assert world.content(manifest, made) == expected
+
+
+def test_an_engine_that_always_kills_its_actor_stops_the_run(tmp_path: Path, ray_instance: None) -> None:
+    made = world.workspace(tmp_path, images=8)
+    engine = {"kind": "fake", "fake": {"die_on": ["probe"]}}
+    with pytest.raises(EngineError, match=r"died 3 times while it started, .* the process of its actor ended"):
+        world.caption(made, world.config(engine=engine, **ON_RAY))
+    assert attempts.notes(made.folder("caption")) == {}
 
 
 class GivenUp:
