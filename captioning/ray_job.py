@@ -42,6 +42,7 @@ TOKEN = (
     "RAY_AUTH_TOKEN to the token or RAY_AUTH_TOKEN_PATH to its file (default ~/.ray/auth_token)"
 )
 START_ATTEMPTS = 3
+_shutting_down: list[threading.Thread] = []  # at most one
 READERS, READER_SECONDS = ("StreamingExecutor", "iter_threaded", "ray-data"), 5.0
 
 
@@ -169,7 +170,12 @@ def _on_ray(spec: WorkerSpec, items: Sequence[WorkItem], config: CaptionConfig) 
 
 @contextmanager
 def cluster(config: RayConfig) -> Iterator[None]:
-    """Connect to the cluster that is named, or start a Ray of this machine; a Ray that is there is used as it is."""
+    """Connect to the cluster that is named, or start a Ray of this machine; a Ray that is there is used as it is.
+
+    After work that went well Ray ends in the background, which takes more than a second: results are there meanwhile.
+    """
+    while _shutting_down:
+        _shutting_down.pop().join()
     with handlers_kept():
         prepare()
         import ray
@@ -186,9 +192,18 @@ def cluster(config: RayConfig) -> Iterator[None]:
             _start_here(config, quiet)
     try:
         yield
-    finally:
-        _wait_for_readers()
-        ray.shutdown()
+    except BaseException:
+        _shut_down()
+        raise
+    _shutting_down.append(threading.Thread(target=_shut_down, name="Ray's shutdown"))
+    _shutting_down[-1].start()
+
+
+def _shut_down() -> None:
+    import ray
+
+    _wait_for_readers()
+    ray.shutdown()
 
 
 def _wait_for_readers() -> None:
