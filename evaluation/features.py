@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.readouts import RERANK
-from pipeline import identity
+from pipeline import identity, pictures
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.storage import Location
@@ -154,8 +154,7 @@ def _image_batches(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfi
         location = benchmark.image(index)
         data = location.read()
         try:
-            with Image.open(io.BytesIO(data)) as picture:
-                return encoder.preprocess(picture)  # as it was opened: it makes pictures upright, on white
+            return encoder.preprocess(pictures.decode(data)[0])
         except Exception as error:  # decoders raise anything on damaged input
             raise InputError(f"the benchmark picture {location} cannot be decoded ({error}); replace it") from error
 
