@@ -17,9 +17,10 @@ bytes: a data set that has an image twice must not call one of them wrong.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -80,7 +81,7 @@ class Benchmark:
     files: tuple[str, ...]
     labels: dict[str, np.ndarray]  # task: class index per image, -1 where it cannot be told
     queries: tuple[Queries, ...]  # one per perspective, in order of appearance
-    original_N: np.ndarray  # for each image the first of the same bytes: itself, unless it is a copy
+    copies: dict[int, int] = field(default_factory=dict)  # images that are copies: the first of the same bytes
 
     @property
     def name(self) -> str:
@@ -89,6 +90,11 @@ class Benchmark:
     def image(self, index: int) -> Location:
         """Where a picture lies."""
         return self.folder / IMAGES / self.files[index]
+
+    @property
+    def original_N(self) -> np.ndarray:
+        """For each image the first of the same bytes: itself, unless it is a copy."""
+        return np.array([self.copies.get(image, image) for image in range(len(self.files))])
 
     @cached_property
     def texts(self) -> list[str]:
@@ -109,9 +115,8 @@ def check(folder: str | Location) -> str:
 def read(folder: str | Location) -> Benchmark:
     """Read a benchmark folder, and find the copies among its pictures. Raises `InputError` as `check` does."""
     benchmark, sizes = _read(Location.of(folder))
-    original_N = _originals(benchmark, sizes)
-    queries = tuple(tables.with_copies(queries, original_N) for queries in benchmark.queries)
-    return replace(benchmark, queries=queries, original_N=original_N)
+    found = replace(benchmark, copies=_copies(benchmark, sizes))
+    return replace(found, queries=tuple(tables.with_copies(one, found.original_N) for one in found.queries))
 
 
 def _read(root: Location) -> tuple[Benchmark, list[int]]:
@@ -126,8 +131,7 @@ def _read(root: Location) -> tuple[Benchmark, list[int]]:
     queries = tables.queries(root / QUERIES, files) if (root / QUERIES).exists() else ()
     if not spec.classification and not queries:
         raise InputError(f"the benchmark {root} measures nothing: add classification to {SPEC}, or {QUERIES}")
-    benchmark = Benchmark(root, spec, _digest(root, size), files, indices, queries, np.arange(len(files)))
-    return benchmark, [size[name] for name in files]
+    return Benchmark(root, spec, _digest(root, size), files, indices, queries), [size[name] for name in files]
 
 
 def _digest(root: Location, size: dict[str, int]) -> str:
@@ -136,18 +140,16 @@ def _digest(root: Location, size: dict[str, int]) -> str:
     return identity.digest({"tables": content, "images": [[f"/{name}", number] for name, number in size.items()]})
 
 
-def _originals(benchmark: Benchmark, sizes: Sequence[int]) -> np.ndarray:
-    """The first image of the same bytes for each. Only pictures of the same size are read."""
-    alike: dict[int, list[int]] = {}
-    for index, size in enumerate(sizes):
-        alike.setdefault(size, []).append(index)
-    suspects = [index for indices in alike.values() if len(indices) > 1 for index in indices]
-    original_N, first = np.arange(len(sizes)), dict[str, int]()
+def _copies(benchmark: Benchmark, sizes: Sequence[int]) -> dict[int, int]:
+    """The images whose bytes are those of an earlier one, with that one. Only pictures of one size are compared."""
+    times, first, copies = Counter(sizes), dict[str, int](), dict[int, int]()
+    suspects = [index for index, size in enumerate(sizes) if times[size] > 1]
     with ThreadPoolExecutor(READERS) as pool:
         ids = pool.map(lambda index: identity.image_id(benchmark.image(index).read()), suspects)
         for index, image in zip(suspects, ids, strict=True):
-            original_N[index] = first.setdefault(image, index)
-    return original_N
+            if (original := first.setdefault(image, index)) != index:
+                copies[index] = original
+    return copies
 
 
 def read_all(folders: Sequence[str]) -> list[Benchmark]:
