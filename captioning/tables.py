@@ -1,4 +1,4 @@
-"""Captions of others: a table in Parquet or JSONL becomes captions of the store, as if a model had written them.
+"""Captions of others: a table becomes captions of the store, as if a model had written them.
 
 A table is a model that has already spoken. Its rows enter as parts, one a shard, under cells that are named by the
 table's content and by what the captions look at; so browsing, curation and training need to know nothing of tables. A
@@ -230,18 +230,26 @@ def add(outcome: Outcome, brought: Brought) -> Outcome:
 def _warnings(table: Mapping[str, Any]) -> list[str]:
     said = f"table {table['name']!r}"
     lost = table["rows"] - table["matched"]
-    found = [f"{said}: {lost:,} of its {table['rows']:,} captions match no image of this workspace"] if lost else []
-    return found + ([f"{said}: {table['empty']:,} captions are empty and were left out"] if table["empty"] else [])
+    found = []
+    if lost:
+        examples = f": {table['unmatched']}" if table.get("unmatched") else ""  # parts of earlier versions have none
+        found.append(f"{said}: {lost:,} of its {table['rows']:,} captions match no image of this workspace{examples}")
+    if table["empty"]:
+        found.append(f"{said}: {table['empty']:,} captions are empty and were left out")
+    return [*found, *table.get("faults", ())]
 
 
 def _expand(path: str) -> tuple[Location, ...]:
-    """The files of a path or glob, sorted by name; a folder stands for all tables in it."""
+    """The files of a path or glob, sorted by name; a folder stands for all tables in it.
+
+    A path that is there is no glob, whatever its name.
+    """
     place = Location.of(path)
     if place.is_dir():
         place = place / "*.*"
-    if not any(sign in place.uri for sign in "*?["):
-        return (place,) if place.exists() else ()
-    return tuple(file for file in place.glob() if not file.name.startswith("."))
+    elif place.exists():
+        return (place,)
+    return tuple(file for file in place.glob() if not file.name.startswith((".", "_")) and not file.is_dir())
 
 
 def _file_digest(file: Location) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pipeline.errors import InputError
 from pipeline.ingest.config import FolderSource
-from pipeline.ingest.tables import read_table
+from pipeline.ingest.tables import read_table, told
 from pipeline.storage import Location
 from pipeline.texts import name_key
 
@@ -24,7 +24,7 @@ class CaptionTable:
 
     def __init__(self, config: FolderSource, root: Location) -> None:
         assert config.captions is not None
-        self.config, self.root = config, root
+        self.config, self.root, self.about = config, root, config.captions
         path = config.captions
         inside = "://" not in path and not os.path.isabs(os.path.expanduser(path))
         table = read_table(
@@ -59,27 +59,29 @@ class CaptionTable:
         """What was left out of the table, after all pictures were looked up. Raises `InputError` if none was found."""
         without = [file for file in files if self.text_of(file) is None]
         lost = [name for name in self._texts if name not in self._used]
-        table = self.config.captions
-        if not self._used:
-            known = f", not like {lost[0]}" if lost else ""
-            example = next(iter(without), "none")
+        faults = told(self._faults, self.about, "ingest.source.encoding")
+        if not self._texts:
             raise InputError(
-                f"none of the {len(self._texts):,} captions of {table} is for an image of {self.root}; its column "
-                f"{self.config.file_column!r} must hold paths inside that folder, like {example}{known}"
+                "; ".join([f"column {self.config.caption_column!r} of {self.about} holds no text", *faults])
             )
-        found = self._faults.sentences(str(table))
+        if not self._used:
+            raise InputError(
+                f"none of the {len(self._texts):,} captions of {self.about} is for an image of {self.root}; its column "
+                f"{self.config.file_column!r} must hold paths inside that folder, like {without[0]}; it holds "
+                f"{_examples(lost)}"
+            )
         if lost:
-            images = f"images without a caption there: {_examples(without)}" if without else "all images have one there"
-            found.append(
-                f"{table}: {len(lost):,} of the {len(self._texts):,} files that have captions are no image of the "
-                f"folder, such as {_examples(lost)}; {images}"
+            others = f"images without a caption: {_examples(without)}" if without else "all images have one"
+            faults.append(
+                f"{self.about}: {len(lost):,} of its {len(self._texts):,} captions are for no image of the folder, "
+                f"such as {_examples(lost)}; {others}"
             )
         if more := len(self._more & self._used):
-            found.append(
-                f"{table}: {more:,} images have more than one caption there, and the first that is not empty is the "
-                "alt text; name the table in caption.tables to have them all"
+            faults.append(
+                f"{self.about}: {more:,} images have more than one caption there, and the first that is not empty is "
+                "the alt text; name the table in caption.tables to have them all"
             )
-        return found
+        return faults
 
 
 def _examples(names: list[str]) -> str:

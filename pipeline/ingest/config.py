@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pipeline.config import Section, operational
 from pipeline.texts import Encoding
 
-Column = str | Annotated[int, Field(ge=0, strict=True)]  # its name, or its number
+Column = str | Annotated[int, Field(ge=0, strict=True)]  # its name, or its number from 0
 
 
 def _header() -> Any:
@@ -38,8 +38,8 @@ class FolderSource(Section):
     path: str = Field(description="folder on any fsspec location")
     captions: str | None = Field(
         None,
-        description="csv, tsv, jsonl or parquet table with a file column (path inside the folder) and a caption column; "
-        "a relative path is inside the folder. Without it, NAME.txt beside NAME.jpg is the alt text",
+        description="csv, tsv, jsonl or parquet table with a file column (path inside the folder) and a caption "
+        "column; a relative path is inside the folder. Without it, NAME.txt beside NAME.jpg is the alt text",
     )
     file_column: Column = Field("file", description="its name, or its number counted from 0")
     caption_column: Column = Field("caption", description="its name or number; of a list the first text counts")

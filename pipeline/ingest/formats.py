@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from pipeline.ingest.lines import Lines
@@ -100,11 +101,14 @@ class _Delimited:
         self.location, self.tabs, self.header = location, tabs, header
 
     def names(self) -> list[str]:
-        with _lines(self.location) as lines:
-            first = next(self._cells(lines, Faults()), [])
         if not self.header:
-            return [""] * len(first)
-        return [_unquoted(name.strip(), always=True) if self.tabs else name.strip() for name in first]
+            return [""] * len(self._first)
+        return [_unquoted(name.strip(), always=True) if self.tabs else name.strip() for name in self._first]
+
+    @cached_property
+    def _first(self) -> list[str]:
+        with _lines(self.location) as lines:
+            return next(self._cells(lines, Faults()), [])
 
     def types(self) -> list[pa.DataType]:
         return []
@@ -174,6 +178,7 @@ class JsonLines:
 
     def __init__(self, location: Location) -> None:
         self.location = location
+        self.empty = True  # so far
         self.seen: set[str] = set()  # the columns that were asked for and occurred
 
     def names(self) -> list[str]:
@@ -197,6 +202,7 @@ class JsonLines:
                 if not isinstance(row, dict):
                     faults.add(NO_JSON, f"{self.location.name} line {lines.number}")
                     continue
+                self.empty = False
                 self.seen |= row.keys() & asked
                 values = [row.get(column) for column in columns]
                 yield lines.number, [as_bytes(value) for value in values] if _ESCAPED.search(line) else values
@@ -222,10 +228,10 @@ class _Parquet:
         self.location = location
 
     def names(self) -> list[str]:
-        return [field.name for field in self._schema()]
+        return [field.name for field in self._schema]
 
     def types(self) -> list[pa.DataType]:
-        return [field.type for field in self._schema()]
+        return [field.type for field in self._schema]
 
     def rows(self, columns: Sequence[int | None], faults: Faults) -> Iterator[tuple[int, list[Any]]]:  # noqa: ARG002
         import pyarrow.parquet as pq
@@ -241,6 +247,7 @@ class _Parquet:
                     number += 1
                     yield number, list(row)
 
+    @cached_property
     def _schema(self) -> pa.Schema:
         import pyarrow.parquet as pq
 

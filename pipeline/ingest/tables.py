@@ -11,12 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import InputError
+from pipeline.ingest.config import Column
 from pipeline.ingest.formats import KINDS, NO_JSON, Faults, File, JsonLines, kind_of, open_file
 from pipeline.storage import Location
 from pipeline.texts import NOT_TEXT, Encoding, decode, decode_name, texts_of
 from pipeline.texts import kind_of as value_in_words
 
-Column = str | int  # its name, or its number from 0
 SHOWN = 30  # columns of a table in a message
 
 
@@ -52,9 +52,9 @@ def read_table(
     """A table of named columns. `columns` maps the setting that names a column to the column.
 
     Columns whose setting is among `texts` hold texts, all others a name (of a file, a link, a key). `header` says
-    whether the first line of a csv or tsv names the columns; None: unless all are given by number. `kind` is the format
-    where names of files do not tell it; `about` begins the messages. Raises `InputError` if a file is missing or of
-    no known kind, or if no file has a column (those it has are named).
+    whether the first line of a csv or tsv names the columns; None: unless all are given by number. `kind` is the
+    format where names of files do not tell it; `about` begins the messages. Raises `InputError` if a file is missing
+    or of no known kind, or if no file has a column (those it has are named).
     """
     if header is None:
         header = not all(isinstance(column, int) for column in columns.values())
@@ -68,6 +68,13 @@ def read_table(
             raise InputError(f"the table {place} is of no known kind; expected a name that ends in {_kinds()}")
         opened.append(_Opened(place, its_kind, open_file(place, its_kind, header=header), about))
     return Table(opened, columns, frozenset(texts), encoding, about)
+
+
+def told(faults: Faults, about: str, setting: str) -> list[str]:
+    """The faults as warnings; `setting` is the one that says how texts are read that are not UTF-8."""
+    sentences = faults.sentences(about)
+    hint = f"; if they are Windows-1252, set {setting}: windows-1252"
+    return [f"{one}{hint}" if NOT_TEXT in one else one for one in sentences]
 
 
 class Table:
@@ -97,32 +104,34 @@ class Table:
             for file in lacking:
                 self.faults.add(f"a file without column {column!r}", file.location.name)
         for file, positions in zip(files, self._positions, strict=True):
-            for named, position, is_text in zip(columns.items(), positions, self._is_text, strict=True):
-                file.check_type(*named, position, is_text=is_text)
+            for column, position, is_text in zip(columns.values(), positions, self._is_text, strict=True):
+                file.check_type(column, position, is_text=is_text)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for file, positions in zip(self._files, self._positions, strict=True):
-            count = 0
+            empty = True
             with file.reading():
-                for count, (number, values) in enumerate(file.file.rows(positions, self.faults), start=1):
+                for number, values in file.file.rows(positions, self.faults):
+                    empty = False
                     yield tuple(
                         (self._texts if is_text else self._name)(value, file, number, column)
                         for is_text, value, column in zip(self._is_text, values, self._columns.values(), strict=True)
                     )
-            if not count and NO_JSON in self.faults.counts:
+            if empty and NO_JSON in self.faults.counts:
                 raise file.unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
         self._check_json()
 
     def _check_json(self) -> None:
         """Only after its last row it is known that JSON lines lack a column."""
-        lines = [file for file in self._files if isinstance(file.file, JsonLines)]
-        if len(lines) < len(self._files) or not any(file.file.seen for file in lines):
+        readers = [file.file for file in self._files if isinstance(file.file, JsonLines)]
+        seen = {column for reader in readers for column in reader.seen}
+        if len(readers) < len(self._files) or all(reader.empty for reader in readers):
             return
         for setting, column in self._columns.items():
-            if not any(column in file.file.seen for file in lines):
+            if column not in seen:
                 if NO_JSON in self.faults.counts:
-                    raise lines[0].unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
-                raise lines[0].lacks(setting, column)
+                    raise self._files[0].unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
+                raise self._files[0].lacks(setting, column)
 
     def _texts(self, value: Any, file: _Opened, number: int, column: Column) -> tuple[str, ...]:
         found = texts_of(value, self._encoding)
@@ -176,7 +185,7 @@ class _Opened:
             )
         return names.index(column) if column in names else None
 
-    def check_type(self, setting: str, column: Column, position: Any, *, is_text: bool) -> None:
+    def check_type(self, column: Column, position: Any, *, is_text: bool) -> None:
         """Refuse a declared type that can hold no text."""
         with self.reading():
             types = self.file.types()
@@ -184,7 +193,7 @@ class _Opened:
             return
         expected = "texts or lists of texts" if is_text else "one text a row"
         raise InputError(
-            f"{self._prefix}{self.location}: column {column!r} holds {types[position]}, expected {expected} ({setting})"
+            f"{self._prefix}{self.location}: column {column!r} holds {types[position]}, expected {expected}"
         )
 
     @contextmanager

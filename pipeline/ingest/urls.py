@@ -30,7 +30,7 @@ from pipeline.errors import InputError
 from pipeline.ingest.config import UrlSource
 from pipeline.ingest.inspect import Reference
 from pipeline.ingest.source import Identity, Item
-from pipeline.ingest.tables import Column, find_tables, read_table
+from pipeline.ingest.tables import Column, find_tables, read_table, told
 from pipeline.ingest.tars import scan
 from pipeline.storage import Location
 
@@ -78,7 +78,7 @@ class UrlList:
             more += len(texts) > 1
         if not items:
             raise InputError(f"{LIST} {self.config.path} is empty; expected one link a row")
-        self.warnings = table.faults.sentences(self.config.path)
+        self.warnings = told(table.faults, self.config.path, "ingest.source.encoding")
         if more:
             self.warnings.append(
                 f"{self.config.path}: {more:,} links have more than one caption in their row, and the first that is "
