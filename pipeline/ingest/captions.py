@@ -66,8 +66,8 @@ class CaptionTable:
             )
         if not self._used:
             raise InputError(
-                f"none of the {len(self._texts):,} captions of {self.about} is for an image of {self.root}; its column "
-                f"{self.config.file_column!r} must hold paths inside that folder, like {without[0]}; it holds "
+                f"none of the {len(self._texts):,} captions of {self.about} is for an image of {self.root}; its "
+                f"column {self.config.file_column!r} must hold paths inside that folder, like {without[0]}; it holds "
                 f"{_examples(lost)}"
             )
         if lost:

@@ -57,6 +57,7 @@ class Faults:
         return [
             f"{about}: {reason}: {count:,} times, first in {self.first[reason]}"
             for reason, count in self.counts.items()
+            if count
         ]
 
 

@@ -33,7 +33,7 @@ def find_tables(path: str, what: str) -> list[Location]:
     elif place.exists():
         found = [place]
     else:
-        found = [file for file in place.glob() if _is_shown(file, file.parent) and kind_of(file.name)]
+        found = [file for file in place.glob() if _is_shown(file, place) and kind_of(file.name)]
         if not found:
             raise InputError(f"{what} {place} is not there; expected a {', '.join(KINDS)} table, a folder or a glob")
     return found
@@ -109,7 +109,7 @@ class Table:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for file, positions in zip(self._files, self._positions, strict=True):
-            empty = True
+            empty, bad = True, self.faults.counts[NO_JSON]
             with file.reading():
                 for number, values in file.file.rows(positions, self.faults):
                     empty = False
@@ -117,7 +117,7 @@ class Table:
                         (self._texts if is_text else self._name)(value, file, number, column)
                         for is_text, value, column in zip(self._is_text, values, self._columns.values(), strict=True)
                     )
-            if empty and NO_JSON in self.faults.counts:
+            if empty and self.faults.counts[NO_JSON] > bad:
                 raise file.unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
         self._check_json()
 
@@ -129,7 +129,7 @@ class Table:
             return
         for setting, column in self._columns.items():
             if column not in seen:
-                if NO_JSON in self.faults.counts:
+                if self.faults.counts[NO_JSON]:
                     raise self._files[0].unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
                 raise self._files[0].lacks(setting, column)
 
@@ -270,10 +270,10 @@ def _is_list(kind: pa.DataType) -> bool:
     return hasattr(kind, "value_field") and not pa.types.is_map(kind)
 
 
-def _is_shown(file: Location, below: Location) -> bool:
-    """Whether no part of its path below a folder is hidden, or a note of the program that wrote the folder."""
-    inside = file.uri.removeprefix(below.uri).lstrip("/")
-    return not any(part.startswith((".", "_")) for part in inside.split("/"))
+def _is_shown(file: Location, asked: Location) -> bool:
+    """Whether no part of its path that was not asked for is hidden, or a note of the program that wrote the folder."""
+    parts = set(file.uri.split("/")) - set(asked.uri.split("/"))
+    return not any(part.startswith((".", "_")) for part in parts)
 
 
 def _kinds() -> str:
