@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import posixpath
 from collections.abc import Iterable
 
 from pipeline.errors import InputError
@@ -18,8 +17,7 @@ EXAMPLES = 2
 class CaptionTable:
     """The texts of a table by picture. Of several for one picture the first counts, and that there are more is told.
 
-    Names match as they stand, or else after Unicode normalisation and with either slash. Raises `InputError` if the
-    table cannot be read.
+    Names match after Unicode normalisation and with either slash. Raises `InputError` if the table cannot be read.
     """
 
     def __init__(self, config: FolderSource, root: Location) -> None:
@@ -36,24 +34,25 @@ class CaptionTable:
         )
         self._texts: dict[str, str] = {}
         self._more: set[str] = set()
+        self._nameless = 0
         for file, texts in table:
-            if file is not None and texts:
-                name = posixpath.normpath(file)
-                first = self._texts.setdefault(name, texts[0])
+            if file is None:
+                self._nameless += len(texts) > 0
+            elif texts:
+                key = name_key(file)
+                first = self._texts.setdefault(key, texts[0])
                 if any(text != first for text in texts):
-                    self._more.add(name)
-        self._names = {key: name for name in self._texts if (key := name_key(name)) != name}
+                    self._more.add(key)
         self._faults = table.faults
         self._used: set[str] = set()
 
     def text_of(self, file: str) -> str | None:
         """The text of a picture by its path inside the folder."""
         key = name_key(file)
-        name = next((name for name in (file, key, self._names.get(key)) if name in self._texts), None)
-        if name is None:
-            return None
-        self._used.add(name)
-        return self._texts[name]
+        text = self._texts.get(key)
+        if text is not None:
+            self._used.add(key)
+        return text
 
     def warnings(self, files: Iterable[str]) -> list[str]:
         """What was left out of the table, after all pictures were looked up. Raises `InputError` if none was found."""
@@ -76,6 +75,8 @@ class CaptionTable:
                 f"{self.about}: {len(lost):,} of its {len(self._texts):,} captions are for no image of the folder, "
                 f"such as {_examples(lost)}; {others}"
             )
+        if self._nameless:
+            faults.append(f"{self.about}: {self._nameless:,} captions name no file")
         if more := len(self._more & self._used):
             faults.append(
                 f"{self.about}: {more:,} images have more than one caption there, and the first that is not empty is "

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from pipeline.ingest.lines import Lines
 from pipeline.storage import Location
-from pipeline.texts import parse_json
+from pipeline.texts import decode_name, parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -104,7 +104,8 @@ class _Delimited:
     def names(self) -> list[str]:
         if not self.header:
             return [""] * len(self._first)
-        return [_unquoted(name.strip(), always=True) if self.tabs else name.strip() for name in self._first]
+        names = [_unquoted(name.strip(), always=True) if self.tabs else name.strip() for name in self._first]
+        return [decode_name(name)[0] for name in names]
 
     @cached_property
     def _first(self) -> list[str]:
@@ -132,7 +133,7 @@ class _Delimited:
 
     def _cells(self, lines: Lines, faults: Faults) -> Iterator[list[str]]:
         found = _split(lines) if self.tabs else self._quoted(lines, faults)
-        return (cells for cells in found if any(cell.strip() for cell in cells))
+        return (cells for cells in found if any(map(str.strip, cells)))
 
     def _quoted(self, lines: Lines, faults: Faults) -> Iterator[list[str]]:
         """Rows of a csv. A row whose quotation marks make no sense is its first line as it stands."""
@@ -219,7 +220,7 @@ class JsonLines:
                 except ValueError:
                     continue
                 found |= dict.fromkeys(row if isinstance(row, dict) else ())
-        return list(found)
+        return [decode_name(name)[0] for name in found]
 
 
 class _Parquet:

@@ -58,4 +58,5 @@ class Lines(Iterator[str]):
     @property
     def escaped(self) -> bool:
         """Whether the lines since `begin` have bytes that are not UTF-8."""
-        return self._unicode and any(not line.isascii() and _ESCAPED.search(line) for line in self.taken)
+        odd = [line for line in self.taken if not line.isascii()]  # most lines are no work
+        return self._unicode and any(_ESCAPED.search(line) for line in odd)

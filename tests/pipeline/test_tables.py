@@ -124,6 +124,8 @@ def test_bytes_that_are_not_utf8_cost_their_own_text(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jsonl", lines)
     assert found(path) == [("0.jpg", "ok"), ("1.jpg", "naïve")]
     assert found(path, encoding="windows-1252") == [("0.jpg", "a café", "ok"), ("1.jpg", "naïve")]
+    with pytest.raises(InputError, match=r"it has caf\\xe9, file; if its first line"):
+        found(put(tmp_path / "a.csv", "café,file\n".encode("latin-1")))
     with pytest.raises(InputError, match=r"cut.csv cannot be read as csv: 'utf-16"):
         found(put(tmp_path / "cut.csv", "file,caption\n".encode("utf-16")[:-1]))
 
