@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from pipeline.errors import InputError
 from pipeline.ingest.config import FolderSource
-from pipeline.ingest.tables import read_table, told
+from pipeline.ingest.tables import find_tables, read_table, told
 from pipeline.storage import Location
 from pipeline.texts import name_key
 
@@ -26,7 +26,7 @@ class CaptionTable:
         path = config.captions
         inside = "://" not in path and not os.path.isabs(os.path.expanduser(path))
         table = read_table(
-            root / path if inside else Location.of(path),
+            find_tables((root / path).uri if inside else path, "the table"),
             {"file_column": config.file_column, "caption_column": config.caption_column},
             texts=["caption_column"],
             encoding=config.encoding,

@@ -38,8 +38,9 @@ class FolderSource(Section):
     path: str = Field(description="folder on any fsspec location")
     captions: str | None = Field(
         None,
-        description="csv, tsv, jsonl or parquet table with a file column (path inside the folder) and a caption "
-        "column; a relative path is inside the folder. Without it, NAME.txt beside NAME.jpg is the alt text",
+        description="csv, tsv, jsonl or parquet table, a folder of these or a glob, with a file column (path inside "
+        "the folder) and a caption column; a relative path is inside the folder. Without it, NAME.txt beside NAME.jpg "
+        "is the alt text",
     )
     file_column: Column = Field("file", description="its name, or its number counted from 0")
     caption_column: Column = Field("caption", description="its name or number; of a list the first text counts")
