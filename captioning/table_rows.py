@@ -144,7 +144,7 @@ class TableRows:
             self._connection.execute(f"INSERT INTO said {filled}", fixed)
         self._connection.unregister("batch")
         self._connection.execute("COMMIT")
-        self._empty, self._faults = table.blank, tuple(table.faults.sentences(self._name))
+        self._empty, self._faults = table.blank, tuple(table.faults.sentences(f"table {self.config.name!r}"))
 
     def _examples(self, table: str, column: str, which: str = "true") -> str:
         where = f"{column} IS NOT NULL AND {which}"

@@ -28,7 +28,9 @@ from pipeline.commits import CommitLog, Part
 from pipeline.config import semantic
 from pipeline.errors import InputError
 from pipeline.identity import ID_LENGTH, canonical, caption_id, digest
+from pipeline.ingest.formats import kind_of
 from pipeline.ingest.source import stamp_of
+from pipeline.ingest.tables import is_shown
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.stage import Outcome
@@ -50,7 +52,7 @@ class Table:
     @classmethod
     def find(cls, config: TableConfig) -> Table:
         """Look up its files. Raises `InputError` if there is none."""
-        files = _expand(config.path)
+        files = _files(config)
         if not files:
             raise InputError(f"caption.tables: table {config.name!r}: no file is at {config.path}")
         return cls(config, files, digest([[file.name, _file_digest(file)] for file in files]))
@@ -239,17 +241,20 @@ def _warnings(table: Mapping[str, Any]) -> list[str]:
     return [*found, *table.get("faults", ())]
 
 
-def _expand(path: str) -> tuple[Location, ...]:
-    """The files of a path or glob, sorted by name; a folder stands for all tables in it.
+def _files(config: TableConfig) -> tuple[Location, ...]:
+    """The files of a path, a folder or a glob, sorted by name: those of the table's format, if any has its suffix.
 
     A path that is there is no glob, whatever its name.
     """
-    place = Location.of(path)
+    place = Location.of(config.path)
     if place.is_dir():
-        place = place / "*.*"
+        found = [file for file, _ in place.entries(recursive=True)]
     elif place.exists():
         return (place,)
-    return tuple(file for file in place.glob() if not file.name.startswith((".", "_")) and not file.is_dir())
+    else:
+        found = [file for file in place.glob() if not file.is_dir()]
+    found = [file for file in found if is_shown(file, place)]
+    return tuple([file for file in found if kind_of(file.name) == f".{config.kind}"] or found)
 
 
 def _file_digest(file: Location) -> str:

@@ -7,21 +7,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Section, operational
+from pipeline.config import Section, added, operational
 from pipeline.texts import Encoding
 
 Column = str | Annotated[int, Field(ge=0, strict=True)]  # its name, or its number from 0
 
 
 def _header() -> Any:
-    return Field(
+    return added(
         None,
         description="whether the first line of a csv or tsv names the columns; empty: unless all are given by number",
     )
 
 
 def _encoding() -> Any:
-    return Field(
+    return added(
         "utf-8",
         description="how texts are read that are neither UTF-8 nor marked as UTF-16: utf-8 leaves them out and counts "
         "them, windows-1252 reads them as such",

@@ -154,4 +154,4 @@ def damage(manifest: Manifest) -> str | None:
     return what_is_gone(manifest)
 
 
-STAGE = Stage("ingest", 1, (), IngestConfig, run, external=listing, damage=damage)
+STAGE = Stage("ingest", 2, (), IngestConfig, run, external=listing, damage=damage)

@@ -27,13 +27,13 @@ def find_tables(path: str, what: str) -> list[Location]:
     """
     place = Location.of(path)
     if place.is_dir():
-        found = [file for file, _ in place.entries(recursive=True) if _is_shown(file, place) and kind_of(file.name)]
+        found = [file for file, _ in place.entries(recursive=True) if is_shown(file, place) and kind_of(file.name)]
         if not found:
             raise InputError(f"{what} {place} is a folder without tables; expected files that end in {_kinds()}")
     elif place.exists():
         found = [place]
     else:
-        found = [file for file in place.glob() if _is_shown(file, place) and kind_of(file.name)]
+        found = [file for file in place.glob() if is_shown(file, place) and kind_of(file.name)]
         if not found:
             raise InputError(f"{what} {place} is not there; expected a {', '.join(KINDS)} table, a folder or a glob")
     return found
@@ -270,7 +270,7 @@ def _is_list(kind: pa.DataType) -> bool:
     return hasattr(kind, "value_field") and not pa.types.is_map(kind)
 
 
-def _is_shown(file: Location, asked: Location) -> bool:
+def is_shown(file: Location, asked: Location) -> bool:
     """Whether no part of its path that was not asked for is hidden, or a note of the program that wrote the folder."""
     parts = set(file.uri.split("/")) - set(asked.uri.split("/"))
     return not any(part.startswith((".", "_")) for part in parts)

@@ -76,9 +76,10 @@ class UrlList:
             text = texts[0] if texts else None
             items.append(Item(url or "", "", (url or "", text), text))
             more += len(texts) > 1
-        if not items:
-            raise InputError(f"{LIST} {self.config.path} is empty; expected one link a row")
         self.warnings = told(table.faults, self.config.path, "ingest.source.encoding")
+        if not items:
+            empty = f"{LIST} {self.config.path} is empty; expected one link a row"
+            raise InputError("; ".join([empty, *self.warnings]))
         if more:
             self.warnings.append(
                 f"{self.config.path}: {more:,} links have more than one caption in their row, and the first that is "

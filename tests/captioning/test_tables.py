@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -159,7 +160,9 @@ def test_names_match_in_every_spelling_and_what_was_mended_is_told(tmp_path: Pat
         "table 'mine': 1 of its 2 captions match no image of this workspace: column 'id' holds 'x.png'; "
         "the images without one have '001.png'"
     )
-    assert "texts of column 'said': neither UTF-8 nor UTF-16 with a mark: 1 times, first in mine.csv line 3" in fault
+    assert fault == (
+        "table 'mine': texts of column 'said': neither UTF-8 nor UTF-16 with a mark: 1 times, first in mine.csv line 3"
+    )
 
 
 def test_beside_a_model_and_through_curation(made: Workspace, tmp_path: Path) -> None:
@@ -256,6 +259,11 @@ def test_tables_on_any_file_system(made: Workspace) -> None:
     for number, row in enumerate(one_each(made)):
         memory.pipe(f"/tables/{number}.jsonl", json.dumps(row).encode() + b"\n")
     assert len(said(take(made, table("memory://tables/*.jsonl")), made)) == 10
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(one_each(made)), sink)
+    memory.pipe("/tables/deep [1]/a.parquet", sink.getvalue())
+    memory.pipe("/tables/deep [1]/_SUCCESS", b"")
+    assert len(said(take(made, table("memory://tables/deep [1]", format="parquet")), made)) == 10
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [

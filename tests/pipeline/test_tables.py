@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.ingest import formats
 from pipeline.ingest.tables import Table, find_tables, read_table
 from pipeline.storage import Location
+from pipeline.texts import clean
 from tests.pipeline.images import put
 
 COLUMNS = {"file_column": "file", "caption_column": "caption"}
@@ -302,3 +307,34 @@ def test_empty_tables(tmp_path: Path) -> None:
     assert found(parquet(tmp_path / "a.parquet", pa.array([], UTF8))) == []
     with pytest.raises(InputError, match=r"a.csv has no column 'file' .*; it has none"):
         found(put(tmp_path / "a.csv", ""))
+
+
+CELLS = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=5)
+
+
+def as_read(texts: list[str]) -> list[tuple[str | None, ...]]:
+    kept = [None if text in formats.MISSING else clean(text).text for text in texts]
+    return [(f"{n}.jpg", *([] if text is None else [text])) for n, text in enumerate(kept)]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=CELLS, ends=st.sampled_from(["\n", "\r\n"]), quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]))
+def test_whatever_a_csv_quotes_comes_back(tmp_path: Path, texts: list[str], ends: str, quoting: Any) -> None:
+    path = tmp_path / "a.csv"
+    with open(path, "w", encoding="utf8", newline="") as file:
+        writer = csv.writer(file, lineterminator=ends, quoting=quoting)
+        writer.writerow(["file", "caption"])
+        for number, text in enumerate(texts):  # Python before 3.13 forgets to quote one of the two
+            writer.writerow([f"{number}.jpg", text.replace("\r", "\n") if ends == "\n" else text])
+    assert found(path) == as_read([text.replace("\r", "\n") if ends == "\n" else text for text in texts])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=CELLS)
+def test_a_tsv_has_a_row_for_each_line_whatever_its_texts(tmp_path: Path, texts: list[str]) -> None:
+    texts = [" ".join(re.split("[\t\n]", text)) for text in texts]
+    content = "file\tcaption\n" + "".join(f"{n}.jpg\t{text}\n" for n, text in enumerate(texts))
+    rows = found(put(tmp_path / "a.tsv", content))
+    assert [name for name, *_ in rows] == [f"{n}.jpg" for n in range(len(texts))]
+    if not any(text.startswith('"') for text in texts):
+        assert rows == as_read(texts)
