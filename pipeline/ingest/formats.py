@@ -136,7 +136,10 @@ class _Delimited:
         return (cells for cells in found if any(map(str.strip, cells)))
 
     def _quoted(self, lines: Lines, faults: Faults) -> Iterator[list[str]]:
-        """Rows of a csv. A row whose quotation marks make no sense is its first line as it stands."""
+        """Rows of a csv. A row whose quotation marks make no sense is its first line as it stands.
+
+        So is one whose further lines all look like rows: its mark was closed by one that belongs to another row.
+        """
         csv.field_size_limit(FIELD_BYTES)
         reader = csv.reader(lines, strict=True)
         while True:
@@ -147,8 +150,12 @@ class _Delimited:
                 return
             except csv.Error:
                 cells = self._mend(lines, faults)
-            if len(lines.taken) > 1 and any(_looks_like_a_row(line, len(cells)) for line in lines.taken[1:]):
-                faults.add(SWALLOWED, self._place(lines))
+            if len(lines.taken) > 1:
+                first, *more = (_looks_like_a_row(line, len(cells)) for line in lines.taken)
+                if first and all(more):
+                    cells = self._mend(lines, faults)
+                elif any(more):
+                    faults.add(SWALLOWED, self._place(lines))
             yield cells
 
     def _mend(self, lines: Lines, faults: Faults) -> list[str]:

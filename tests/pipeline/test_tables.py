@@ -88,6 +88,7 @@ def test_texts_stay_as_they_stand(tmp_path: Path, name: str, content: str, capti
     [
         (["0.jpg,a", '1.jpg,"Vertigo poster', "2.jpg,two dogs", '3.jpg,a 24" screen', "4.jpg,e"], "line 3"),
         (["0.jpg,a", '1.jpg,"Vertigo poster', "2.jpg,two dogs"], "line 3"),
+        (["0.jpg,a", '1.jpg,"Vertigo poster', "2.jpg,two dogs", '3.jpg,a screen of 24"', "4.jpg,e"], "line 3"),
         (['0.jpg,"an "old" dog"', '1.jpg,"one, two"', "2.jpg,c"], "line 2"),
     ],
 )
@@ -106,7 +107,7 @@ def test_marks_escaped_by_backslashes_as_spark_writes_them(tmp_path: Path) -> No
 
 
 def test_rows_that_do_not_fit_are_counted_by_reason_and_line(tmp_path: Path) -> None:
-    content = 'file,caption\n0.jpg,a, b\n1.jpg\n2.jpg,c\n3.jpg,"poster\n4.jpg,a screen of 24"\n'
+    content = 'file,caption\n0.jpg,a, b\n1.jpg\n2.jpg,c\n3.jpg,"poster\n4.jpg,a\nscreen of 24"\n'
     path = put(tmp_path / "a.csv", content)
     assert found(path)[:2] == [("1.jpg",), ("2.jpg", "c")]
     assert faults(path) == {
