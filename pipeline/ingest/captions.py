@@ -43,7 +43,7 @@ class CaptionTable:
                 first = self._texts.setdefault(key, texts[0])
                 if any(text != first for text in texts):
                     self._more.add(key)
-        self._faults = table.faults
+        self._faults = told(table, config.captions)
         self._used: set[str] = set()
 
     def text_of(self, file: str) -> str | None:
@@ -58,7 +58,7 @@ class CaptionTable:
         """What was left out of the table, after all pictures were looked up. Raises `InputError` if none was found."""
         without = [file for file in files if self.text_of(file) is None]
         lost = [name for name in self._texts if name not in self._used]
-        faults = told(self._faults, self.about, "ingest.source.encoding")
+        faults = list(self._faults)
         if not self._texts:
             raise InputError(
                 "; ".join([f"column {self.config.caption_column!r} of {self.about} holds no text", *faults])

@@ -10,10 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import InputError
+from pipeline import faults
+from pipeline.errors import HolismError, InputError
 from pipeline.ingest.config import Column
-from pipeline.ingest.formats import KINDS, NO_JSON, Faults, File, JsonLines, kind_of, open_file
-from pipeline.storage import Location
+from pipeline.ingest.faults import Faults
+from pipeline.ingest.formats import KINDS, File, kind_of, open_file
+from pipeline.ingest.json_lines import NO_JSON, JsonLines
+from pipeline.ingest.parquet import may_hold
+from pipeline.storage import OF_FILES, Location
 from pipeline.texts import NOT_TEXT, Encoding, decode, decode_name, texts_of
 from pipeline.texts import kind_of as value_in_words
 
@@ -70,11 +74,10 @@ def read_table(
     return Table(opened, columns, frozenset(texts), encoding, about)
 
 
-def told(faults: Faults, about: str, setting: str) -> list[str]:
-    """The faults as warnings; `setting` is the one that says how texts are read that are not UTF-8."""
-    sentences = faults.sentences(about)
-    hint = f"; if they are Windows-1252, set {setting}: windows-1252"
-    return [f"{one}{hint}" if NOT_TEXT in one else one for one in sentences]
+def told(table: Table, about: str) -> list[str]:
+    """What was left out of a table of the ingest stage, as warnings."""
+    hint = "; if they are Windows-1252, set ingest.source.encoding: windows-1252"
+    return [f"{one}{hint}" if NOT_TEXT in one else one for one in table.faults.sentences(about)]
 
 
 class Table:
@@ -109,6 +112,8 @@ class Table:
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for file, positions in zip(self._files, self._positions, strict=True):
+            if all(position is None for position in positions):
+                continue
             empty, bad = True, self.faults.counts[NO_JSON]
             with file.reading():
                 for number, values in file.file.rows(positions, self.faults):
@@ -152,8 +157,8 @@ class Table:
             return str(value)
         if not isinstance(value, (str, bytes)):
             raise file.refuses(number, column, value_in_words(value), "one text a row")
-        name, faults = decode_name(value)
-        for fault in faults:
+        name, found = decode_name(value)
+        for fault in found:
             self.faults.add(f"column {column!r}: {fault}", file.place(number))
         return name.strip() or None
 
@@ -189,7 +194,7 @@ class _Opened:
         """Refuse a declared type that can hold no text."""
         with self.reading():
             types = self.file.types()
-        if position is None or not types or _may_hold(types[position], is_text):
+        if position is None or not types or may_hold(types[position], is_text):
             return
         expected = "texts or lists of texts" if is_text else "one text a row"
         raise InputError(
@@ -201,8 +206,16 @@ class _Opened:
         """Whatever keeps the file from being read is one sentence."""
         try:
             yield
-        except (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error) as error:
-            raise self.unreadable(" ".join(str(error).split())) from error
+        except HolismError:
+            raise
+        except Exception as error:
+            if isinstance(error, (pa.ArrowException, EOFError, UnicodeError, csv.Error, *OF_FILES)):
+                raise self.unreadable(" ".join(str(error).split())) from error
+            if not self.location.is_local:  # every store has errors of its own
+                raise faults.of_store(error, self.location.uri) from error
+            if isinstance(error, OSError):
+                raise self.unreadable(" ".join(str(error).split())) from error
+            raise
 
     def unreadable(self, reason: str) -> InputError:
         """The file is not what its name or format says."""
@@ -239,35 +252,6 @@ class _Opened:
     @property
     def _format(self) -> str:
         return self.kind.removeprefix(".")
-
-
-def _may_hold(kind: pa.DataType, is_text: bool) -> bool:
-    """Whether a column of an Arrow type may hold texts (or names). A column of floats may be all NaN."""
-    types = pa.types
-    if types.is_dictionary(kind):
-        return _may_hold(kind.value_type, is_text)
-    if _is_list(kind):
-        return is_text and not _is_list(kind.value_type) and _may_hold(kind.value_type, is_text)
-    if types.is_null(kind) or types.is_floating(kind):
-        return True
-    if types.is_integer(kind):
-        return not is_text
-    return any(
-        test(kind)
-        for test in (
-            types.is_string,
-            types.is_large_string,
-            types.is_string_view,
-            types.is_binary,
-            types.is_large_binary,
-            types.is_binary_view,
-            types.is_fixed_size_binary,
-        )
-    )
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return hasattr(kind, "value_field") and not pa.types.is_map(kind)
 
 
 def is_shown(file: Location, asked: Location) -> bool:

@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.ingest import formats
+from pipeline.ingest import delimited
+from pipeline.ingest import parquet as parquet_file
+from pipeline.ingest.json_lines import NO_JSON
 from pipeline.ingest.tables import Table, find_tables, read_table
 from pipeline.storage import Location
 from pipeline.texts import clean
@@ -97,7 +99,7 @@ def test_a_csv_row_with_a_mark_that_is_not_closed_costs_no_other(tmp_path: Path,
     names = [name for name, *_ in found(path)]
     assert names == [f"{n}.jpg" for n in range(len(rows))]
     assert all(len(row) == 2 for row in found(path))
-    assert faults(path) == {formats.QUOTE: (1, f"a.csv {mended}")}
+    assert faults(path) == {delimited.QUOTE: (1, f"a.csv {mended}")}
 
 
 def test_marks_escaped_by_backslashes_as_spark_writes_them(tmp_path: Path) -> None:
@@ -111,13 +113,13 @@ def test_rows_that_do_not_fit_are_counted_by_reason_and_line(tmp_path: Path) -> 
     path = put(tmp_path / "a.csv", content)
     assert found(path)[:2] == [("1.jpg",), ("2.jpg", "c")]
     assert faults(path) == {
-        formats.LONG: (1, "a.csv line 2"),
-        formats.SHORT: (1, "a.csv line 3"),
-        formats.SWALLOWED: (1, "a.csv line 5"),
+        delimited.LONG: (1, "a.csv line 2"),
+        delimited.SHORT: (1, "a.csv line 3"),
+        delimited.SWALLOWED: (1, "a.csv line 5"),
     }
     lines = put(tmp_path / "a.jsonl", '{"file": "0.jpg", "caption": "a"}\n[1]\n{"file": \n' + "[" * 100_000)
     assert found(lines) == [("0.jpg", "a")]
-    assert faults(lines) == {formats.NO_JSON: (3, "a.jsonl line 2")}
+    assert faults(lines) == {NO_JSON: (3, "a.jsonl line 2")}
 
 
 def test_bytes_that_are_not_utf8_cost_their_own_text(tmp_path: Path) -> None:
@@ -250,7 +252,7 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path, monkeypatch: pytest
     )
     asked = []
     real = pq.ParquetFile.iter_batches
-    monkeypatch.setattr(formats, "BATCH", 1)
+    monkeypatch.setattr(parquet_file, "BATCH", 1)
     monkeypatch.setattr(
         pq.ParquetFile, "iter_batches", lambda self, size, **kw: asked.append(kw["columns"]) or real(self, size, **kw)
     )
@@ -314,7 +316,7 @@ CELLS = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_charac
 
 
 def as_read(texts: list[str]) -> list[tuple[str | None, ...]]:
-    kept = [None if text in formats.MISSING else clean(text).text for text in texts]
+    kept = [None if text in delimited.MISSING else clean(text).text for text in texts]
     return [(f"{n}.jpg", *([] if text is None else [text])) for n, text in enumerate(kept)]
 
 
