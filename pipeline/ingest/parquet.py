@@ -79,7 +79,7 @@ def may_hold(kind: pa.DataType, is_text: bool) -> bool:
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return hasattr(kind, "value_field") and not str(kind).startswith("map<")
+    return hasattr(kind, "value_field")
 
 
 def _column(batch: pa.RecordBatch, names: Sequence[str], column: int | None) -> pa.Array | None:

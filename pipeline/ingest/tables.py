@@ -21,7 +21,7 @@ from pipeline.storage import OF_FILES, Location
 from pipeline.texts import NOT_TEXT, Encoding, decode, decode_name, texts_of
 from pipeline.texts import kind_of as value_in_words
 
-SHOWN = 30  # columns of a table in a message
+SHOWN, LETTERS = 30, 60  # columns of a table in a message, and letters of the name of one
 
 
 def find_tables(path: str, what: str) -> list[Location]:
@@ -227,7 +227,11 @@ class _Opened:
         """No row has a column."""
         with self.reading():
             names = self.file.columns() if isinstance(self.file, JsonLines) else self.file.names()
-        known = f"columns 0 to {len(names) - 1}" if names and isinstance(column, int) else ", ".join(names[:SHOWN])
+        known = (
+            f"columns 0 to {len(names) - 1}"
+            if names and isinstance(column, int)
+            else ", ".join(_shown(name) for name in names[:SHOWN])
+        )
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN and not isinstance(column, int) else ""
         return InputError(
             f"{self._prefix}{self.location} has no column {column!r} ({setting}); it has {known or 'none'}{more}"
@@ -252,6 +256,12 @@ class _Opened:
     @property
     def _format(self) -> str:
         return self.kind.removeprefix(".")
+
+
+def _shown(name: str) -> str:
+    """A column's name in a message: what is no header may be long."""
+    line = " ".join(name.split())
+    return line if len(line) <= LETTERS else f"{line[:LETTERS]}…"
 
 
 def is_shown(file: Location, asked: Location) -> bool:
