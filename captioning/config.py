@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from captioning.engine_options import OF_TRANSFORMERS, OPERATIONAL
-from pipeline.config import Section, Seed, operational, partly_operational, semantic
+from pipeline.config import Section, Seed, added, operational, partly_operational, semantic
 from pipeline.ingest.config import Column
 from pipeline.ingest.formats import kind_of
+from pipeline.texts import Encoding
 
 Granularity = Literal["word", "phrase", "sentence", "paragraph"]
 Level = Literal["object", "attribute", "relation", "scene", "abstract"]
@@ -155,7 +156,7 @@ class RayConfig(Section):
 class TableColumns(Section):
     """Which columns of a table of captions hold what, by name or by number, counted from 0.
 
-    A text column may hold lists of captions. A csv or tsv whose columns are all given by number has no header.
+    A text column may hold lists of captions.
     """
 
     image: Column
@@ -167,7 +168,11 @@ class TableColumns(Section):
 
 
 class TableConfig(Section):
-    """Captions of others. `perspective`, `granularity` and `level` are those of rows whose column has or says none."""
+    """Captions of others. `perspective`, `granularity` and `level` are those of rows whose column has or says none.
+
+    `header` says whether the first line of a csv or tsv names the columns (empty: unless all are given by number), and
+    `encoding` how texts are read that are neither UTF-8 nor marked as UTF-16.
+    """
 
     name: str = Field(pattern=r"^[\w.-]+$")
     path: str  # a file, a folder or a glob, on any file system
@@ -177,6 +182,8 @@ class TableConfig(Section):
     perspective: str | None = None
     granularity: Granularity = "sentence"
     level: Level = "scene"
+    header: bool | None = added(None)
+    encoding: Encoding = added("utf-8")
 
     @property
     def kind(self) -> str:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from captioning.config import Granularity, Level, TableConfig
 from pipeline import schemas
 from pipeline.errors import InputError
-from pipeline.ingest.tables import Table, read_table
+from pipeline.ingest.tables import Table, read_table, told
 from pipeline.storage import Location
 from pipeline.texts import name_key
 
@@ -131,7 +131,15 @@ class TableRows:
         """Read the files once, into columns of known names; lists of texts become a row each."""
         asked = {f"columns.{name}": column for name, column in self.config.columns.model_dump().items()}
         asked = {setting: column for setting, column in asked.items() if column is not None}
-        table = read_table(files, asked, texts=["columns.text"], kind=f".{self.config.kind}", about=self._name)
+        table = read_table(
+            files,
+            asked,
+            texts=["columns.text"],
+            encoding=self.config.encoding,
+            header=self.config.header,
+            kind=f".{self.config.kind}",
+            about=self._name,
+        )
         fixed = [self.config.perspective, self.config.granularity, self.config.level]
         given = [f"coalesce({name}, ?::VARCHAR) AS {name}" for name in KIND]
         self._connection.execute(f"CREATE TABLE said ({', '.join(f'{name} VARCHAR' for name in SAID)})")
@@ -144,7 +152,7 @@ class TableRows:
             self._connection.execute(f"INSERT INTO said {filled}", fixed)
         self._connection.unregister("batch")
         self._connection.execute("COMMIT")
-        self._empty, self._faults = table.blank, tuple(table.faults.sentences(f"table {self.config.name!r}"))
+        self._empty, self._faults = table.blank, tuple(told(table, f"table {self.config.name!r}", "caption.tables"))
 
     def _examples(self, table: str, column: str, which: str = "true") -> str:
         where = f"{column} IS NOT NULL AND {which}"

@@ -43,7 +43,7 @@ class CaptionTable:
                 first = self._texts.setdefault(key, texts[0])
                 if any(text != first for text in texts):
                     self._more.add(key)
-        self._faults = told(table, config.captions)
+        self._faults = told(table, config.captions, "ingest.source")
         self._used: set[str] = set()
 
     def text_of(self, file: str) -> str | None:

@@ -74,9 +74,9 @@ def read_table(
     return Table(opened, columns, frozenset(texts), encoding, about)
 
 
-def told(table: Table, about: str) -> list[str]:
-    """What was left out of a table of the ingest stage, as warnings."""
-    hint = "; if they are Windows-1252, set ingest.source.encoding: windows-1252"
+def told(table: Table, about: str, section: str) -> list[str]:
+    """What was left out of a table, as warnings; `section` of the configuration names it."""
+    hint = f"; if they are Windows-1252, set {section}.encoding: windows-1252"
     return [f"{one}{hint}" if NOT_TEXT in one else one for one in table.faults.sentences(about)]
 
 

@@ -76,7 +76,7 @@ class UrlList:
             text = texts[0] if texts else None
             items.append(Item(url or "", "", (url or "", text), text))
             more += len(texts) > 1
-        self.warnings = told(table, self.config.path)
+        self.warnings = told(table, self.config.path, "ingest.source")
         if not items:
             empty = f"{LIST} {self.config.path} is empty; expected one link a row"
             raise InputError("; ".join([empty, *self.warnings]))

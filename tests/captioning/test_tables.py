@@ -140,6 +140,10 @@ def test_a_tsv_without_header_by_numbers(made: Workspace, tmp_path: Path) -> Non
     path.write_text("\n".join(lines))
     manifest = take(made, table(path, match="source", columns={"image": 1, "text": 0}))
     assert [text for _, _, text in said(manifest, made)] == [f'"Boat number {n}' for n in range(10)]
+    path.write_text("\n".join(["caption\tfile", *lines]))
+    titled = take(made, table(path, match="source", columns={"image": 1, "text": 0}, header=True))
+    assert said(titled, made) == said(manifest, made)
+    assert not titled.warnings
     with pytest.raises(InputError, match=r"has no column 2 \(columns.image\); it has columns 0 to 1"):
         take(made, table(path, match="source", columns={"image": 2, "text": 0}))
 
@@ -161,8 +165,11 @@ def test_names_match_in_every_spelling_and_what_was_mended_is_told(tmp_path: Pat
         "the images without one have '001.png'"
     )
     assert fault == (
-        "table 'mine': texts of column 'said': neither UTF-8 nor UTF-16 with a mark: 1 times, first in mine.csv line 3"
+        "table 'mine': texts of column 'said': neither UTF-8 nor UTF-16 with a mark: 1 times, first in mine.csv line "
+        "3; if they are Windows-1252, set caption.tables.encoding: windows-1252"
     )
+    told = take(made, table(path, match="source", encoding="windows-1252"))
+    assert [text for _, _, text in said(told, made)] == ["a café", "A boat."]
 
 
 def test_beside_a_model_and_through_curation(made: Workspace, tmp_path: Path) -> None:
