@@ -42,6 +42,13 @@ class Task(Section):
     classes: tuple[str, ...] = Field(min_length=2)
     templates: tuple[str, ...] = Field(("a photo of a {}",), min_length=1)
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _are_texts(cls, classes: object) -> object:
+        if isinstance(classes, list) and (strange := [name for name in classes if not isinstance(name, str)]):
+            raise ValueError(f"{strange[0]!r} is no text; write names of classes in quotes")
+        return classes
+
     @field_validator("classes")
     @classmethod
     def _have_names(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
