@@ -15,6 +15,7 @@ from typing import Any
 
 from captioning import hub, prompts, ray_job, store, tables
 from captioning.config import CaptionConfig
+from captioning.describe import describe
 from captioning.estimate import preview
 from captioning.missing import Demand, tokens
 from captioning.models import Model, resolve
@@ -222,4 +223,4 @@ def _identity(prompt: prompts.Prompt) -> dict[str, Any]:
     return prompt.model_dump(exclude_defaults=True)
 
 
-STAGE = Stage("caption", 2, ("ingest",), CaptionConfig, run, external, preview)
+STAGE = Stage("caption", 2, ("ingest",), CaptionConfig, run, external, preview, describe=describe)

@@ -7,6 +7,8 @@ and a run with nothing to do answer at once.
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import HolismError
 from pipeline.faults import outside_faults
+from pipeline.progress import duration
 from pipeline.stops import Stop, end_children, stoppable
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ STAGE_HELP = {
     "evaluate": "measure it and write the report",
 }
 USER_ERROR, GIVEN_UP = 2, 3
+NOBODY_READS = 128 + signal.SIGPIPE
 SERVERS = ("browse", "serve")  # which end well when they are stopped
 
 
@@ -34,18 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
     0 is well, 2 a user error, 3 a run that went to its end but had to give images up, 130 stopped by Ctrl-C, 143 by
-    SIGTERM.
+    SIGTERM, 141 if nobody reads its output any more.
     """
     options = _parser().parse_args(arguments)
     with stoppable() as stop:
         try:
             with outside_faults():
                 status = int(options.handler(options) or 0)
+                sys.stdout.flush()
         except HolismError as error:
             if stop.signal is None:
                 print(f"holism: error: {error}", file=sys.stderr)
                 return USER_ERROR
         except BaseException as error:
+            if stop.signal is None and isinstance(error, BrokenPipeError) and _nobody_reads():
+                return NOBODY_READS
             if stop.signal is None and not isinstance(error, KeyboardInterrupt):
                 raise
         else:
@@ -61,6 +68,16 @@ def _stopped(stop: Stop, command: str) -> int:
     how = "stopped by SIGTERM" if stop.signal == signal.SIGTERM else "interrupted"
     print(f"\nholism: {how}; the same command goes on where it stopped", file=sys.stderr, flush=True)
     return stop.status
+
+
+def _nobody_reads() -> bool:
+    """Whether what the output was piped to has ended, such as `head`; then nothing more is written to it."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(events & select.POLLERR for _, events in output.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,21 +154,21 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from flows.run import Session
-    from flows.status import figures
 
     session = Session.open(options.config, options.overrides)
     names = _stages(options)
     if not options.retry_failed and not session.needs_work(names):
         print(f"nothing to do: {', '.join(names or STAGE_HELP)} up to date in {session.workspace.root}")
         return 0
-    from flows.stages import select
+    from flows.stages import select as chosen
 
     with session.hold(wait=options.wait):
         session.check(names)
         given_up = 0
-        for stage in select(names):
+        for stage in chosen(names):
             manifest, fresh = session.run(stage.name, retry_failed=options.retry_failed)
-            print(f"{stage.name}: {'done' if fresh else 'up to date'}: {figures(manifest)}", flush=True)
+            state = f"done in {duration(manifest.seconds)}" if fresh else "up to date"
+            print(f"{stage.name}: {state}: " + "\n  ".join(stage.describe(manifest)), flush=True)
             for warning in manifest.warnings:
                 print(f"{stage.name}: warning: {warning}", file=sys.stderr, flush=True)
             given_up += manifest.counts.get("quarantined", 0) if fresh else 0
