@@ -6,7 +6,6 @@ A run's identity is its own recipe and the data it reads, so adding a run, or ch
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from pipeline.config import semantic
 from pipeline.identity import digest
 from pipeline.ingest import shard_uris
 from pipeline.manifest import Manifest
+from pipeline.messages import say
 from pipeline.shards import ShardReader
 from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
@@ -109,7 +109,7 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
     watch = run.services.get("on_checkpoint")
     warnings = _warnings_of(bundles, recipe)
     for sentence in warnings if ranks.is_first else ():  # now, not after days
-        print(f"train {name}: warning: {sentence}", file=sys.stderr, flush=True)
+        say(f"train {name}: warning: {sentence}", warning=True)
     trained = train(
         name,
         recipe,
