@@ -7,12 +7,13 @@ our own manifests: a stage with nothing to do ends as `Cached`, and no Prefect r
 from __future__ import annotations
 
 import logging
+import signal
 from typing import Any
 
 from prefect import flow, get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.exceptions import TerminationSignal
+from prefect.exceptions import CancelledRun, CrashedRun, FailedRun, TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect.tasks import Task
@@ -27,6 +28,19 @@ from pipeline.stops import end_children
 
 USER_ERROR = "UserError"
 STOPPED = "stopped; the same run goes on where it stopped"
+PREFECTS_LOGGERS = ("prefect.flow_runs", "prefect.engine")  # which log a traceback of a state that is not well
+STATES = (FailedRun, CancelledRun, CrashedRun, TerminationSignal)
+
+
+class _WithoutTracebacks(logging.Filter):
+    """Drops what Prefect says of an exception that only stands for a state or a stop: those are in the log already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], STATES))
+
+
+for _name in PREFECTS_LOGGERS:
+    logging.getLogger(_name).addFilter(_WithoutTracebacks(__name__))
 
 
 def _is_worth_retrying(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
@@ -82,7 +96,8 @@ def holism(
     except HolismError as error:
         return Failed(name=USER_ERROR, message=str(error))
     except (TerminationSignal, KeyboardInterrupt):
-        if (state := _stopped()) is None:
+        state = _stopped()
+        if state is None or state.is_cancelled():
             raise
         return state
 
@@ -101,7 +116,7 @@ def _run_stages(session: Session, stages: list[StageName] | None, retry_failed: 
         )(session, stage.name, retry_failed, return_state=True)
         states.append(state)
         if state.is_cancelled():
-            return Cancelled(message=f"{stage.name}: {state.message}")
+            raise TerminationSignal(signal.SIGTERM)  # Prefect ends the run: as cancelled, in one line
         if state.is_crashed():
             return Crashed(message=f"{stage.name}: {state.message}")
         if not state.is_completed():

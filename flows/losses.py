@@ -38,6 +38,7 @@ def picture(curves: Mapping[str, list[tuple[int, float]]]) -> str:
         steps, losses = zip(*points, strict=True)
         axes.plot(steps, losses, label=name, color=PALETTE[index % len(PALETTE)], linewidth=1.4)
     axes.set_xlabel("step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("loss")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -22,14 +22,14 @@ def markdown(ingest: Manifest, captions: Manifest, curated: Manifest | None = No
     shard = shard_names(ingest)[0]
     by_image = _captions(captions, shard, ingest)
     verdicts = _verdicts(curated, shard) if curated else {}
-    lines = ["| picture | captions |", "| --- | --- |"]
+    lines = []
     for image in _images(ingest, shard):
         own = by_image.get(image["image_id"], [])
-        told = [_told(caption, verdicts) for caption in own[:MOST_CAPTIONS]]
+        told = [_told(caption, verdicts) for caption in own[:MOST_CAPTIONS]] or ["no captions"]
         if len(own) > MOST_CAPTIONS:
             told.append(f"and {len(own) - MOST_CAPTIONS} more")
-        picture = _picture(ingest, shard, image)
-        lines.append(f"| {picture}<br>{text(image['source'] or image['key'])} | {'<br>'.join(told) or 'none'} |")
+        lines += ["---", f"{_picture(ingest, shard, image)} {text(image['source'] or image['key'])}\n"]
+        lines += [f"- {line}" for line in told]
     return "\n".join(lines)
 
 
@@ -70,7 +70,7 @@ def _rows(curated: Manifest, shard: str) -> Iterator[dict[str, Any]]:
 
 
 def _told(caption: Mapping[str, Any], verdicts: Mapping[str, Mapping[str, Any]]) -> str:
-    label = f"**{text(caption['perspective'])}**"
+    label = f"**{text(caption['perspective'].replace('_', ' '))}** {text(caption['granularity'])}:"
     if caption["status"] != "ok":
         return f"{label} failed: {text(caption['error'] or 'no reason is known')}"
     verdict = verdicts.get(caption["caption_id"])
