@@ -7,7 +7,6 @@ result stands in, and a note on every page says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-
 from typing import TYPE_CHECKING
 
 from captioning.browse.results import STAGES as SHOWN

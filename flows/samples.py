@@ -28,7 +28,7 @@ def markdown(ingest: Manifest, captions: Manifest, curated: Manifest | None = No
         told = [_told(caption, verdicts) for caption in own[:MOST_CAPTIONS]] or ["no captions"]
         if len(own) > MOST_CAPTIONS:
             told.append(f"and {len(own) - MOST_CAPTIONS} more")
-        lines += ["---", f"{_picture(ingest, shard, image)} {text(image['source'] or image['key'])}\n"]
+        lines += [f"\n{_picture(ingest, shard, image)} {text(image['source'] or image['key'])}\n"]
         lines += [f"- {line}" for line in told]
     return "\n".join(lines)
 
