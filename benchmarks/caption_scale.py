@@ -56,7 +56,7 @@ class Peaks:
         self.driver = max(self.driver, _rss(driver))
         for process in _children(driver):
             name = _name(process)
-            if name.startswith("ray::") and "RayWorker" in name:
+            if name.startswith("ray::") and "MapWorker" in name:
                 self.actor = max(self.actor, _rss(process))
             elif "raylet/raylet" in name:
                 self.object_store = max(self.object_store, _plasma(process.pid))
@@ -148,9 +148,10 @@ def write_config(folder: Path, caption: dict[str, Any] | None = None) -> Path:
         "caption": {
             "engine": {"kind": "fake"},
             "prompts": {"set": "paper"},
-            "ray": {"num_cpus": ACTORS, "actors": {"max": ACTORS}},
+            "ray": {"actors": {"max": ACTORS}},
             **(caption or {}),
         },
+        "ray": {"num_cpus": ACTORS},
     }
     path = folder / "holism.yaml"
     path.write_text(yaml.safe_dump(data))

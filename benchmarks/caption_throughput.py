@@ -24,6 +24,7 @@ from captioning import prompts
 from captioning.config import CaptionConfig, EngineConfig, ModelReference
 from captioning.models import resolve
 from captioning.store import records
+from pipeline.cluster.config import ClusterConfig
 from pipeline.config import build
 from pipeline.demo_world.render import render
 from pipeline.demo_world.scene import sample
@@ -109,14 +110,15 @@ def stage(folder: Path, root: Path, engines: int, threads: int) -> dict[str, flo
 
     workspace = Workspace(str(root))
     data = {"source": {"kind": "folder", "path": str(folder)}, "shard_images": 512}
-    ray = {"actors": {"min": engines, "max": engines, "cpus": threads}, "num_cpus": engines * threads}
+    ray = {"actors": {"min": engines, "max": engines, "cpus": threads}}
     configs: dict[str, Any] = {
         "ingest": build(IngestConfig, data),
         "caption": build(CaptionConfig, {"engine": {"kind": "vllm", "max_num_seqs": SEQUENCES}, "ray": ray}),
     }
     execute(resolve_stages([INGEST], configs, workspace)["ingest"], workspace)
     own = os.times()
-    manifest = execute(resolve_stages([INGEST, STAGE], configs, workspace)["caption"], workspace)
+    cluster = ClusterConfig(num_cpus=engines * threads)
+    manifest = execute(resolve_stages([INGEST, STAGE], configs, workspace)["caption"], workspace, cluster=cluster)
     ended, used = time.time(), os.times()
     return _summary(manifest, ended) | {"driver cpu": used.user + used.system - own.user - own.system}
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from captioning.engine_options import OF_TRANSFORMERS, OPERATIONAL
+from pipeline.cluster.config import StageRayConfig
 from pipeline.config import Section, Seed, operational, partly_operational, semantic
 
 Granularity = Literal["word", "phrase", "sentence", "paragraph"]
@@ -123,35 +124,6 @@ class EngineConfig(Section):
         return found
 
 
-class ActorsConfig(Section):
-    """One engine per actor. `max` empty: all GPUs; without GPUs two, as every engine takes memory of its own.
-
-    All actors start at once, unless `min` says with how many to begin; more come while work is waiting.
-    """
-
-    min: int | None = operational(None, ge=1)
-    max: int | None = operational(None, ge=1)
-    cpus: float = operational(1.0, gt=0)  # also the threads of an engine on a CPU
-    gpus: float | None = operational(None, ge=0)  # empty: the tensor parallel size where there are GPUs
-    resources: dict[str, float] = operational(default_factory=dict)  # the cluster's own, such as {big_memory: 1}
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.max is not None and self.min is not None and self.max < self.min:
-            raise ValueError(f"max is {self.max}, expected at least min, which is {self.min}")
-        return self
-
-
-class RayConfig(Section):
-    """Where the work runs. Without an address (and without RAY_ADDRESS) a Ray of this machine alone is started."""
-
-    enabled: bool = operational(True)  # false, or Ray not installed: one engine in this process
-    address: str | None = operational(None)
-    num_cpus: int | None = operational(None, ge=1)  # logical CPUs of a Ray that is started here
-    actors: ActorsConfig = operational(default_factory=ActorsConfig)
-    schedule_seconds: float = operational(20.0, gt=0)  # how long the cluster may take to find room
-
-
 class TableColumns(Section):
     """Which columns of a table of captions hold what. A text column may hold lists of captions."""
 
@@ -205,7 +177,7 @@ class CaptionConfig(Section):
     paraphrases: Literal["first", "rotate"] = "first"  # the canonical wording, or one by image
     samples_per_prompt: int = Field(1, ge=1)
     chunk_images: int = operational(64, ge=1)  # images of one commit
-    ray: RayConfig = operational(default_factory=RayConfig)
+    ray: StageRayConfig = operational(default_factory=StageRayConfig)
 
     @field_validator("models")
     @classmethod

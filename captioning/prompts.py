@@ -20,6 +20,13 @@ from pipeline.errors import ConfigError
 
 FOLDER = Path(__file__).parent / "prompts"
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# What models' own templates write where a picture stands, or where a turn begins and ends: another one for each model,
+# and only as often as there are pictures.
+MARKERS = re.compile(
+    r"<\|[^<>|]+\|>|</?(?:image|img|im_|video|audio|start_of|end_of)[^<>]*>|</?(?:s|bos|eos|pad|unk)>"
+    r"|\[/?(?:IMG|INST|IMG_BREAK|IMG_END)\]",
+    re.IGNORECASE,
+)
 
 
 class Prompt(Section):
@@ -42,8 +49,13 @@ class Prompt(Section):
     def _clean(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         if any(not text.strip() for text in texts):
             raise ValueError("a paraphrase is empty")
-        if len(set(texts)) < len(texts):
+        if len({words_of(text) for text in texts}) < len(texts):
             raise ValueError("two paraphrases are the same")
+        if found := next((found for text in texts if (found := MARKERS.search(text))), None):
+            raise ValueError(
+                f"a paraphrase holds {found[0]!r}, which models read as a place for a picture or the end of a turn; "
+                "leave it out: every engine puts the picture before the question by itself"
+            )
         return texts
 
     @model_validator(mode="after")
@@ -78,7 +90,9 @@ class Prompt(Section):
     def render(self, paraphrase: int, parent: str | None) -> str:
         """The question in one of its wordings; `parent` is the answer that it goes on from."""
         text = self.paraphrases[paraphrase]
-        return text.replace(f"{{{self.after}}}", parent.strip()) if self.after and parent is not None else text
+        if self.after is None or parent is None:
+            return text
+        return text.replace(f"{{{self.after}}}", MARKERS.sub("", parent).strip())
 
 
 class PromptSet(Section):
@@ -138,8 +152,14 @@ def _prompt(path: Path, number: int, entry: object) -> Prompt:
     return build(Prompt, entry, f"{path}: prompt {entry.get('id', f'number {number}')!r}")
 
 
+def words_of(text: str) -> str:
+    """What a question asks, whatever its case and spaces."""
+    return " ".join(text.split()).casefold()
+
+
 def _check_references(path: Path, prompts: Sequence[Prompt]) -> None:
     seen: set[str] = set()
+    asked: dict[str, str] = {}
     for prompt in prompts:
         if prompt.id in seen:
             raise ConfigError(f"{path}: prompt {prompt.id!r}: 'id' occurs twice; ids are unique in a set")
@@ -152,3 +172,10 @@ def _check_references(path: Path, prompts: Sequence[Prompt]) -> None:
                 f"{path}: prompt {prompt.id!r}: 'answers' names {unknown[0]!r}, expected ids of prompts above it"
             )
         seen.add(prompt.id)
+        for text in prompt.paraphrases:
+            other = asked.setdefault(words_of(text), prompt.id)
+            if other != prompt.id:
+                raise ConfigError(
+                    f"{path}: the prompts {other!r} and {prompt.id!r} both ask {text!r}, which is one question; "
+                    "reword one of them or leave it out"
+                )

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from captioning import hub, prompts, ray_job, store, tables
+from captioning import hub, job, prompts, store, tables
 from captioning.config import CaptionConfig
 from captioning.describe import describe
 from captioning.estimate import preview
@@ -21,6 +21,7 @@ from captioning.models import Model, resolve
 from captioning.rounds import ROUND, Round
 from captioning.store import WorkItem
 from captioning.worker import WorkerSpec
+from pipeline.cluster.config import ClusterConfig
 from pipeline.commits import Part
 from pipeline.config import semantic
 from pipeline.errors import ConfigError, EngineError
@@ -43,12 +44,18 @@ def run(stage_run: StageRun) -> Outcome:
     folder, ingest = stage_run.workspace.folder("caption"), stage_run.inputs["ingest"]
     demand = Demand.of(stage_run.config, ingest, folder, save=True, verify=stage_run.retry_failed)
     brought = tables.bring_in(stage_run.config.tables, ingest, folder)
-    written = _write(stage_run.config, demand, retry_failed=stage_run.retry_failed)
+    written = _write(stage_run.config, demand, stage_run.cluster, retry_failed=stage_run.retry_failed)
     return _selecting(tables.add(written, brought), ingest)
 
 
 def run_round(
-    config: CaptionConfig, ingest: Manifest, workspace: Workspace, further: Round, *, retry_failed: bool = False
+    config: CaptionConfig,
+    ingest: Manifest,
+    workspace: Workspace,
+    further: Round,
+    cluster: ClusterConfig,
+    *,
+    retry_failed: bool = False,
 ) -> Manifest:
     """Write what is missing of a further round (or failed, if asked to) to the same store.
 
@@ -62,7 +69,7 @@ def run_round(
     config = config.model_copy(update={"sampling": drawn})
     started, folder = time.monotonic(), workspace.folder("caption")
     demand = Demand.of(config, ingest, folder, further, save=True, verify=retry_failed)
-    outcome = _selecting(_write(config, demand, retry_failed=retry_failed), ingest)
+    outcome = _selecting(_write(config, demand, cluster, retry_failed=retry_failed), ingest)
     manifest = Manifest(
         stage=ROUND,
         fingerprint=digest(sorted(cell.id for cell in demand.cells)),
@@ -82,7 +89,7 @@ def run_round(
     return manifest
 
 
-def _write(config: CaptionConfig, demand: Demand, *, retry_failed: bool) -> Outcome:
+def _write(config: CaptionConfig, demand: Demand, cluster: ClusterConfig, *, retry_failed: bool) -> Outcome:
     started, made = time.monotonic(), dict[str, Part]()
     work = [
         (reference, model, demand.work(demand.of_model(model), config.chunk_images, retry_failed=retry_failed))
@@ -94,7 +101,7 @@ def _write(config: CaptionConfig, demand: Demand, *, retry_failed: bool) -> Outc
         for reference, model, items in work:
             if items:
                 rates[model.name] = _ask(WorkerSpec(demand.folder, demand.shares, reference, config.engine), items,
-                                         config, model, made, progress)  # fmt: skip
+                                         config, cluster, model, made, progress)  # fmt: skip
         progress.close()
         demand = demand.updated(made)
     new = sum(part.rows for part in made.values())
@@ -114,6 +121,7 @@ def _ask(
     spec: WorkerSpec,
     items: Sequence[WorkItem],
     config: CaptionConfig,
+    cluster: ClusterConfig,
     model: Model,
     made: dict[str, Part],
     progress: Progress,
@@ -121,7 +129,7 @@ def _ask(
     """Have one model answer its items; its parts go into `made`. Returns its captions per second."""
     say(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start")
     began, before = time.monotonic(), sum(part.rows for part in made.values())
-    with closing(ray_job.run(spec, items, config)) as parts:  # a stop in here ends the work at once
+    with closing(job.run(spec, items, config, cluster)) as parts:  # a stop in here ends the work at once
         for part in parts:
             made[part.name] = part
             progress.update(part.rows)

@@ -2,34 +2,39 @@
 
     benchmark.yaml     name, split, relevance (how it was decided what a query is true for),
                        classification: {task: {classes: [...], templates: ["a photo of a {}", ...]}}
-    labels.parquet     file, and one column per task (class name; null where it cannot be told); lists every image
+    labels.parquet     file, and one column per task (null where it cannot be told); lists every image
     queries.parquet    query_id, perspective, text, relevant (list of the files the text is true for)
     images/            the pictures
+
+`benchmark_tables` says what the columns may hold.
 
 Either part may be missing: without `classification` there is no zero-shot table, without `queries.parquet` no
 retrieval. A query is a row: on a set in the usual form (five captions an image) each caption is one query whose
 `relevant` holds its one image; where captions do not single out an image (a style, a background), a text should be
-one row with all images it is true for.
+one row with all images it is true for. What is true for an image is true for its copies, which are files of the same
+bytes: a data set that has an image twice must not call one of them wrong.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field, field_validator
 
+from evaluation import benchmark_tables as tables
+from evaluation.benchmark_tables import Queries
 from pipeline import identity, plain_yaml
 from pipeline.config import Section, build
 from pipeline.errors import InputError
 from pipeline.storage import Location
 
 SPEC, LABELS, QUERIES, IMAGES = "benchmark.yaml", "labels.parquet", "queries.parquet", "images"
+READERS = 16  # threads that read pictures which may be copies
 
 
 class Task(Section):
@@ -37,6 +42,13 @@ class Task(Section):
 
     classes: tuple[str, ...] = Field(min_length=2)
     templates: tuple[str, ...] = Field(("a photo of a {}",), min_length=1)
+
+    @field_validator("classes")
+    @classmethod
+    def _have_names(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not name.strip() for name in classes):
+            raise ValueError("a class has no name")
+        return tuple(name.strip() for name in classes)
 
     @field_validator("templates")
     @classmethod
@@ -60,16 +72,6 @@ class Spec(Section):
 
 
 @dataclass(frozen=True)
-class Queries:
-    """Texts of one perspective and, as (text, image) index pairs, the images they are true for."""
-
-    perspective: str
-    texts: tuple[str, ...]
-    pair_text_P: np.ndarray
-    pair_image_P: np.ndarray
-
-
-@dataclass(frozen=True)
 class Benchmark:
     """One benchmark, read and checked."""
 
@@ -79,6 +81,7 @@ class Benchmark:
     files: tuple[str, ...]
     labels: dict[str, np.ndarray]  # task: class index per image, -1 where it cannot be told
     queries: tuple[Queries, ...]  # one per perspective, in order of appearance
+    copies: dict[int, int] = field(default_factory=dict)  # images that are copies: the first of the same bytes
 
     @property
     def name(self) -> str:
@@ -88,6 +91,11 @@ class Benchmark:
         """Where a picture lies."""
         return self.folder / IMAGES / self.files[index]
 
+    @property
+    def original_N(self) -> np.ndarray:
+        """For each image the first of the same bytes: itself, unless it is a copy."""
+        return np.array([self.copies.get(image, image) for image in range(len(self.files))])
+
     @cached_property
     def texts(self) -> list[str]:
         """Every text this benchmark shows a model, each once."""
@@ -95,30 +103,53 @@ class Benchmark:
         return list(dict.fromkeys([text for queries in self.queries for text in queries.texts] + prompts))
 
 
-def content_digest(folder: str | Location) -> str:
-    """Identity of a benchmark: its tables by content, its pictures by name and size, wherever it lies."""
-    root = Location.of(folder)
-    _require(root)
-    present = [root / name for name in (SPEC, LABELS, QUERIES) if (root / name).exists()]
-    tables = {table.name: identity.digest(table.read()) for table in present}
-    prefix = (root / IMAGES).uri
-    pictures = [[file.uri.removeprefix(prefix), size] for file, size in (root / IMAGES).files(recursive=True)]
-    return identity.digest({"tables": tables, "images": pictures})
+def check(folder: str | Location) -> str:
+    """Read the tables of a benchmark folder, but no picture; returns the folder's identity.
+
+    That is its tables by content and its pictures by name and size, wherever it lies. Raises `InputError` for whatever
+    is missing or does not fit together.
+    """
+    return _read(Location.of(folder))[0].digest
 
 
 def read(folder: str | Location) -> Benchmark:
-    """Read a benchmark folder. Raises `InputError` for whatever is missing or does not fit together."""
-    root = Location.of(folder)
+    """Read a benchmark folder, and find the copies among its pictures. Raises `InputError` as `check` does."""
+    benchmark, sizes = _read(Location.of(folder))
+    found = replace(benchmark, copies=_copies(benchmark, sizes))
+    return replace(found, queries=tuple(tables.with_copies(one, found.original_N) for one in found.queries))
+
+
+def _read(root: Location) -> tuple[Benchmark, list[int]]:
+    """The benchmark as its tables say, and the sizes of its pictures."""
     _require(root)
     spec = _read_spec(root / SPEC)
-    labels = _read_table(root / LABELS, {"file", *spec.classification})
-    files = tuple(labels["file"].to_pylist())
-    _check_files(root, files)
-    queries = _read_queries(root / QUERIES, files) if (root / QUERIES).exists() else ()
+    prefix = (root / IMAGES).uri + "/"
+    size = {file.uri.removeprefix(prefix): size for file, size in (root / IMAGES).files(recursive=True)}
+    labels = tables.Table(root / LABELS, ["file", *spec.classification])
+    files = tables.files(labels, list(size))
+    indices = {name: tables.class_indices(labels, name, task.classes) for name, task in spec.classification.items()}
+    queries = tables.queries(root / QUERIES, files) if (root / QUERIES).exists() else ()
     if not spec.classification and not queries:
         raise InputError(f"the benchmark {root} measures nothing: add classification to {SPEC}, or {QUERIES}")
-    indices = {name: _class_indices(root, name, task, labels[name]) for name, task in spec.classification.items()}
-    return Benchmark(root, spec, content_digest(root), files, indices, queries)
+    return Benchmark(root, spec, _digest(root, size), files, indices, queries), [size[name] for name in files]
+
+
+def _digest(root: Location, size: dict[str, int]) -> str:
+    present = [root / name for name in (SPEC, LABELS, QUERIES) if (root / name).exists()]
+    content = {table.name: identity.digest(table.read()) for table in present}
+    return identity.digest({"tables": content, "images": [[f"/{name}", number] for name, number in size.items()]})
+
+
+def _copies(benchmark: Benchmark, sizes: Sequence[int]) -> dict[int, int]:
+    """The images whose bytes are those of an earlier one, with that one. Only pictures of one size are compared."""
+    times, first, copies = Counter(sizes), dict[str, int](), dict[int, int]()
+    suspects = [index for index, size in enumerate(sizes) if times[size] > 1]
+    with ThreadPoolExecutor(READERS) as pool:
+        ids = pool.map(lambda index: identity.image_id(benchmark.image(index).read()), suspects)
+        for index, image in zip(suspects, ids, strict=True):
+            if (original := first.setdefault(image, index)) != index:
+                copies[index] = original
+    return copies
 
 
 def read_all(folders: Sequence[str]) -> list[Benchmark]:
@@ -143,63 +174,3 @@ def _read_spec(location: Location) -> Spec:
     if not isinstance(data, dict):
         raise InputError(f"{location} holds a {type(data).__name__}, expected a mapping with at least a name")
     return build(Spec, data, source=str(location))
-
-
-def _read_table(location: Location, columns: set[str]) -> pa.Table:
-    try:
-        with location.open_arrow() as handle:
-            table = pq.read_table(handle)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{location} cannot be read as Parquet: {error}") from error
-    if missing := sorted(columns - set(table.column_names)):
-        raise InputError(f"{location} has columns {table.column_names}, but {', '.join(missing)} is missing")
-    return table
-
-
-def _check_files(root: Location, files: tuple[str, ...]) -> None:
-    if not files:
-        raise InputError(f"{root / LABELS} lists no images")
-    if len(set(files)) < len(files):
-        repeated = next(file for file in files if files.count(file) > 1)
-        raise InputError(f"{root / LABELS} lists {repeated!r} more than once; one row per image is expected")
-    prefix = (root / IMAGES).uri + "/"
-    present = {file.uri.removeprefix(prefix) for file, _ in (root / IMAGES).files(recursive=True)}
-    if absent := [file for file in files if file not in present]:
-        raise InputError(f"{len(absent)} of {len(files)} images of {root} are missing, the first is {absent[0]!r}")
-
-
-def _class_indices(root: Location, name: str, task: Task, column: pa.ChunkedArray) -> np.ndarray:
-    index: dict[str | None, int] = {None: -1, **{label: i for i, label in enumerate(task.classes)}}
-    labels = column.to_pylist()
-    if unknown := sorted({str(label) for label in labels if label not in index}):
-        raise InputError(f"{root / LABELS}: {unknown[0]!r} is no class of task {name!r} in {SPEC}")
-    found = np.array([index[label] for label in labels], dtype=np.int64)
-    if (found < 0).all():
-        raise InputError(f"{root / LABELS}: no image has a label for task {name!r}")
-    return found
-
-
-def _read_queries(location: Location, files: tuple[str, ...]) -> tuple[Queries, ...]:
-    table = _read_table(location, {"query_id", "perspective", "text", "relevant"})
-    ids = table["query_id"].to_pylist()
-    if len(set(ids)) < len(ids):
-        raise InputError(f"{location}: {len(ids) - len(set(ids))} query_id values occur more than once")
-    image = {file: i for i, file in enumerate(files)}
-    grouped: dict[str, list[dict[str, Any]]] = {}
-    for row in table.to_pylist():
-        if not row["text"] or not row["relevant"]:
-            raise InputError(f"{location}: query {row['query_id']!r} has no text, or no image it is true for")
-        if strange := [file for file in row["relevant"] if file not in image]:
-            raise InputError(f"{location}: query {row['query_id']!r} names {strange[0]!r}, which is not in {LABELS}")
-        grouped.setdefault(row["perspective"], []).append(row)
-    return tuple(_queries(perspective, rows, image) for perspective, rows in grouped.items())
-
-
-def _queries(perspective: str, rows: list[dict[str, Any]], image: dict[str, int]) -> Queries:
-    relevant = [sorted({image[file] for file in row["relevant"]}) for row in rows]
-    return Queries(
-        perspective,
-        tuple(row["text"] for row in rows),
-        np.repeat(np.arange(len(rows)), [len(found) for found in relevant]),
-        np.concatenate([np.array(found, dtype=np.int64) for found in relevant]),
-    )

@@ -2,10 +2,13 @@
 
 A class is described by its name in every template: the mean of the normalised text embeddings, renormalised, as in
 CLIP and open_clip. Accuracy is given plainly (share of images) and macro (mean over classes of the class's accuracy),
-which a frequent class cannot carry.
+which a frequent class cannot carry. Between classes of equal score (of the same name, for one) the choice is a random
+one: each counts with its share.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
@@ -19,12 +22,28 @@ def class_vectors(prompt_CTD: Tensor) -> Tensor:
     return F.normalize(prompt_CTD.mean(dim=1), dim=-1)
 
 
-def predict(vector_NGD: Tensor, class_CD: Tensor) -> np.ndarray:
-    """The best class of each image, (N,)."""
-    predicted: np.ndarray = scores(vector_NGD, class_CD).argmax(dim=1).cpu().numpy()
-    return predicted
+@dataclass(frozen=True)
+class Predictions:
+    """The best class of each image, as (image, class) pairs: one pair, or several where classes tie."""
+
+    image_P: np.ndarray
+    class_P: np.ndarray
+    share_P: np.ndarray  # 1, or 1 / the number of classes that tie
+
+    def right(self, actual_N: np.ndarray) -> np.ndarray:
+        """The chance of each image to be right, (N,)."""
+        right_P = self.share_P * (self.class_P == actual_N[self.image_P])
+        return np.bincount(self.image_P, right_P, minlength=len(actual_N))
+
+    def confusion(self, actual_N: np.ndarray, classes: int) -> np.ndarray:
+        """Counts by actual (row) and predicted (column) class, (C, C)."""
+        cell_P = actual_N[self.image_P] * classes + self.class_P
+        return np.bincount(cell_P, self.share_P, minlength=classes**2).reshape(classes, classes)
 
 
-def confusion(actual_N: np.ndarray, predicted_N: np.ndarray, classes: int) -> np.ndarray:
-    """Counts by actual (row) and predicted (column) class, (C, C)."""
-    return np.bincount(actual_N * classes + predicted_N, minlength=classes**2).reshape(classes, classes)
+def predict(vector_NGD: Tensor, class_CD: Tensor) -> Predictions:
+    """The best class of each image."""
+    score_NC = scores(vector_NGD, class_CD)
+    best_NC = (score_NC == score_NC.amax(dim=1, keepdim=True)).cpu().numpy()
+    image_P, class_P = best_NC.nonzero()
+    return Predictions(image_P, class_P, 1 / best_NC.sum(axis=1)[image_P])

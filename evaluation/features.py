@@ -1,5 +1,8 @@
 """Encodes a benchmark once per model: branches of every image, one vector per distinct text.
 
+Copies of a picture are encoded once, and so are texts of the same tokens ("A dog", "a dog"): their scores are equal to
+the last digit, whatever batches they would have been in.
+
 Everything measured afterwards reads these arrays. They are cached under the workspace by what they depend on (weights,
 preprocessing, benchmark content), so another choice of metrics or intervals costs no encoding.
 """
@@ -21,11 +24,12 @@ from torch.nn import functional as F
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.readouts import RERANK
-from pipeline import identity
+from pipeline import identity, pictures
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.storage import Location
 
+VERSION = 2  # raised when pictures or texts reach the model otherwise than before
 CHECKSUM = identity.ID_LENGTH  # bytes behind a cached array
 
 
@@ -71,14 +75,14 @@ def features(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cac
     device = pick_device(config.device)
     encoder.model.to(device).eval()
     branch_NHD = _cached(
-        cache, [encoder.weights, benchmark.digest], lambda: _encode_images(encoder, benchmark, config, device)
+        cache, [VERSION, encoder.weights, benchmark.digest], lambda: _encode_images(encoder, benchmark, config, device)
     )
     texts = benchmark.texts
-    text_TD = _cached(cache, [encoder.weights, texts], lambda: _encode_texts(encoder, texts, config, device))
+    text_TD = _cached(cache, [VERSION, encoder.weights, texts], lambda: _encode_texts(encoder, texts, config, device))
     row = {text: i for i, text in enumerate(texts)}
     patch_NPD = None
     if RERANK in config.readouts and encoder.second_score:
-        key = [encoder.weights, benchmark.digest, "patches"]
+        key = [VERSION, encoder.weights, benchmark.digest, "patches"]
         patches = _cached(cache, key, lambda: _encode_patches(encoder, benchmark, config, device))
         patch_NPD = torch.from_numpy(patches).to(device)
     return Features(torch.from_numpy(branch_NHD).to(device), torch.from_numpy(text_TD).to(device), row, patch_NPD)
@@ -106,63 +110,72 @@ def _cached(cache: Location, key: list[Any], compute: Callable[[], np.ndarray]) 
     return made
 
 
-@torch.inference_mode()
 def _encode_images(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, device: torch.device) -> np.ndarray:
-    progress = Progress(f"{encoder.run}: images of {benchmark.name}", len(benchmark.files), "images")
-    parts = []
-    for image_BCSS in _image_batches(encoder, benchmark, config):
-        parts.append(F.normalize(encoder.model.encode_branches(image_BCSS.to(device)).float(), dim=-1).cpu())
-        progress.update(len(image_BCSS))
-    progress.close()
-    return _finite(torch.cat(parts), encoder, "images")
+    def encode(image_BCSS: Tensor) -> Tensor:
+        return F.normalize(encoder.model.encode_branches(image_BCSS.to(device)).float(), dim=-1)
+
+    return _of_images(encode, "images", encoder, benchmark, config)
 
 
-@torch.inference_mode()
 def _encode_patches(
     encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, device: torch.device
 ) -> np.ndarray:
     """Patches of every image in half precision: they are what the second score reads, and many."""
-    progress = Progress(f"{encoder.run}: patches of {benchmark.name}", len(benchmark.files), "images")
+
+    def encode(image_BCSS: Tensor) -> Tensor:
+        patch_BPD: Tensor = encoder.model.encode_patches(image_BCSS.to(device), normalize=False)
+        return patch_BPD.half()
+
+    return _of_images(encode, "patches", encoder, benchmark, config)
+
+
+@torch.inference_mode()
+def _of_images(
+    encode: Callable[[Tensor], Tensor], what: str, encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig
+) -> np.ndarray:
+    """What `encode` makes of each image; of copies it is the same, made once."""
+    different, place_N = np.unique(benchmark.original_N, return_inverse=True)
+    progress = Progress(f"{encoder.run}: {what} of {benchmark.name}", len(different), "images")
     parts = []
-    for image_BCSS in _image_batches(encoder, benchmark, config):
-        parts.append(encoder.model.encode_patches(image_BCSS.to(device), normalize=False).half().cpu())
+    for image_BCSS in _image_batches(encoder, benchmark, different.tolist(), config):
+        parts.append(encode(image_BCSS).cpu())
         progress.update(len(image_BCSS))
     progress.close()
-    return _finite(torch.cat(parts), encoder, "patches")
+    return _finite(torch.cat(parts), encoder, what)[place_N]
 
 
 @torch.inference_mode()
 def _encode_texts(encoder: Encoder, texts: list[str], config: EvaluateConfig, device: torch.device) -> np.ndarray:
     """Shortest texts first, each batch as wide as its longest: padding is most of a text tower's work."""
-    text_TL = encoder.tokenizer(texts)
+    text_TL, place_T = torch.unique(encoder.tokenizer(texts), dim=0, return_inverse=True)
     length_T = (text_TL != 0).cumsum(dim=1).argmax(dim=1) + 1  # up to the last token; what follows is padding
     order_T = length_T.argsort(stable=True)
-    progress = Progress(f"{encoder.run}: texts", len(texts), "texts")
+    progress = Progress(f"{encoder.run}: texts", len(text_TL), "texts")
     parts = []
     for index_B in order_T.split(config.text_batch):
         batch_BL = text_TL[index_B, : int(length_T[index_B].max())].to(device)
         parts.append(F.normalize(encoder.model.encode_text(batch_BL).float(), dim=-1).cpu())
         progress.update(len(index_B))
     progress.close()
-    return _finite(torch.cat(parts)[order_T.argsort()], encoder, "texts")
+    return _finite(torch.cat(parts)[order_T.argsort()][place_T], encoder, "texts")
 
 
-def _image_batches(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig) -> Iterator[Tensor]:
+def _image_batches(
+    encoder: Encoder, benchmark: Benchmark, images: Sequence[int], config: EvaluateConfig
+) -> Iterator[Tensor]:
     """Preprocessed batches (B, 3, S, S); the next one is decoded by threads while the model works on this one."""
 
     def load(index: int) -> Tensor:
         location = benchmark.image(index)
         data = location.read()
         try:
-            with Image.open(io.BytesIO(data)) as picture:
-                return encoder.preprocess(picture)  # as it was opened: it makes pictures upright, on white
+            return encoder.preprocess(pictures.decode(data)[0])
         except Exception as error:  # decoders raise anything on damaged input
             raise InputError(f"the benchmark picture {location} cannot be decoded ({error}); replace it") from error
 
     with ThreadPoolExecutor(config.workers) as pool:
-        images = range(len(benchmark.files))
         waiting: list[Future[Tensor]] = []
-        for start in images[:: config.image_batch]:
+        for start in range(0, len(images), config.image_batch):
             submitted = [pool.submit(load, index) for index in images[start : start + config.image_batch]]
             ready, waiting = waiting, submitted
             if ready:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from evaluation import classification, intervals, readouts, rerank, retrieval
 from evaluation.attention import Looks, looks
-from evaluation.benchmarks import Benchmark, Queries
+from evaluation.benchmark_tables import Queries
+from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder, Features, features
 from pipeline.storage import Location
@@ -66,7 +67,7 @@ class Evaluation:
     encoder: Encoder
     benchmark: Benchmark
     measurements: tuple[Measurement, ...]
-    confusions: dict[str, np.ndarray]  # task: counts by actual and predicted class, of the served vector
+    confusions: dict[str, np.ndarray]  # task: (expected) counts by actual and predicted class, of the served vector
     examples: tuple[Example, ...]
     looks: tuple[Looks, ...]
     by_key: dict[tuple[str, str, str, str], Measurement] = field(init=False, repr=False)
@@ -89,11 +90,11 @@ def evaluate(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cac
         if readout == readouts.RERANK:
             continue  # it orders candidates; the few classes of a task are no list to search
         for task in benchmark.labels:
-            actual_N, predicted_N = _predictions(readout, task, encoder, benchmark, found)
-            measurements += _accuracies(readout, task, actual_N, predicted_N, benchmark)
+            actual_N, predicted = _predictions(readout, task, encoder, benchmark, found)
+            measurements += _accuracies(readout, task, actual_N, predicted, benchmark)
             if readout == "mean":
                 classes = len(benchmark.spec.classification[task].classes)
-                confusions[task] = classification.confusion(actual_N, predicted_N, classes)
+                confusions[task] = predicted.confusion(actual_N, classes)
     examples = tuple(_examples(encoder, benchmark, found, config))
     seen = tuple(looks(encoder, benchmark, config.seed))
     return Evaluation(encoder, benchmark, tuple(measurements), confusions, examples, seen)
@@ -107,36 +108,43 @@ def _retrieval(
     readout: str, queries: Queries, encoder: Encoder, found: Features, config: EvaluateConfig
 ) -> Iterator[Measurement]:
     relevance = _relevance(queries, len(found.branch_NHD))
-    by_text, by_image = _rankings(readout, found.texts(queries.texts), encoder, found, config)
-    for direction, ranking_QK, asked in (
+    by_text, by_image = _standings(readout, found.texts(queries.texts), relevance, encoder, found, config)
+    for direction, standing, asked in (
         (TEXT_TO_IMAGE, by_text, relevance),
         (IMAGE_TO_TEXT, by_image, relevance.swapped()),
     ):
-        for k, hit_Q in retrieval.hits(ranking_QK, asked, config.ks).items():
+        for k, hit_Q in standing.hits(config.ks).items():
             chance = retrieval.chance(asked, k)
             yield Measurement(RETRIEVAL, readout, queries.perspective, f"{direction}_recall@{k}", chance, hit_Q)
 
 
-def _rankings(
-    readout: str, text_TD: Tensor, encoder: Encoder, found: Features, config: EvaluateConfig
-) -> tuple[np.ndarray, np.ndarray]:
-    """The best images for each text, and the best texts for each image."""
-    depth = max(config.ks)
+def _standings(
+    readout: str,
+    text_TD: Tensor,
+    relevance: retrieval.Relevance,
+    encoder: Encoder,
+    found: Features,
+    config: EvaluateConfig,
+) -> tuple[retrieval.Standing, retrieval.Standing]:
+    """Where the right images of each text stand, and the right texts of each image."""
     if readout != readouts.RERANK:
         vector_NGD = readouts.vectors(readout, found.branch_NHD, encoder.branches)
-        return retrieval.rank_images(vector_NGD, text_TD, depth), retrieval.rank_texts(vector_NGD, text_TD, depth)
+        return (
+            retrieval.stand_images(vector_NGD, text_TD, relevance),
+            retrieval.stand_texts(vector_NGD, text_TD, relevance.swapped()),
+        )
     assert found.patch_NPD is not None
     served_ND = readouts.vectors("mean", found.branch_NHD, encoder.branches)[:, 0]
-    second, depth = encoder.model.conditioned_cosines, max(depth, config.rerank_depth)
+    second, depth = encoder.model.conditioned_cosines, max(*config.ks, config.rerank_depth)
     return (
-        rerank.rank_images(second, served_ND, found.patch_NPD, text_TD, depth),
-        rerank.rank_texts(second, served_ND, found.patch_NPD, text_TD, depth),
+        rerank.stand_images(second, served_ND, found.patch_NPD, text_TD, depth, relevance),
+        rerank.stand_texts(second, served_ND, found.patch_NPD, text_TD, depth, relevance.swapped()),
     )
 
 
 def _predictions(
     readout: str, task: str, encoder: Encoder, benchmark: Benchmark, found: Features
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, classification.Predictions]:
     """Actual and predicted class of every image whose class can be told."""
     actual_N = benchmark.labels[task]
     told = np.flatnonzero(actual_N >= 0)
@@ -148,10 +156,10 @@ def _predictions(
 
 
 def _accuracies(
-    readout: str, task: str, actual_N: np.ndarray, predicted_N: np.ndarray, benchmark: Benchmark
+    readout: str, task: str, actual_N: np.ndarray, predicted: classification.Predictions, benchmark: Benchmark
 ) -> Iterator[Measurement]:
     chance = 1 / len(benchmark.spec.classification[task].classes)
-    right_N = actual_N == predicted_N
+    right_N = predicted.right(actual_N)
     yield Measurement(CLASSIFICATION, readout, task, MACRO_ACCURACY, chance, right_N, actual_N)
     yield Measurement(CLASSIFICATION, readout, task, ACCURACY, chance, right_N)
 

@@ -22,18 +22,21 @@ from pipeline.storage import Location
 if TYPE_CHECKING:
     from evaluation.features import Encoder
 
-VERSION = 2
+VERSION = 3
 RESULTS, REPORT = "results.parquet", "report.html"
 
 
 def external(config: EvaluateConfig) -> dict[str, str]:
-    """Digests of the benchmark folders, by their place in the config; there has to be one."""
+    """Digests of the benchmark folders, by their place in the config; there has to be one.
+
+    Their tables are read, so that what is wrong with them is said before there is anything to evaluate.
+    """
     if not config.benchmarks:
         raise ConfigError(
             "evaluate.benchmarks is empty: name a benchmark folder (docs/architecture.md), or leave the stage out: "
             "--stages ingest,caption,curate,train"
         )
-    return {f"benchmark {i}": benchmarks.content_digest(folder) for i, folder in enumerate(config.benchmarks)}
+    return {f"benchmark {i}": benchmarks.check(folder) for i, folder in enumerate(config.benchmarks)}
 
 
 def run(stage: StageRun) -> Outcome:

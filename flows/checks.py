@@ -32,7 +32,7 @@ def check(stage: str, config: HolismConfig) -> None:
 def _caption(config: HolismConfig) -> None:
     from captioning.engines.choose import require_installed
 
-    if config.caption.models and config.caption.ray.address is None:  # elsewhere it is the cluster's affair
+    if config.caption.models and config.ray.address is None:  # elsewhere it is the cluster's affair
         require_installed(config.caption.engine)
 
 

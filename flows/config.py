@@ -13,6 +13,7 @@ from captioning.config import CaptionConfig
 from captioning.curate.config import CurateConfig
 from evaluation.config import EvaluateConfig
 from flows.stages import STAGES
+from pipeline.cluster.config import ClusterConfig
 from pipeline.config import Section, apply_overrides, build, load_yaml, operational
 from pipeline.ingest.config import IngestConfig
 from training.config import TrainConfig
@@ -35,6 +36,7 @@ class HolismConfig(Section):
     curate: CurateConfig = Field(default_factory=CurateConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    ray: ClusterConfig = operational(default_factory=ClusterConfig, description="the Ray cluster of all stages")
     flow: FlowConfig = Field(default_factory=FlowConfig)
 
     @field_validator("workspace")

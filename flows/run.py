@@ -79,6 +79,7 @@ class Session:
                 self.workspace,
                 retry_failed=retry_failed,
                 services=services.of(self.config, resolution.inputs, self.workspace),
+                cluster=self.config.ray,
                 command=self.command("{stage}"),
             )
         return manifest, fresh

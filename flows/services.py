@@ -20,6 +20,6 @@ def of(config: HolismConfig, inputs: Mapping[str, Manifest], workspace: Workspac
     def caption_again(further: Round, retry_failed: bool) -> Manifest:
         from captioning.stage import run_round
 
-        return run_round(config.caption, inputs["ingest"], workspace, further, retry_failed=retry_failed)
+        return run_round(config.caption, inputs["ingest"], workspace, further, config.ray, retry_failed=retry_failed)
 
     return {CAPTION_AGAIN: caption_again, LOAD_CHECKPOINT: training.load}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -24,7 +24,12 @@ MAX_SHOWN = 80  # characters of a value in a message
 
 
 class Section(BaseModel):
-    """A frozen group of settings that knows no keys but its own; its numbers are finite."""
+    """A frozen group of settings that knows no keys but its own; its numbers are finite.
+
+    `moved` says what keys of earlier versions are called now, with their sections.
+    """
+
+    moved: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
@@ -157,7 +162,10 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "missing":
         return f"'{key}' is missing: add it to the configuration"
     if problem["type"] == "extra_forbidden":
-        known = sorted(_fields_at(model, problem["loc"][:-1]))
+        sections = _sections_at(model, problem["loc"][:-1])
+        if now := next((one.moved[location[-1]] for one in sections if location[-1] in one.moved), None):
+            return f"'{key}' is called '{now}' now: rename it"
+        known = sorted({name for section in sections for name in section.model_fields})
         close = difflib.get_close_matches(location[-1], known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known) or 'none'}"
         return f"unknown key '{key}': {hint}"
@@ -202,8 +210,8 @@ def _tag(model: type[BaseModel]) -> Any:
     return field.default if field is not None else None
 
 
-def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> set[str]:
-    """Names of the fields of the section that `location` leads to; unions contribute all their members."""
+def _sections_at(model: type[BaseModel], location: Sequence[Any]) -> list[Any]:
+    """The section that `location` leads to, or all members of a union."""
     models: list[type[BaseModel]] = [model]
     for part in location:
         following: list[type[BaseModel]] = []
@@ -211,7 +219,7 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> set[str]:
             field = current.model_fields.get(str(part))
             following += _models_in(field.annotation) if field is not None else []
         models = following or models
-    return {name for current in models for name in current.model_fields}
+    return models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -1,7 +1,7 @@
-"""An encoded picture as people see it: upright, in RGB, on white where it is transparent.
+"""An encoded picture as people see it: upright, in RGB of 8 bits, on white where it is transparent.
 
 The same for everybody: a model has to be trained and measured on the picture that was described, and cameras store
-pictures lying on their side, with a note of it (EXIF).
+pictures lying on their side, with a note of it (EXIF). `levels` says what is seen of more than 8 bits.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import io
 from collections.abc import Callable
 
 from PIL import Image
+
+from pipeline import levels
 
 Size = tuple[int, int]  # width, height
 _ORIENTATION = 0x0112
@@ -32,7 +34,8 @@ def decode(data: bytes, needed: Callable[[int, int], Size] | None = None) -> tup
     scale, not below that. Raises whatever the decoder raises on damaged bytes.
     """
     with Image.open(io.BytesIO(data)) as opened:
-        sideways = _orientation(opened) in _SIDEWAYS
+        # Pillow's reader of TIFFs turns them by itself, and says so in the size.
+        sideways = opened.format != "TIFF" and _orientation(opened) in _SIDEWAYS
         full = _swapped(opened.size, sideways)
         if needed is not None:
             opened.draft("RGB", _swapped(needed(*full), sideways))
@@ -41,11 +44,25 @@ def decode(data: bytes, needed: Callable[[int, int], Size] | None = None) -> tup
 
 def upright_rgb(opened: Image.Image) -> Image.Image:
     """An opened picture of any mode as people see it. What is upright already stays so: the result notes no turn."""
-    picture, turn = _on_white(opened), _TURN.get(_orientation(opened))
-    if turn is not None:
-        picture = picture.transpose(turn)
+    picture = upright(opened)
+    if picture.mode == "RGBA":
+        layer, picture = picture, Image.new("RGB", picture.size, "white")
+        picture.paste(layer, mask=layer.getchannel("A"))
     picture.info = {}  # PIL hands the note of the turn on to copies
     return picture
+
+
+def upright(opened: Image.Image) -> Image.Image:
+    """The same before it is put on white, in RGBA where it is transparent. It still has the notes of the opened one.
+
+    Raises `ValueError` for pixels that nobody knows how to show.
+    """
+    layer = levels.in_8_bits(opened) if levels.is_deep(opened) else opened
+    if layer.mode == "La":  # premultiplied grey, which Pillow converts to nothing else
+        layer = layer.convert("LA")
+    picture = layer.convert("RGBA" if layer.has_transparency_data else "RGB")
+    turn = _TURN.get(_orientation(opened))  # asked of the loaded picture, which may have been turned by its reader
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _orientation(opened: Image.Image) -> int:
@@ -57,12 +74,3 @@ def _orientation(opened: Image.Image) -> int:
 
 def _swapped(size: Size, sideways: bool) -> Size:
     return (size[1], size[0]) if sideways else size
-
-
-def _on_white(opened: Image.Image) -> Image.Image:
-    if not opened.has_transparency_data:
-        return opened.convert("RGB")
-    layer = opened.convert("RGBA")
-    picture = Image.new("RGB", layer.size, "white")
-    picture.paste(layer, mask=layer.getchannel("A"))
-    return picture

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline import summary
+from pipeline.cluster.config import ClusterConfig
 from pipeline.commits import Part
 from pipeline.config import Section, semantic
 from pipeline.errors import HolismError, MissingInputError
@@ -23,7 +24,7 @@ from pipeline.workspace import Workspace
 
 @dataclass(frozen=True)
 class StageRun:
-    """What a stage is given: its section, its inputs, where to put things, and what `flows` hands in.
+    """What a stage is given: its section, its inputs, where to put things, the cluster, and what `flows` hands in.
 
     `services` carries work of other packages (a caption scorer, an evaluation during training) as callables,
     so that packages need not import each other.
@@ -35,6 +36,7 @@ class StageRun:
     fingerprint: str
     retry_failed: bool = False
     services: Mapping[str, Any] = field(default_factory=dict)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def execute(
     *,
     retry_failed: bool = False,
     services: Mapping[str, Any] | None = None,
+    cluster: ClusterConfig | None = None,
     command: str = "holism {stage} CONFIG",
 ) -> Manifest:
     """Run a stage if its result is not there (or failed rows are to be retried), and publish its manifest.
@@ -172,7 +175,15 @@ def execute(
     assert resolution.fingerprint is not None
     started = time.monotonic()
     outcome = stage.run(
-        StageRun(resolution.config, resolution.inputs, workspace, resolution.fingerprint, retry_failed, services or {})
+        StageRun(
+            resolution.config,
+            resolution.inputs,
+            workspace,
+            resolution.fingerprint,
+            retry_failed,
+            services or {},
+            cluster or ClusterConfig(),
+        )
     )
     manifest = Manifest(
         stage=stage.name,

@@ -1,4 +1,4 @@
-"""Small pictures as data URIs, for pages that must not depend on any file."""
+"""Pictures for HTML pages: small ones as data URIs, for pages that must not depend on any file, and whole ones."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import io
 
 from PIL import Image
 
+from pipeline import levels
 from pipeline.pictures import decode
 
 SIDE = 96
 QUALITY = 82
+SHOWN = {  # what every browser shows
+    **{name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF")},
+    "MPO": "image/jpeg",
+}
 
 
 def thumbnail(data: bytes) -> str:
@@ -18,6 +23,16 @@ def thumbnail(data: bytes) -> str:
     image, _ = decode(data, lambda *_: (SIDE, SIDE))
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return data_uri(image)
+
+
+def for_browser(data: bytes) -> tuple[bytes, str]:
+    """An encoded picture, and its media type: as it is if a browser shows it as models see it, else as PNG."""
+    with Image.open(io.BytesIO(data)) as opened:
+        if opened.format in SHOWN and not levels.is_deep(opened):
+            return data, SHOWN[opened.format]
+    buffer = io.BytesIO()
+    decode(data)[0].save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue(), SHOWN["PNG"]
 
 
 def data_uri(image: Image.Image) -> str:

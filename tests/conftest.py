@@ -11,8 +11,8 @@ import pytest
 def ray_instance() -> Iterator[None]:
     """A quiet Ray cluster of two nodes on this machine, one logical CPU each; what runs meanwhile uses it as it is."""
     pytest.importorskip("ray")
-    from captioning.config import RayConfig
-    from captioning.ray_job import cluster, prepare
+    from pipeline.cluster.config import ClusterConfig
+    from pipeline.cluster.connection import connected, prepare
 
     prepare()
     from ray.cluster_utils import Cluster
@@ -20,7 +20,7 @@ def ray_instance() -> Iterator[None]:
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     nodes.add_node(num_cpus=1)
     try:
-        with cluster(RayConfig(address=nodes.address)):
+        with connected(ClusterConfig(address=nodes.address)):
             yield
     finally:
         nodes.shutdown()

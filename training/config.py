@@ -6,6 +6,8 @@ own commit. Light on purpose: reading a configuration must not import torch.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -17,19 +19,7 @@ from training.towers import can_be_looked_up, resolve_architecture
 BranchKind = Literal["cls", "mlp", "query"]
 Isolation = Literal["none", "tokens", "full", "paper"]
 Projection = Literal["shared", "branch"]
-Term = Literal[
-    "o2o",
-    "o2m",
-    "m2m",
-    "free_matching",
-    "free_matching_soft",
-    "free_matching_balanced",
-    "served",
-    "multi_positive",
-    "sigmoid",
-    "diversity",
-    "text_conditioned",
-]
+TERM_NAMES = tuple(sorted(term.name for term in iter_modules([str(Path(__file__).parent / "losses" / "terms")])))
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class RunConfig(Section):
     branch_blocks: int = Field(3, ge=1, description="the last blocks that branch, of kinds mlp and query")
     isolation: Isolation = Field("tokens", description="what class tokens see, of kind cls")
     projection: Projection = Field("shared", description="into the joint space: one for all branches, or one each")
-    losses: dict[Term, float] = Field({"m2m": 1.0, "served": 1.0}, description="weight of each loss term")
+    losses: dict[str, float] = Field({"m2m": 1.0, "served": 1.0}, description="weight of each loss term")
     captions_per_image: int | None = Field(None, ge=1, description="captions drawn per image and step; None: all")
 
     epochs: int = Field(32, ge=1)
@@ -130,7 +120,9 @@ class RunConfig(Section):
 
     @field_validator("losses")
     @classmethod
-    def _some_loss(cls, losses: dict[Term, float]) -> dict[Term, float]:
+    def _some_loss(cls, losses: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(losses.keys() - set(TERM_NAMES)):
+            raise ValueError(f"no loss term is called {unknown[0]}; expected some of {', '.join(TERM_NAMES)}")
         if not losses or any(weight <= 0 for weight in losses.values()):
             raise ValueError("expected at least one term, each with a weight above 0 (leave out what is not wanted)")
         return losses

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.losses import Features
-from training.losses.diversity import branch_cosines, mean_off_diagonal
+from training.losses.branch_cosines import branch_cosines, mean_off_diagonal
 from training.losses.free_matching import MATCHINGS
 from training.losses.matching import choosing_slots, hard
 

@@ -17,6 +17,8 @@ from PIL import Image, ImageOps
 
 def seen(file):  # a picture as this model was trained on it: upright, on white, in RGB
     picture = ImageOps.exif_transpose(Image.open(file))
+    if picture.mode[0] in "IF":
+        raise ValueError("more than 8 bits a pixel: scale it to 8 first, as pipeline/levels.py of Holism does")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         picture = Image.new("RGB", layer.size, "white")
@@ -197,7 +199,8 @@ def _loading(model: HolisticCLIP, preprocess: Mapping[str, Any], file: str) -> s
 
 def _preprocess(preprocess: Mapping[str, Any]) -> str:
     return (
-        "Upright by the EXIF orientation, on white where it is transparent, RGB; then the shorter side to "
+        "Upright by the EXIF orientation, on white where it is transparent, RGB of 8 bits (of more bits: what "
+        "pipeline/levels.py of Holism makes of them); then the shorter side to "
         f"{preprocess['size']} px ({preprocess['interpolation']}), centre crop, values in [0, 1], minus "
         f"{preprocess['mean']}, over {preprocess['std']}."
     )

@@ -37,13 +37,10 @@ from captioning.browse.results import Find
 from captioning.curate.reasons import MEANING
 from pipeline.errors import HolismError
 from pipeline.shards import ShardReader
+from pipeline.thumbnails import for_browser
 from pipeline.workspace import Workspace
 
 HERE = Path(__file__).parent
-CONTENT_TYPES = {
-    **{name: f"image/{name.lower()}" for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")},
-    "MPO": "image/jpeg",
-}
 MAX_TEXT = 4000  # characters of one text on a page; longer than any honest caption
 
 
@@ -87,7 +84,7 @@ class Browser:
         return self._page("image.html", snapshot=snapshot, filters=Filters(), image=image)
 
     def picture(self, request: Request) -> Response:
-        """The stored bytes of one image, found by its name in the tables; no path comes from the address."""
+        """One image, found by its name in the tables; no path comes from the address."""
         snapshot, (shard, key) = self.catalog.current(), _place(request)
         image = locate(snapshot, shard, key)
         if image is None or image["status"] != "ok":
@@ -96,8 +93,8 @@ class Browser:
         data = ShardReader(snapshot.shards).read(shard, image["offset"], image["size"], image["image_id"])
         forever = request.query_params.get("v") == image["image_id"][:12]
         caching = {"Cache-Control": "private, max-age=31536000, immutable" if forever else "no-cache"}
-        media_type = CONTENT_TYPES.get((image["format"] or "").upper(), "application/octet-stream")
-        return Response(data, media_type=media_type, headers=caching)
+        shown, media_type = for_browser(data)
+        return Response(shown, media_type=media_type, headers=caching)
 
     def style(self, _: Request) -> Response:
         """The style sheet."""

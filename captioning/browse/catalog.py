@@ -23,6 +23,7 @@ from captioning.browse.scratch import Scratch
 from captioning.rounds import ROUND
 from pipeline.errors import MissingInputError, StoreError
 from pipeline.ingest import shard_uris
+from pipeline.ingest.source import stamp_of
 from pipeline.manifest import Manifest
 from pipeline.storage import filesystem
 from pipeline.workspace import Workspace
@@ -87,9 +88,9 @@ class Catalog:
             self._scratch.close()
 
     def _read_stamp(self) -> object:
-        files = (self.workspace.root / "manifests").files(".json")
+        files = (self.workspace.root / "manifests").entries()
         shown = tuple(f"{stage}-" for stage in STAGES)
-        return [(file.uri, size, _changed(file.info())) for file, size in files if file.name.startswith(shown)]
+        return [(file.uri, stamp_of(info)) for file, info in files if file.name.startswith(shown)]
 
     def _load(self, results: Results) -> Snapshot:
         found = results.manifests
@@ -145,11 +146,6 @@ class Catalog:
             return [caption]
         rounds = [self.workspace.manifest(ROUND, fingerprint) for fingerprint in curate.detail.get("rounds", ())]
         return [caption, *(manifest for manifest in rounds if manifest is not None)]
-
-
-def _changed(info: Mapping[str, Any]) -> str:
-    """When a file was written, in whatever words its file system has for it."""
-    return str(next((info[name] for name in ("mtime", "LastModified", "updated", "created") if name in info), ""))
 
 
 def _uris(manifest: Manifest | None, prefix: str) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from captioning.config import RayConfig
+from pipeline.cluster.config import StageRayConfig
 from pipeline.config import Section, operational
 
 VERSION = 3  # of what the stage makes, raised by hand when results change
@@ -227,7 +227,9 @@ class CurateConfig(Section):
         description="never drop the last acceptable caption of a (perspective, granularity) for being similar; "
         "the exact words of another caption are dropped all the same",
     )
-    ray: RayConfig = operational(RayConfig(enabled=False))  # spread shards over the cores, or over a cluster
+    ray: StageRayConfig = operational(
+        StageRayConfig(enabled=False), description="spread shards over the cores, or over a cluster"
+    )
     phrases: str | None = Field(default=None, description="a YAML file of your own in place of curate/phrases.yaml")
     clean: CleanConfig = Field(default_factory=CleanConfig)
     reject: RejectConfig = Field(default_factory=RejectConfig)

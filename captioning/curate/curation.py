@@ -32,6 +32,7 @@ from captioning.curate.measures.image_text import ImageText
 from captioning.curate.measures.measured import Measured
 from captioning.curate.phrases import load_phrases
 from captioning.curate.source import Source
+from captioning.curate.spread import Spread
 from captioning.curate.steps import Parts, Step
 from pipeline import contents, schemas
 from pipeline.commits import Part
@@ -90,6 +91,7 @@ class Curation:
     source: Source
     external: Mapping[str, str]
     services: Mapping[str, Any]
+    spread: Spread
     verify: bool = False  # whether parts that are there are read, to find damaged ones
 
     def run(self) -> Curated:
@@ -179,7 +181,7 @@ class Curation:
 
     def _step(self, name: str, settings: Any, external: Iterable[str]) -> Step:
         named = {key: self.external[key] for key in external if key in self.external}
-        return Step.at(self.folder, name, [VERSION, settings, named], self.config.ray, verify=self.verify)
+        return Step.at(self.folder, name, [VERSION, settings, named], self.spread, verify=self.verify)
 
 
 def tables(step: Step, parts: Mapping[str, Parts], kind: str) -> Iterator[pa.Table]:

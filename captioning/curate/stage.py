@@ -32,6 +32,7 @@ def run(stage_run: StageRun) -> Outcome:
     """
     from captioning.curate.curation import Curation
     from captioning.curate.source import Source
+    from captioning.curate.spread import Spread
     from captioning.curate.tokens import TOKENIZER
 
     config, workspace = stage_run.config, stage_run.workspace
@@ -40,7 +41,13 @@ def run(stage_run: StageRun) -> Outcome:
         regenerate.service(stage_run.services)  # rather missed now than after hours of curation
     source = Source(stage_run.inputs["ingest"], (stage_run.inputs["caption"],))
     curation = Curation(
-        config, workspace.folder("curate"), source, external(config), stage_run.services, stage_run.retry_failed
+        config,
+        workspace.folder("curate"),
+        source,
+        external(config),
+        stage_run.services,
+        Spread(config.ray, stage_run.cluster),
+        stage_run.retry_failed,
     )
     curated, rounds, said = curation.run(), list[dict[str, Any]](), list[str]()
     for number in range(1, config.regenerate.rounds + 1):

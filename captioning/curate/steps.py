@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from captioning.config import RayConfig
-from captioning.curate.spread import over
+from captioning.curate.spread import Spread
 from pipeline.commits import CommitLog, Part
 from pipeline.identity import digest
 from pipeline.progress import Progress
@@ -42,13 +41,13 @@ class Step:
 
     name: str
     folder: Location
-    ray: RayConfig
+    spread: Spread
     verify: bool = False  # whether damaged parts are found, and made again
 
     @classmethod
-    def at(cls, curate: Location, name: str, settings: Any, ray: RayConfig, *, verify: bool = False) -> Step:
+    def at(cls, curate: Location, name: str, settings: Any, spread: Spread, *, verify: bool = False) -> Step:
         """The step of this name under these settings, inside the curate stage's folder."""
-        return cls(name, curate / f"{name}-{digest(settings)[:12]}", ray, verify)
+        return cls(name, curate / f"{name}-{digest(settings)[:12]}", spread, verify)
 
     def run(self, work: Work, inputs: Mapping[str, str]) -> dict[str, Parts]:
         """The parts of all shards by kind. `inputs` names the digest of what each shard's parts are made from."""
@@ -59,7 +58,7 @@ class Step:
         if missing:
             progress = Progress(f"curate: {self.name}", len(inputs), "shards", done=len(inputs) - len(missing))
             task = _OneShard(work, {shard: inputs[shard] for shard in missing}, log)
-            for shard, parts in over(task, missing, self.ray):
+            for shard, parts in self.spread.over(task, missing):
                 found[shard] = parts
                 progress.update()
             progress.close()

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config import Section, operational
+from pipeline.texts import Encoding
+
+
+def _encoding() -> Any:
+    return Field(
+        "utf-8",
+        description="how texts are read that are neither UTF-8 nor marked as UTF-16: utf-8 leaves them out and counts "
+        "them, windows-1252 reads them as such",
+    )
 
 
 class FolderSource(Section):
@@ -25,6 +34,7 @@ class FolderSource(Section):
     )
     file_column: str = "file"
     caption_column: str = "caption"
+    encoding: Encoding = _encoding()
 
 
 class WebdatasetSource(Section):
@@ -32,6 +42,7 @@ class WebdatasetSource(Section):
 
     kind: Literal["webdataset"] = "webdataset"
     path: str | tuple[str, ...] = Field(description="a tar, a folder of tars, a glob, or a list of these")
+    encoding: Encoding = _encoding()
 
 
 class UrlSource(Section):
@@ -41,6 +52,7 @@ class UrlSource(Section):
     path: str = Field(description="parquet, tsv or csv table")
     url_column: str = "url"
     caption_column: str | None = Field("caption", description="column of the alt text; null if there is none")
+    encoding: Encoding = _encoding()
     allow_private_addresses: bool = Field(
         False, description="whether links (and redirects) may lead to loopback, private or link-local addresses"
     )

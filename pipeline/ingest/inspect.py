@@ -16,14 +16,19 @@ from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from pipeline.identity import image_id
 from pipeline.stops import leave_to_parent
 from pipeline.storage import Location
 
+if TYPE_CHECKING:
+    import PIL.Image
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no format that runs other programs
 JPEG_QUALITY = 95
+PLAIN = ("L", "RGB", "RGBA", "P", "CMYK")  # modes that always can be looked at
 CHUNK = 16  # images a worker takes at a time
 WORTH_A_POOL = 128  # fewer images than this are done before a pool has started
 
@@ -77,7 +82,9 @@ def inspect(data: bytes, resize: int | None = None) -> Picture:
 
 
 def _decode(data: bytes, source_hash: str, resize: int | None) -> Picture:
-    from PIL import Image, ImageOps
+    from PIL import Image
+
+    from pipeline import pictures
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is no error
@@ -87,26 +94,26 @@ def _decode(data: bytes, source_hash: str, resize: int | None) -> Picture:
             image.load()
             width, height = original = image.size
             if resize is not None and min(original) > resize:
-                upright = ImageOps.exif_transpose(image)
+                upright = pictures.upright(image)
                 original = upright.size
                 data, kind, (width, height) = _shrink(upright, resize)
+            elif image.mode not in PLAIN:
+                pictures.upright(image)  # what nobody can look at is an error of this row, now
     return Picture(None, source_hash, image_id(data), len(data), width, height, *original, kind, data)
 
 
-def _shrink(image: object, short_side: int) -> tuple[bytes, str, tuple[int, int]]:
-    from PIL import Image
+def _shrink(upright: PIL.Image.Image, short_side: int) -> tuple[bytes, str, tuple[int, int]]:
+    from PIL.Image import Resampling
 
-    assert isinstance(image, Image.Image)
-    transparent = image.has_transparency_data
-    scale = short_side / min(image.size)
-    size = (max(short_side, round(image.width * scale)), max(short_side, round(image.height * scale)))
-    small = image.convert("RGBA" if transparent else "RGB").resize(size, Image.Resampling.LANCZOS)
+    scale = short_side / min(upright.size)
+    size = (max(short_side, round(upright.width * scale)), max(short_side, round(upright.height * scale)))
+    small = upright.resize(size, Resampling.LANCZOS)
     sink = io.BytesIO()
-    if transparent:
+    if upright.mode == "RGBA":
         small.save(sink, "PNG")
     else:
         small.save(sink, "JPEG", quality=JPEG_QUALITY)
-    return sink.getvalue(), "PNG" if transparent else "JPEG", size
+    return sink.getvalue(), "PNG" if upright.mode == "RGBA" else "JPEG", size
 
 
 def _reason(error: Exception) -> str:

@@ -21,6 +21,7 @@ from captioning.curate.config import CurateConfig
 from captioning.curate.draft import Draft
 from captioning.curate.stage import STAGE as CURATE
 from pipeline import demo_world, schemas
+from pipeline.cluster.config import ClusterConfig
 from pipeline.commits import CommitLog
 from pipeline.identity import caption_id, digest
 from pipeline.ingest import shard_images, shard_names
@@ -197,9 +198,9 @@ def newest(workspace: Workspace) -> Results:
     return Results(found, tuple(f"Nothing of {stage}." for stage in SHOWN if stage not in found))
 
 
-def curate(workspace: Workspace, config: CurateConfig | None = None) -> Manifest:
+def curate(workspace: Workspace, config: CurateConfig | None = None, cluster: ClusterConfig | None = None) -> Manifest:
     """Run the real curate stage on what is there."""
-    return execute(_curation(CURATE, workspace, config or CurateConfig()), workspace)
+    return execute(_curation(CURATE, workspace, config or CurateConfig()), workspace, cluster=cluster)
 
 
 def _curation(stage: Stage, workspace: Workspace, config: CurateConfig) -> Resolution:

@@ -25,6 +25,7 @@ from captioning.curate.reasons import Reason
 from captioning.curate.stage import STAGE
 from captioning.curate.tokens import TOKENIZER, clip_token_counter
 from pipeline import schemas
+from pipeline.cluster.config import ClusterConfig
 from pipeline.config import build
 from pipeline.errors import InputError, ScheduleError
 from pipeline.ingest import shard_images, shard_names
@@ -336,6 +337,6 @@ def test_ray_spreads_shards_and_changes_nothing(captioned: Workspace, ray_instan
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_cluster_without_room_is_an_error_in_time(captioned: Workspace, ray_instance: None) -> None:
-    ray = {"enabled": True, "actors": {"cpus": 64}, "schedule_seconds": 2}
+    ray = {"enabled": True, "actors": {"cpus": 64}}
     with pytest.raises(ScheduleError, match=r"1 curate actors with 64 CPU each .* lower curate\.ray\.actors"):
-        curate(captioned, build(CurateConfig, {"ngram": 5, "ray": ray}))
+        curate(captioned, build(CurateConfig, {"ngram": 5, "ray": ray}), ClusterConfig(schedule_seconds=2))

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from captioning import attempts, ray_job
+from captioning import attempts, job
 from captioning.attempts import Attempt, Worker
 from captioning.engines.child import ChildEngine
 from captioning.missing import Demand
 from captioning.worker import WorkerSpec
+from pipeline.cluster.config import ClusterConfig
 from pipeline.errors import EngineError
 from pipeline.storage import Location
 from pipeline.workspace import Workspace
@@ -168,7 +169,7 @@ def test_a_stop_takes_back_only_the_notes_of_its_run(tmp_path: Path) -> None:
     for item in (first, items[-1]):  # left by a run that was killed
         Attempt.at(spec.store, item.note, Worker("then", "a:1")).begin(alone=False)
     left = notes_of(made)
-    with closing(ray_job.run(spec, [first, *items[:-1]], config)) as parts:
+    with closing(job.run(spec, [first, *items[:-1]], config, ClusterConfig())) as parts:
         assert next(iter(parts)).rows
         assert notes_of(made) != left
     assert notes_of(made).items() <= left.items()

@@ -48,6 +48,7 @@ def test_the_richer_set_has_a_chain_and_a_structured_answer() -> None:
         ({"max_tokens": 0}, ["'one'", "max_tokens"]),
         ({"paraphrases": []}, ["'one'", "paraphrases"]),
         ({"paraphrases": ["a", "a"]}, ["'one'", "two paraphrases are the same"]),
+        ({"paraphrases": ["What is it?", "what  is it?"]}, ["'one'", "two paraphrases are the same"]),
         ({"colour": "red"}, ["'one'", "unknown key 'colour'"]),
         ({"paraphrases": ["More of {zero}?"]}, ["'one'", "{zero}", "after"]),
         ({"after": "zero", "paraphrases": ["More of {zero}?"]}, ["'one'", "after", "'zero'"]),
@@ -65,6 +66,38 @@ def test_a_mistake_is_named_with_file_prompt_and_field(
 def test_ids_are_unique(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"'one'.*occurs twice"):
         prompts.load(written(tmp_path, GOOD, GOOD))
+
+
+def test_two_prompts_with_the_same_words_are_one_question(tmp_path: Path) -> None:
+    other = {**GOOD, "id": "two", "perspective": "style", "paraphrases": ["How does it look?", "what is  it?"]}
+    with pytest.raises(ConfigError, match=r"mine.yaml: the prompts 'one' and 'two' both ask 'what is  it\?'"):
+        prompts.load(written(tmp_path, GOOD, other))
+    chain = {**GOOD, "id": "more", "after": "one", "paraphrases": ["More of {one}?"]}
+    with pytest.raises(ConfigError, match="'more' and 'again'"):
+        prompts.load(written(tmp_path, GOOD, chain, {**chain, "id": "again"}))
+    assert len(prompts.load(written(tmp_path, GOOD, chain)).prompts) == 2
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["<image>", "<Image>", "</img>", "<image_soft_token>", "<start_of_image>", "<ImageHere>", "<|image_pad|>",
+     "<|im_end|>", "<image 1>", "[IMG]", "</s>"],
+)  # fmt: skip
+def test_a_place_for_a_picture_is_no_part_of_a_question(tmp_path: Path, marker: str) -> None:
+    """Engines fail on it at the first picture, each in its way. An answer that a chain goes on from may have one."""
+    with pytest.raises(ConfigError) as caught:
+        prompts.load(written(tmp_path, {**GOOD, "paraphrases": ["What is it?", f"{marker}\nWhat is that?"]}))
+    assert f"a paraphrase holds {marker!r}" in str(caught.value)
+    assert "'one'" in str(caught.value)
+    chain = {**GOOD, "id": "more", "after": "one", "paraphrases": ["More of {one}?"]}
+    assert prompts.load(written(tmp_path, GOOD, chain)).get("more").render(0, f"{marker} a dog") == "More of a dog?"
+
+
+@pytest.mark.parametrize(
+    "text", ["Is it <em>new</em>?", "Is x < y > z?", "Answer in <caption> tags.", "What [if any]?"]
+)
+def test_other_brackets_may_stand_in_a_question(tmp_path: Path, text: str) -> None:
+    assert prompts.load(written(tmp_path, {**GOOD, "paraphrases": [text]})).get("one").paraphrases == (text,)
 
 
 def test_selecting_names_what_is_not_there() -> None:

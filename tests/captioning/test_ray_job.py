@@ -15,11 +15,10 @@ from typing import Any
 
 import pytest
 
-from captioning import attempts, ray_job
-from captioning.config import RayConfig
-from captioning.ray_job import cluster
+from captioning import attempts, job
 from captioning.store import records
-from pipeline.config import build
+from pipeline.cluster.config import ClusterConfig
+from pipeline.cluster.connection import connected
 from pipeline.errors import EngineError, ScheduleError
 from tests.captioning import world
 
@@ -90,12 +89,11 @@ class GivenUp:
     def __init__(self, _: Any) -> None:
         pass
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, item: Any) -> Any:
         import ray
 
         ray.kill(ray.get_runtime_context().current_actor, no_restart=True)
         time.sleep(60)
-        return batch
 
 
 def test_actors_that_somebody_ends_for_good_are_named_in_one_sentence(
@@ -105,9 +103,9 @@ def test_actors_that_somebody_ends_for_good_are_named_in_one_sentence(
 
     made = world.workspace(tmp_path, images=8)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
-    monkeypatch.setattr(ray_job, "RayWorker", GivenUp)
+    monkeypatch.setattr(job, "_worker", GivenUp)
     try:
-        with pytest.raises(ScheduleError, match=r"Ray gave the caption actors up .* it goes on from here"):
+        with pytest.raises(ScheduleError, match=r"Ray stopped restarting the caption actors .* it goes on from here"):
             world.caption(made, world.config(ray={"actors": {"min": 1, "max": 1}}))
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
@@ -119,7 +117,7 @@ def test_actors_that_do_not_fit_are_an_error_in_time(tmp_path: Path, ray_instanc
     made = world.workspace(tmp_path, images=8)
     started = time.monotonic()
     with pytest.raises(ScheduleError, match=r"1 caption actors with 64 CPU each .* has 2 CPU"):
-        world.caption(made, world.config(ray={"actors": {"cpus": 64}, "schedule_seconds": 3}))
+        world.caption(made, world.config(ray={"actors": {"cpus": 64}}), cluster=ClusterConfig(schedule_seconds=3))
     assert time.monotonic() - started < 30
 
 
@@ -136,20 +134,20 @@ def test_an_engine_that_does_not_start_is_said_once(tmp_path: Path, ray_instance
 def test_an_address_without_a_cluster_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray")
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    for config, address in ((build(RayConfig, {"address": "127.0.0.1:9"}), None), (RayConfig(), "ray://127.0.0.1:9")):
+    for config, address in ((ClusterConfig(address="127.0.0.1:9"), None), (ClusterConfig(), "ray://127.0.0.1:9")):
         if address:
             monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(ScheduleError, match=r"no Ray cluster answers at '.*127\.0\.0\.1:9'"), cluster(config):
+        with pytest.raises(ScheduleError, match=r"no Ray cluster answers at '.*127\.0\.0\.1:9'"), connected(config):
             pass
 
 
 CONNECT = """
 import sys
-from captioning.config import RayConfig
-from captioning.ray_job import cluster
+from pipeline.cluster.config import ClusterConfig
+from pipeline.cluster.connection import connected
 from pipeline.errors import ScheduleError
 try:
-    with cluster(RayConfig(address=sys.argv[1])):
+    with connected(ClusterConfig(address=sys.argv[1], token_path=sys.argv[2] or None)):
         print("connected")
 except ScheduleError as error:
     print(error)
@@ -177,24 +175,25 @@ def test_a_cluster_that_asks_for_a_token_says_so(tmp_path: Path) -> None:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for given, expected in (
-            (right, "connected"),
-            ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "f" * 32}, "asks for a token.*set RAY_AUTH_MODE=token"),
-            ({"HOME": str(tmp_path)}, "asks for a token.*RAY_AUTH_TOKEN_PATH"),
+        for given, token, expected in (
+            (right, None, "connected"),
+            ({}, file, "connected"),
+            (right | {"RAY_AUTH_TOKEN": "f" * 32}, None, "asks for a token.*or RAY_AUTH_MODE=token"),
+            ({"HOME": str(tmp_path)}, None, "asks for a token.*set ray.token_path.*RAY_AUTH_TOKEN_PATH"),
         ):
-            assert re.search(expected, _connect(f"127.0.0.1:{port}", given))
+            assert re.search(expected, _connect(f"127.0.0.1:{port}", given, token))
     finally:
         head.terminate()
         head.wait(timeout=30)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _connect(address: str, environment: dict[str, str]) -> str:
+def _connect(address: str, environment: dict[str, str], token: Path | None) -> str:
     """What is said, once there is somebody to say something."""
     deadline = time.monotonic() + 60
     said = "no Ray cluster answers"
     while said.startswith("no Ray cluster answers") and time.monotonic() < deadline:
-        command = [sys.executable, "-c", CONNECT, address]
+        command = [sys.executable, "-c", CONNECT, address, str(token or "")]
         said = subprocess.run(
             command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=90, check=False
         ).stdout

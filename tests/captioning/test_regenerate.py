@@ -19,6 +19,7 @@ from captioning.rounds import ImageList, Round
 from captioning.stage import STAGE as CAPTION
 from captioning.stage import run_round
 from captioning.store import shard_captions
+from pipeline.cluster.config import ClusterConfig
 from pipeline.config import build
 from pipeline.errors import ConfigError
 from pipeline.ingest import shard_images, shard_names
@@ -46,7 +47,7 @@ class World:
 
     def again(self, further: Round, retry_failed: bool = False) -> Manifest:
         self.asked.append(further)
-        return run_round(self.config, self.images, self.workspace, further, retry_failed=retry_failed)
+        return run_round(self.config, self.images, self.workspace, further, ClusterConfig(), retry_failed=retry_failed)
 
     def curate(
         self,

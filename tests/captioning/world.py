@@ -11,6 +11,7 @@ from PIL import Image
 from captioning.config import CaptionConfig
 from captioning.stage import STAGE
 from captioning.store import shard_captions
+from pipeline.cluster.config import ClusterConfig
 from pipeline.config import build
 from pipeline.ingest import shard_images, shard_names
 from pipeline.ingest.config import IngestConfig
@@ -61,11 +62,14 @@ def config(**settings: Any) -> CaptionConfig:
     return build(CaptionConfig, {**base, **settings})
 
 
-def caption(made: Workspace, settings: CaptionConfig, *, retry_failed: bool = False) -> Manifest:
+def caption(
+    made: Workspace, settings: CaptionConfig, *, retry_failed: bool = False, cluster: ClusterConfig | None = None
+) -> Manifest:
     """Run the caption stage on the workspace's newest ingest."""
     source = made.manifests("ingest")[0]
     configs = {"ingest": build(IngestConfig, source.config), "caption": settings}
-    return execute(resolve([INGEST, STAGE], configs, made)["caption"], made, retry_failed=retry_failed)
+    resolution = resolve([INGEST, STAGE], configs, made)["caption"]
+    return execute(resolution, made, retry_failed=retry_failed, cluster=cluster)
 
 
 def rows(manifest: Manifest, made: Workspace) -> list[dict[str, Any]]:

@@ -33,10 +33,10 @@ def test_a_perfect_encoder_is_right_and_a_random_one_reaches_chance() -> None:
     actual_N = np.arange(900) % 9
     class_CD = torch.eye(9)
     vector_NGD = class_CD[torch.from_numpy(actual_N)].unsqueeze(1)
-    assert (classification.predict(vector_NGD, class_CD) == actual_N).all()
+    assert (classification.predict(vector_NGD, class_CD).right(actual_N) == 1).all()
     generator = torch.Generator().manual_seed(3)
     random_NGD = F.normalize(torch.randn(900, 1, 9, generator=generator), dim=-1)
-    right_N = classification.predict(random_NGD, class_CD) == actual_N
+    right_N = classification.predict(random_NGD, class_CD).right(actual_N)
     low, high = intervals.interval(intervals.replicates(right_N, samples=1000, seed=0, group_N=actual_N))
     assert low <= 1 / 9 <= high
 
@@ -52,4 +52,13 @@ def test_confusion_counts_actual_by_predicted() -> None:
     actual, predicted = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 0, 0])
     expected = np.zeros((3, 3), dtype=int)
     np.add.at(expected, (actual, predicted), 1)
-    assert (classification.confusion(actual, predicted, 3) == expected).all()
+    found = classification.predict(torch.eye(3)[torch.from_numpy(predicted)].unsqueeze(1), torch.eye(3))
+    assert (found.confusion(actual, 3) == expected).all()
+
+
+def test_classes_of_equal_score_share() -> None:
+    """Of three classes two have the same name: who is one of them is right half the time, whichever it is."""
+    class_CD, actual_N = torch.eye(2)[[0, 1, 0]], np.array([0, 1, 2, 1])
+    found = classification.predict(torch.eye(2)[[0, 1, 0, 0]].unsqueeze(1), class_CD)
+    assert found.right(actual_N).tolist() == [0.5, 1, 0.5, 0]
+    assert found.confusion(actual_N, 3).tolist() == [[0.5, 0, 0.5], [0.5, 1, 0.5], [0.5, 0, 0.5]]

@@ -68,6 +68,27 @@ def test_pictures_are_measured_as_people_see_them(squares: Path, tmp_path: Path,
     assert not torch.allclose(found[0], found[3], atol=1e-3)
 
 
+def test_copies_and_texts_of_the_same_tokens_are_encoded_once(
+    squares: Path, tmp_path: Path, model: HolisticCLIP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, files = squares / "images", benchmarks.read(squares).files
+    for copy in (5, 11):
+        (images / files[copy]).write_bytes((images / files[0]).read_bytes())
+    benchmark, seen = benchmarks.read(squares), []
+    encode = model.encode_branches
+    monkeypatch.setattr(
+        model, "encode_branches", lambda image_BCSS: seen.append(len(image_BCSS)) or encode(image_BCSS)
+    )
+    benchmark.__dict__["texts"] = ["A red square", "a thing", "a red  square"]
+    config = EvaluateConfig(device="cpu", image_batch=3, text_batch=1)
+    found = features(encoder(model), benchmark, config, Location.of(tmp_path / "c"))
+    assert sum(seen) == 10
+    assert found.branch_NHD[0].equal(found.branch_NHD[5])
+    assert found.branch_NHD[0].equal(found.branch_NHD[11])
+    assert found.texts(["A red square"]).equal(found.texts(["a red  square"]))
+    assert not torch.allclose(found.texts(["a thing"]), found.texts(["A red square"]))
+
+
 class Refusing(nn.Module):
     def encode_branches(self, image_BCSS: Tensor) -> Tensor:
         raise AssertionError("encoded again")

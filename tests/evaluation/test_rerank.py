@@ -16,6 +16,7 @@ from evaluation import benchmarks, readouts, report, rerank
 from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder
 from evaluation.measure import RETRIEVAL, TEXT_TO_IMAGE, evaluate
+from evaluation.retrieval import Relevance
 from pipeline.storage import Location
 from tests.evaluation.conftest import TINY
 from training.model import HolisticCLIP, make_tokenizer
@@ -40,15 +41,33 @@ def test_the_first_candidates_are_put_in_order(images: int, texts: int, depth: i
     patch_NPD = torch.randn(images, 3, 4)
     one_NT = served_ND @ text_TD.T
     both_NT = one_NT + second(patch_NPD, text_TD.expand(images, -1, -1))
+    right_TN = torch.rand(texts, images) < 0.4
+    right_TN[0, 0] = True
+    asked = Relevance(*np.nonzero(right_TN.numpy()), texts, images)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rerank, "BLOCK_PATCHES", block)
-        by_text = rerank.rank_images(second, served_ND, patch_NPD, text_TD, depth)
-        by_image = rerank.rank_texts(second, served_ND, patch_NPD, text_TD, depth)
-    for ranking, one, both in ((by_text, one_NT.T, both_NT.T), (by_image, one_NT, both_NT)):
-        assert ranking.shape == (len(one), min(depth, one.shape[1]))
-        for row, first, total in zip(ranking, one, both, strict=True):
-            kept = first.topk(len(row)).indices
-            assert row.tolist() == kept[total[kept].argsort(descending=True, stable=True)].tolist()
+        by_text = rerank.stand_images(second, served_ND, patch_NPD, text_TD, depth, asked)
+        by_image = rerank.stand_texts(second, served_ND, patch_NPD, text_TD, depth, asked.swapped())
+    for found, one, both, right in (
+        (by_text, one_NT.T, both_NT.T, right_TN),
+        (by_image, one_NT, both_NT, right_TN.T),
+    ):
+        places = []
+        for first, total, answers in zip(one, both, right, strict=True):
+            order = first.argsort(descending=True).tolist()
+            order[:depth] = sorted(order[:depth], key=lambda candidate, total=total: -float(total[candidate]))
+            places += [next(i for i, candidate in enumerate(order) if answers[candidate])] if answers.any() else []
+        assert found.above_Q.tolist() == places
+        assert (found.tied_Q == 1).all()
+
+
+def test_who_ties_with_the_first_one_left_out_gets_no_second_score() -> None:
+    score_QC = torch.tensor([[0.9, 0.5, 0.5, 0.5, 0.1], [0.9, 0.8, 0.8, 0.2, 0.1]])
+    index_QK, second_QK = torch.tensor([[0, 1, 2], [0, 1, 2]]), torch.tensor([[-1, 0.1, 0.2], [-1, 0.1, 0.2]])
+    found = rerank.reordered(score_QC, index_QK, second_QK)
+    assert found[0, 1:].tolist() == score_QC[0, 1:].tolist()
+    assert found[0, 0] > found[0, 1:].max()
+    assert found[1].argsort(descending=True).tolist() == [2, 1, 0, 3, 4]
 
 
 def test_models_without_a_second_score_have_no_such_readout() -> None:

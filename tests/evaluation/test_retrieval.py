@@ -1,6 +1,6 @@
 """Recall against its plain definition, chance against enumeration, and controls with known answers."""
 
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -47,11 +47,35 @@ def test_recall_is_the_plain_definition_in_blocks_of_any_size(case: tuple, block
     asked = relation(right_TN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrieval, "BLOCK_SCORES", block)
-        by_text = retrieval.hits(retrieval.rank_images(vector_NGD, text_TD, max(KS)), asked, KS)
-        by_image = retrieval.hits(retrieval.rank_texts(vector_NGD, text_TD, max(KS)), asked.swapped(), KS)
+        by_text = retrieval.stand_images(vector_NGD, text_TD, asked).hits(KS)
+        by_image = retrieval.stand_texts(vector_NGD, text_TD, asked.swapped()).hits(KS)
     for k in KS:
         assert by_text[k].tolist() == plain_recall(score_NT.T, right_TN, k)
         assert by_image[k].tolist() == plain_recall(score_NT, right_TN.T, k)
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_equal_scores_count_as_the_mean_over_all_their_orders(data: st.DataObject) -> None:
+    """By enumeration: candidates sorted by score, in each of the orders that they could have come in."""
+    score_C = data.draw(st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=1, max_size=6))
+    right = data.draw(st.sets(st.integers(0, len(score_C) - 1), min_size=1))
+    asked = Relevance(np.zeros(len(right), int), np.array(sorted(right)), 1, len(score_C))
+    found = retrieval.standing([torch.tensor([score_C])], asked).hits(KS)
+    orders = list(permutations(range(len(score_C))))
+    for k in KS:
+        hits = [bool(right & set(sorted(order, key=lambda c: -score_C[c])[:k])) for order in orders]
+        assert found[k].tolist() == [pytest.approx(np.mean(hits))]
+
+
+@pytest.mark.parametrize("k", KS)
+def test_a_model_that_sees_no_difference_reaches_chance_exactly(k: int) -> None:
+    vector_NGD, text_TD = F.normalize(torch.ones(30, 2, 8), dim=-1), F.normalize(torch.ones(40, 8), dim=-1)
+    asked = relation(torch.rand(40, 30, generator=torch.Generator().manual_seed(0)) < 0.1)
+    by_text = retrieval.stand_images(vector_NGD, text_TD, asked).hits([k])[k]
+    by_image = retrieval.stand_texts(vector_NGD, text_TD, asked.swapped()).hits([k])[k]
+    assert by_text.mean() == pytest.approx(retrieval.chance(asked, k))
+    assert by_image.mean() == pytest.approx(retrieval.chance(asked.swapped(), k))
 
 
 @given(data=st.data())
@@ -76,8 +100,8 @@ def test_a_perfect_encoder_answers_everything() -> None:
     text_TD = torch.eye(40)
     vector_NGD = torch.eye(40)[torch.from_numpy(group)].unsqueeze(1)
     asked = relation(torch.from_numpy(group == np.arange(40)[:, None]))
-    assert retrieval.hits(retrieval.rank_images(vector_NGD, text_TD, 1), asked, [1])[1].all()
-    assert retrieval.hits(retrieval.rank_texts(vector_NGD, text_TD, 1), asked.swapped(), [1])[1].all()
+    assert (retrieval.stand_images(vector_NGD, text_TD, asked).hits([1])[1] == 1).all()
+    assert (retrieval.stand_texts(vector_NGD, text_TD, asked.swapped()).hits([1])[1] == 1).all()
 
 
 @pytest.mark.parametrize("k", [1, 5, 10])
@@ -86,7 +110,7 @@ def test_a_random_encoder_reaches_chance(k: int) -> None:
     vector_NGD = F.normalize(torch.randn(400, 1, 128, generator=generator), dim=-1)
     text_TD = F.normalize(torch.randn(600, 128, generator=generator), dim=-1)
     asked = relation(torch.rand(600, 400, generator=generator) < 0.03)
-    hit_Q = retrieval.hits(retrieval.rank_images(vector_NGD, text_TD, k), asked, [k])[k]
+    hit_Q = retrieval.stand_images(vector_NGD, text_TD, asked).hits([k])[k]
     low, high = intervals.interval(intervals.replicates(hit_Q, samples=1000, seed=0))
     assert low <= retrieval.chance(asked, k) <= high
 
@@ -94,8 +118,8 @@ def test_a_random_encoder_reaches_chance(k: int) -> None:
 def test_queries_without_a_right_answer_are_left_out() -> None:
     right_TN = torch.tensor([[True, False], [False, False], [True, False]])
     vector_NGD, text_TD = torch.eye(2).unsqueeze(1), torch.eye(2)[[0, 1, 1]]
-    hit = retrieval.hits(retrieval.rank_images(vector_NGD, text_TD, 1), relation(right_TN), [1])[1]
-    assert hit.tolist() == [True, False]
+    hit = retrieval.stand_images(vector_NGD, text_TD, relation(right_TN)).hits([1])[1]
+    assert hit.tolist() == [1, 0]
 
 
 def test_readouts_are_what_their_names_say() -> None:

@@ -36,7 +36,8 @@ def test_all_stages_on_an_object_store(tmp_path: Path, s3: S3) -> None:
     config = write_project(tmp_path, train=16, heldout=6)
     settings = yaml.safe_load(config.read_text())
     settings["workspace"] = f"s3://{s3.bucket}/ws"
-    settings["caption"]["ray"] = {"num_cpus": 2}
+    settings["caption"]["ray"] = {"enabled": True}
+    settings["ray"] = {"num_cpus": 2}
     settings["train"] |= {"workers": 2, "checkpoint_every": 1}
     settings["ingest"]["shard_images"] = 8
     config.write_text(yaml.safe_dump(settings))

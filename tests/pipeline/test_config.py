@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given
@@ -25,6 +25,8 @@ from pipeline.errors import ConfigError
 
 
 class Fast(Section):
+    moved: ClassVar = {"pace": "engine.speed"}
+
     kind: Literal["fast"] = "fast"
     speed: int = 3
     threads: int = operational(4, ge=1)
@@ -61,6 +63,7 @@ def test_sections_are_frozen() -> None:
         ({"name": "a", "worker": 2}, "unknown key 'worker': did you mean 'workers'?"),
         ({"name": "a", "zzzz": 2}, "unknown key 'zzzz': known keys here: engine, more, name, sizes, workers"),
         ({"name": "a", "engine": {"kind": "fast", "sped": 1}}, "unknown key 'engine.sped': did you mean 'speed'?"),
+        ({"name": "a", "more": {"fast": {"pace": 1}}}, "'more.fast.pace' is called 'engine.speed' now: rename it"),
         ({"name": "a", "engine": {"kind": "medium"}}, "'engine.kind' is 'medium': expected one of 'fast', 'slow'"),
         ({"name": "a", "engine": {"speed": 1}}, "'engine.kind' is missing"),
         (

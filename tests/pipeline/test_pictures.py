@@ -36,11 +36,12 @@ def noted(orientation: int) -> Image.Exif:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 def test_pictures_are_turned_as_their_camera_noted(orientation: int, kind: str) -> None:
     options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
     data = encoded(lopsided(), kind, exif=noted(orientation), **options)
     picture, full = decode(data)
+    assert decode(data, lambda *full: full)[1] == full
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
     assert picture.size == full == expected.size
     assert np.array_equal(np.asarray(picture), np.asarray(expected))
@@ -70,10 +71,16 @@ def test_transparency_is_white() -> None:
         assert decode(data)[0].getpixel((1, 1)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "CMYK", "I;16", "LA"])
-def test_every_mode_becomes_rgb(mode: str) -> None:
-    kind = "TIFF" if mode == "CMYK" else "PNG"
-    assert decode(encoded(Image.new(mode, (5, 3)), kind))[0].mode == "RGB"
+@pytest.mark.parametrize("mode", ["L", "1", "CMYK", "YCbCr", "LA", "P", "RGBA"])
+def test_pictures_of_8_bits_are_seen_as_pillow_converts_them(mode: str) -> None:
+    """An opaque picture of every mode; CMYK also as Adobe stores it in JPEGs, upside down."""
+    picture = lopsided().convert(mode)
+    kinds = ["TIFF", "JPEG"] if mode == "CMYK" else ["TIFF" if mode == "YCbCr" else "PNG"]
+    for kind in kinds:
+        seen = decode(encoded(picture, kind, **({"quality": 95} if kind == "JPEG" else {})))[0]
+        expected = np.asarray(picture.convert("RGB"))
+        assert seen.mode == "RGB"
+        assert np.abs(np.asarray(seen).astype(int) - expected).max() <= (12 if kind == "JPEG" else 0), kind
 
 
 def test_a_damaged_note_is_none() -> None:

@@ -1,5 +1,7 @@
 """Loss terms against open_clip's losses and against plain loops written from the formulas."""
 
+from pathlib import Path
+
 import open_clip
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch.nn import functional as F
 from pipeline.errors import ConfigError
 from tests.training import loss_references as plain
 from tests.training.loss_references import assert_same, embeddings, everything, masked_batches, value
-from training.losses import gather, matching, weighted_sum
+from training.losses import TERMS, gather, matching, weighted_sum
 
 TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}
 SOFTMAX_TERMS = ["o2o", "o2m", "m2m", "free_matching", "free_matching_soft", "free_matching_balanced", "served"]
@@ -133,3 +135,8 @@ def test_terms_name_the_counts_they_cannot_work_with(term: str, branches: int, m
     v, t, s = embeddings(7, 4, branches, 2)
     with pytest.raises(ConfigError, match=message):
         value(term, gather(v, t, everything(2, 4), s))
+
+
+def test_every_term_is_in_the_docs() -> None:
+    rows = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf8").splitlines()
+    assert {row.split("`")[1] for row in rows if row.startswith("| `")} >= set(TERMS)

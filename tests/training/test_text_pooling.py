@@ -25,7 +25,7 @@ from training.bundles import read_bundles
 from training.checkpoint import model_files
 from training.config import RunConfig, TrainConfig
 from training.losses import Features, gather
-from training.losses.text_conditioned import text_conditioned
+from training.losses.terms.text_conditioned import text_conditioned
 from training.model import HolisticCLIP
 from training.ranks import Ranks
 from training.text_pooling import TextConditionedPooling, rows_of

@@ -1,38 +1,23 @@
 """Named, weighted, logged loss terms over branches (B, H, D), captions (B, M, D) and a mask of present ones (B, M).
 
-A term is a function of `Features`, in a module of its own. `weighted_sum` adds the configured ones up and gives each
-value for the log. Shapes in names: B samples of this rank, N of all ranks, H branches, M slots, D width.
+A term is a function of `Features`, in a file of its own in `terms`, and named as the file is. `weighted_sum` adds the
+configured ones up and gives each value for the log. Shapes in names: B samples of this rank, N of all ranks, H
+branches, M slots, D width.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from importlib import import_module
 from typing import Any
 
 from torch import Tensor
 
-from training.losses.diversity import diversity
+from training.config import TERM_NAMES
 from training.losses.features import Features, gather
-from training.losses.free_matching import MATCHINGS, free_matching
-from training.losses.many_to_many import m2m
-from training.losses.multi_positive import multi_positive
-from training.losses.one_to_many import o2m
-from training.losses.one_to_one import o2o
-from training.losses.served import served
-from training.losses.sigmoid import sigmoid
 from training.losses.term import TermLoss
-from training.losses.text_conditioned import text_conditioned
 
 TERMS: dict[str, Callable[[Features], TermLoss]] = {
-    "o2o": o2o,
-    "o2m": o2m,
-    "m2m": m2m,
-    **{name: partial(free_matching, match=match) for name, match in MATCHINGS.items()},
-    "served": served,
-    "multi_positive": multi_positive,
-    "sigmoid": sigmoid,
-    "diversity": diversity,
-    "text_conditioned": text_conditioned,
+    name: getattr(import_module(f"training.losses.terms.{name}"), name) for name in TERM_NAMES
 }
 
 __all__ = ["TERMS", "Features", "Loss", "TermLoss", "gather", "weighted_sum"]

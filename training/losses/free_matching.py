@@ -23,7 +23,7 @@ MATCHINGS: dict[str, Matching] = {
 }
 
 
-def free_matching(features: Features, match: Matching) -> TermLoss:
+def by_choice(features: Features, match: Matching) -> TermLoss:
     """Every caption against the branch it chose, or its mixture of branches, of its own image and of all others."""
     choosing = matching.choosing_slots(features)
     own_branch = features.of_slots(slice(choosing.start))

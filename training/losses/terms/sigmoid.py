@@ -6,7 +6,7 @@ it from -10 on. Here it is the log odds of a true pair, which are known: -10 is 
 """
 
 from training.losses.features import Features
-from training.losses.served import captions_by_images, served_vectors
+from training.losses.served_vectors import captions_by_images, served_vectors
 from training.losses.term import TermLoss, over_captions
 from training.losses.tiles import softplus_sum
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from training.losses.features import Features
-from training.losses.one_to_many import of_single_branch
 from training.losses.term import TermLoss, mean_over_captions
+from training.losses.terms.o2m import of_single_branch
 
 
 def o2o(features: Features) -> TermLoss:

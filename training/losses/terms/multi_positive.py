@@ -9,7 +9,7 @@ caption has a cross entropy of its own: with P true ones the image side cannot f
 from torch import Tensor
 
 from training.losses.features import Features
-from training.losses.served import captions_by_images, served_vectors
+from training.losses.served_vectors import captions_by_images, served_vectors
 from training.losses.term import TermLoss, over_captions
 from training.losses.tiles import Matrix, log_sum_exp, log_sum_exp_both_ways
 
