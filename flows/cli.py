@@ -88,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
+    init = commands.add_parser("init", help="write a first configuration, with comments")
+    init.add_argument("kind", choices=("photos", "tars", "urls"), help="a folder of images, tars, or a table of links")
+    init.add_argument("path", metavar="PATH", help="where they are")
+    init.add_argument("--config", default="holism.yaml", metavar="FILE", help="what to write (default: %(default)s)")
+    init.set_defaults(handler=_init)
     run = _command(commands, "run", "run all stages that have work to do", _run)
     _add_stages(run)
     _add_run_options(run)
@@ -128,6 +133,10 @@ def _parser() -> argparse.ArgumentParser:
         "--model", help="of the sentence embeddings (default: curate.select.embedding; none: do without)"
     )
     diversity.set_defaults(handler=_diversity)
+    settings = commands.add_parser("settings", help="say what every key of a configuration means")
+    settings.add_argument("section", nargs="?", metavar="SECTION", help="only these, such as caption.engine")
+    settings.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
+    settings.set_defaults(handler=_settings)
     doctor = commands.add_parser("doctor", help="check what is installed and what this machine offers")
     doctor.set_defaults(handler=_doctor)
     return parser
@@ -150,6 +159,12 @@ def _add_stages(command: argparse.ArgumentParser) -> None:
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--wait", action="store_true", help="wait for another run that holds the workspace")
     command.add_argument("--retry-failed", action="store_true", help="try rows again that ended in an error")
+
+
+def _init(options: argparse.Namespace) -> None:
+    from flows.init import init
+
+    print(init(options.kind, options.path, options.config))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -241,6 +256,12 @@ def _diversity(options: argparse.Namespace) -> None:
     sessions = [Session.open(config) for config in options.configs]
     for file in report(sessions, options.output, options.model, options.plots):
         print(file)
+
+
+def _settings(options: argparse.Namespace) -> None:
+    from flows.settings import markdown, settings
+
+    print(markdown() if options.markdown else settings(options.section))
 
 
 def _doctor(_: argparse.Namespace) -> int:
