@@ -60,7 +60,7 @@ curate:
 
 train:
   model: ViT-B-16
-  # warm_start: open_clip:ViT-B-16/openai   # or a path: fine-tuning needs far fewer images
+  # warm_start: open_clip:laion2b_s34b_b88k   # or a path; fine-tuning needs far fewer images
   epochs: 20
   global_batch: 1024
   warmup_steps: 200
