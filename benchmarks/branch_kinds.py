@@ -28,7 +28,8 @@ from evaluation import benchmarks
 from evaluation.branches import matrix
 from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder
-from evaluation.measure import Evaluation, evaluate
+from evaluation.measure import evaluate
+from evaluation.suite import Evaluation
 from pipeline import schemas
 from pipeline.config import build
 from pipeline.demo_world import answer

@@ -21,7 +21,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -42,6 +41,13 @@ class Task(Section):
 
     classes: tuple[str, ...] = Field(min_length=2)
     templates: tuple[str, ...] = Field(("a photo of a {}",), min_length=1)
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _are_texts(cls, classes: object) -> object:
+        if isinstance(classes, list) and (strange := [name for name in classes if not isinstance(name, str)]):
+            raise ValueError(f"{strange[0]!r} is no text; write names of classes in quotes")
+        return classes
 
     @field_validator("classes")
     @classmethod
@@ -95,12 +101,6 @@ class Benchmark:
     def original_N(self) -> np.ndarray:
         """For each image the first of the same bytes: itself, unless it is a copy."""
         return np.array([self.copies.get(image, image) for image in range(len(self.files))])
-
-    @cached_property
-    def texts(self) -> list[str]:
-        """Every text this benchmark shows a model, each once."""
-        prompts = [text for task in self.spec.classification.values() for names in task.prompts() for text in names]
-        return list(dict.fromkeys([text for queries in self.queries for text in queries.texts] + prompts))
 
 
 def check(folder: str | Location) -> str:

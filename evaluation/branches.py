@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.measure import RETRIEVAL, TEXT_TO_IMAGE, Evaluation
 from evaluation.readouts import PREFIX
+from evaluation.suite import Evaluation
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class BranchMatrix:
                 yield name, int(best_HP[:, column].sum()) - 1
 
 
-def matrix(evaluation: Evaluation, direction: str = TEXT_TO_IMAGE) -> BranchMatrix | None:
+def matrix(evaluation: Evaluation, direction: str = "text_to_image") -> BranchMatrix | None:
     """The branch × perspective matrix; None for a model of one branch, or where there are no queries."""
     metric = f"{direction}_recall@1"
-    figures = [figure for figure in evaluation.measurements if figure.suite == RETRIEVAL and figure.metric == metric]
+    figures = [figure for figure in evaluation.measurements if figure.suite == "retrieval" and figure.metric == metric]
     order = list(dict.fromkeys(figure.readout for figure in figures))
     single = [readout for readout in order if readout.startswith(PREFIX)]
     if not single:

@@ -10,7 +10,7 @@ preprocessing, benchmark content), so another choice of metrics or intervals cos
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,6 @@ from torch.nn import functional as F
 
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
-from evaluation.readouts import RERANK
 from pipeline import identity, pictures
 from pipeline.errors import InputError
 from pipeline.progress import Progress
@@ -70,18 +69,35 @@ class Features:
         return self.text_TD[torch.tensor([self.row[text] for text in texts], device=self.text_TD.device)]
 
 
-def features(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location) -> Features:
+@dataclass(frozen=True)
+class Needs:
+    """What is to be encoded beside the branches of all pictures."""
+
+    texts: Sequence[str] = ()
+    patches: bool = False  # of models with a second score
+
+    @classmethod
+    def all_of(cls, needs: Iterable[Needs]) -> Needs:
+        """What any of these needs; each text once."""
+        found = list(needs)
+        texts = list(dict.fromkeys(text for need in found for text in need.texts))
+        return cls(texts, any(need.patches for need in found))
+
+
+def features(
+    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location, needs: Needs
+) -> Features:
     """Encode a benchmark, or fetch what an earlier evaluation encoded."""
     device = pick_device(config.device)
     encoder.model.to(device).eval()
     branch_NHD = _cached(
         cache, [VERSION, encoder.weights, benchmark.digest], lambda: _encode_images(encoder, benchmark, config, device)
     )
-    texts = benchmark.texts
+    texts = list(needs.texts)
     text_TD = _cached(cache, [VERSION, encoder.weights, texts], lambda: _encode_texts(encoder, texts, config, device))
     row = {text: i for i, text in enumerate(texts)}
     patch_NPD = None
-    if RERANK in config.readouts and encoder.second_score:
+    if needs.patches and encoder.second_score:
         key = [VERSION, encoder.weights, benchmark.digest, "patches"]
         patches = _cached(cache, key, lambda: _encode_patches(encoder, benchmark, config, device))
         patch_NPD = torch.from_numpy(patches).to(device)

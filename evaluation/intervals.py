@@ -6,6 +6,7 @@ measured on the same queries, is a paired difference: subtract their replicates 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -35,6 +36,28 @@ def statistic(outcome_N: np.ndarray, group_N: np.ndarray | None = None) -> float
     if group_N is None:
         return float(outcome_N.mean())
     return float(np.mean([outcome_N[group_N == group].mean() for group in np.unique(group_N)]))
+
+
+@dataclass(frozen=True)
+class MeanSample:
+    """A figure that is the mean of outcomes (or, given `group_N`, of the means of groups of them)."""
+
+    outcome_N: np.ndarray
+    group_N: np.ndarray | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of outcomes."""
+        return len(self.outcome_N)
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        return statistic(self.outcome_N, self.group_N)
+
+    def replicates(self, *, samples: int, seed: int) -> np.ndarray:
+        """The mean on each resample, (samples,)."""
+        return replicates(self.outcome_N, samples=samples, seed=seed, group_N=self.group_N)
 
 
 def interval(replicate_S: np.ndarray) -> tuple[float, float]:

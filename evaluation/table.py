@@ -6,17 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluation import intervals
-from evaluation.branches import matrix
 from evaluation.config import EvaluateConfig
-from evaluation.measure import (
-    CLASSIFICATION,
-    IMAGE_TO_TEXT,
-    MACRO_ACCURACY,
-    PROTOCOL,
-    RETRIEVAL,
-    TEXT_TO_IMAGE,
-    Evaluation,
-)
+from evaluation.suite import Evaluation
+from evaluation.suites import asking
 
 
 def rows(evaluations: Sequence[Evaluation], config: EvaluateConfig) -> list[dict[str, Any]]:
@@ -36,7 +28,7 @@ def _rows(evaluation: Evaluation, config: EvaluateConfig) -> list[dict[str, Any]
                 "suite": figure.suite,
                 "dataset": benchmark.name,
                 "split": benchmark.spec.split,
-                "protocol": PROTOCOL[figure.suite],
+                "protocol": figure.protocol,
                 "readout": figure.readout,
                 "query": figure.query,
                 "metric": figure.metric,
@@ -44,30 +36,20 @@ def _rows(evaluation: Evaluation, config: EvaluateConfig) -> list[dict[str, Any]
                 "chance": figure.chance,
                 "ci_low": low,
                 "ci_high": high,
-                "n": len(figure.outcome_N),
+                "n": figure.sample.n,
             }
         )
     return found
 
 
 def headline(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
-    """Per run and benchmark, what the served vector reaches, as {value, chance} by what was asked."""
+    """Per run and benchmark what each suite sums it up by: {value, chance} of the served vector, by what was asked."""
     found: dict[str, dict[str, Any]] = {}
     for evaluation in evaluations:
-        served = [figure for figure in evaluation.measurements if figure.readout == "mean"]
-        wanted = (
-            (CLASSIFICATION, MACRO_ACCURACY),
-            (RETRIEVAL, f"{TEXT_TO_IMAGE}_recall@1"),
-            (RETRIEVAL, f"{IMAGE_TO_TEXT}_recall@1"),
-        )
-        figures: dict[str, Any] = {
-            f"{metric} {figure.query}": {"value": round(figure.value, 4), "chance": round(figure.chance, 4)}
-            for suite, metric in wanted
-            for figure in served
-            if (figure.suite, figure.metric) == (suite, metric)
+        figures = {
+            name: figure
+            for suite in asking(evaluation.benchmark)
+            for name, figure in suite.summary(evaluation).items()
         }
-        if (branches := matrix(evaluation)) is not None:
-            figures["own_branch_wins"] = list(branches.own_wins())
-            figures["own_branch_ties"] = list(branches.own_ties())
         found.setdefault(evaluation.encoder.run, {})[evaluation.benchmark.name] = figures
     return found

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from evaluation import benchmarks
+from evaluation.config import EvaluateConfig
+from evaluation.measure import needs_of
 from pipeline.errors import ConfigError, InputError
 
 
@@ -27,7 +29,8 @@ def test_labels_and_queries_come_back_as_indices(squares: Path) -> None:
     colour, detail = found.queries
     assert (colour.perspective, len(colour.texts), len(colour.pair_text_P)) == ("colour", 3, 12)
     assert (detail.pair_text_P == detail.pair_image_P).all()
-    assert len(found.texts) == len(set(found.texts)) == 3 + 12 + 6 + 2
+    texts = needs_of(found, EvaluateConfig()).texts
+    assert len(texts) == len(set(texts)) == 3 + 12 + 6 + 2
 
 
 @pytest.mark.parametrize("part", ["benchmark.yaml", "labels.parquet", "images"])
@@ -171,6 +174,10 @@ def test_what_is_true_for_an_image_is_true_for_its_copies(squares: Path) -> None
     ("spec", "message"),
     [
         ({"classification": {"colour": {"classes": ["red", " "]}}}, "a class has no name"),
+        (
+            {"classification": {"colour": {"classes": [7, 8]}}},
+            "7 is no text; write names of classes in quotes",
+        ),
         ({"classification": {"colour": {"classes": ["red"]}}}, "classification.colour.classes"),
         ({"classification": {"colour": {"classes": ["a", "b"], "templates": ["no hole"]}}}, "no {} for the class"),
         ({"name": "x", "splitt": "test"}, "did you mean 'split'"),

@@ -11,6 +11,7 @@ from evaluation import branches, measure
 from evaluation.benchmarks import Benchmark, Queries, Spec
 from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder, Features
+from evaluation.suites import retrieval
 from pipeline.storage import Location
 
 NAMES = ("style", "nouns", "alt_text")
@@ -24,7 +25,7 @@ def specialised(signal: dict[str, float], monkeypatch: pytest.MonkeyPatch, names
     queries = tuple(Queries(p, tuple(f"{p} {i}" for i in own), own, own) for p in ("nouns", "style", "mood"))
     benchmark = Benchmark(Location.of("nowhere"), Spec(name="x"), "d", tuple(map(str, own)), {}, queries)
     text_TD = F.normalize(torch.randn(3 * IMAGES, 64, generator=generator), dim=-1)
-    row = {text: i for i, text in enumerate(benchmark.texts)}
+    row = {text: i for i, text in enumerate(text for asked in queries for text in asked.texts)}
     branch_NHD = F.normalize(torch.randn(IMAGES, len(names), 64, generator=generator), dim=-1)
     for name, strength in signal.items():
         known_ND = text_TD[[row[f"{name} {i}"] for i in own]]
@@ -49,7 +50,7 @@ def test_a_specialised_branch_wins_its_own_perspective(monkeypatch: pytest.Monke
 
 def test_both_directions_have_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = specialised({"nouns": 1.0}, monkeypatch)
-    found = branches.matrix(evaluation, measure.IMAGE_TO_TEXT)
+    found = branches.matrix(evaluation, retrieval.IMAGE_TO_TEXT)
     assert found is not None
     assert found.own_wins() == ("nouns",)
 

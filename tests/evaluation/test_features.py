@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from evaluation import benchmarks
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder, features
+from evaluation.features import Encoder, Features, Needs, features
+from evaluation.measure import needs_of
 from pipeline.errors import InputError
 from pipeline.storage import Location
 from tests.evaluation.conftest import TINY
@@ -26,6 +27,10 @@ PREPROCESS = make_preprocess(preprocessing(16, OPENAI_DATASET_MEAN, OPENAI_DATAS
 
 def encoder(model: nn.Module, weights: str = "w") -> Encoder:
     return Encoder("run", "f", weights, model, PREPROCESS, make_tokenizer(TINY), NAMES)
+
+
+def encoded(who: Encoder, benchmark: benchmarks.Benchmark, config: EvaluateConfig, cache: Location) -> Features:
+    return features(who, benchmark, config, cache, needs_of(benchmark, config))
 
 
 @pytest.fixture
@@ -41,16 +46,16 @@ def test_features_are_the_models_whatever_the_batches(
 ) -> None:
     benchmark = benchmarks.read(squares)
     config = EvaluateConfig(image_batch=image_batch, text_batch=text_batch, device="cpu")
-    found = features(encoder(model), benchmark, config, Location.of(tmp_path / "cache"))
+    found = encoded(encoder(model), benchmark, config, Location.of(tmp_path / "cache"))
     stacked = torch.stack([PREPROCESS(Image.open(benchmark.image(i).uri)) for i in range(len(benchmark.files))])
     torch.testing.assert_close(found.branch_NHD, model.encode_branches(stacked), rtol=1e-4, atol=1e-5)
-    texts = benchmark.texts[::-1]
+    texts = list(needs_of(benchmark, config).texts)[::-1]
     expected_TD = model.encode_text(make_tokenizer(TINY)(texts), normalize=True)  # padded to the whole context
     torch.testing.assert_close(found.texts(texts), expected_TD, rtol=1e-4, atol=1e-5)
 
 
 def test_pictures_are_measured_as_people_see_them(squares: Path, tmp_path: Path, model: HolisticCLIP) -> None:
-    """A picture that lies on its side with a note of it, and a transparent one, count as what they show."""
+    """A picture that lies on its side with a note of it, a transparent one and one of 16 bits count as they show."""
     images, config = squares / "images", EvaluateConfig(device="cpu")
     pixels = np.random.default_rng(0).integers(0, 255, (20, 31, 3), dtype=np.uint8)
     files = benchmarks.read(squares).files
@@ -62,9 +67,12 @@ def test_pictures_are_measured_as_people_see_them(squares: Path, tmp_path: Path,
     see_through = np.dstack([np.zeros_like(pixels), np.zeros(pixels.shape[:2], np.uint8)])
     Image.fromarray(see_through, "RGBA").save(transparent)
     Image.new("RGB", (31, 20), "white").save(images / files[3])
-    found = features(encoder(model), benchmarks.read(squares), config, Location.of(tmp_path / "c")).branch_NHD
+    Image.fromarray(pixels[..., 0]).save(images / files[4])
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(images / files[5])
+    found = encoded(encoder(model), benchmarks.read(squares), config, Location.of(tmp_path / "c")).branch_NHD
     torch.testing.assert_close(found[1], found[0])
     torch.testing.assert_close(found[2], found[3])
+    torch.testing.assert_close(found[4], found[5])
     assert not torch.allclose(found[0], found[3], atol=1e-3)
 
 
@@ -79,9 +87,9 @@ def test_copies_and_texts_of_the_same_tokens_are_encoded_once(
     monkeypatch.setattr(
         model, "encode_branches", lambda image_BCSS: seen.append(len(image_BCSS)) or encode(image_BCSS)
     )
-    benchmark.__dict__["texts"] = ["A red square", "a thing", "a red  square"]
+    texts = Needs(["A red square", "a thing", "a red  square"])
     config = EvaluateConfig(device="cpu", image_batch=3, text_batch=1)
-    found = features(encoder(model), benchmark, config, Location.of(tmp_path / "c"))
+    found = features(encoder(model), benchmark, config, Location.of(tmp_path / "c"), texts)
     assert sum(seen) == 10
     assert found.branch_NHD[0].equal(found.branch_NHD[5])
     assert found.branch_NHD[0].equal(found.branch_NHD[11])
@@ -100,16 +108,16 @@ def test_a_second_look_encodes_nothing_and_other_weights_do(
     squares: Path, tmp_path: Path, model: HolisticCLIP
 ) -> None:
     benchmark, cache = benchmarks.read(squares), Location.of(tmp_path / "cache")
-    first = features(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
-    again = features(encoder(Refusing()), benchmark, EvaluateConfig(device="cpu", seed=9), cache)
+    first = encoded(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
+    again = encoded(encoder(Refusing()), benchmark, EvaluateConfig(device="cpu", seed=9), cache)
     assert torch.equal(first.branch_NHD, again.branch_NHD)
     assert torch.equal(first.text_TD, again.text_TD)
     with pytest.raises(AssertionError, match="encoded again"):
-        features(encoder(Refusing(), "other"), benchmark, EvaluateConfig(device="cpu"), cache)
+        encoded(encoder(Refusing(), "other"), benchmark, EvaluateConfig(device="cpu"), cache)
     for damage in (lambda data: data[:100], lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:]):
         for file in (tmp_path / "cache").iterdir():
             file.write_bytes(damage(file.read_bytes()))
-        healed = features(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
+        healed = encoded(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
         assert torch.equal(first.branch_NHD, healed.branch_NHD)
         assert torch.equal(first.text_TD, healed.text_TD)
 
@@ -117,7 +125,7 @@ def test_a_second_look_encodes_nothing_and_other_weights_do(
 def test_a_picture_that_is_none_is_named(squares: Path, tmp_path: Path, model: HolisticCLIP) -> None:
     (squares / "images" / "1-blue-small.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"1-blue-small.png cannot be decoded"):
-        features(encoder(model), benchmarks.read(squares), EvaluateConfig(device="cpu"), Location.of(tmp_path / "c"))
+        encoded(encoder(model), benchmarks.read(squares), EvaluateConfig(device="cpu"), Location.of(tmp_path / "c"))
 
 
 class Broken(nn.Module):
@@ -127,6 +135,4 @@ class Broken(nn.Module):
 
 def test_a_model_that_gives_no_numbers_is_refused(squares: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run 'run' gives embeddings of images that are not finite"):
-        features(
-            encoder(Broken()), benchmarks.read(squares), EvaluateConfig(device="cpu"), Location.of(tmp_path / "c")
-        )
+        encoded(encoder(Broken()), benchmarks.read(squares), EvaluateConfig(device="cpu"), Location.of(tmp_path / "c"))

@@ -15,8 +15,10 @@ from torch.nn import functional as F
 from evaluation import benchmarks, readouts, report, rerank
 from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder
-from evaluation.measure import RETRIEVAL, TEXT_TO_IMAGE, evaluate
+from evaluation.measure import evaluate
 from evaluation.retrieval import Relevance
+from evaluation.suites.retrieval import NAME as RETRIEVAL
+from evaluation.suites.retrieval import TEXT_TO_IMAGE
 from pipeline.storage import Location
 from tests.evaluation.conftest import TINY
 from training.model import HolisticCLIP, make_tokenizer

@@ -104,6 +104,16 @@ def test_a_second_run_has_nothing_to_do_and_a_changed_label_has(
     assert not resolve(workspace, EvaluateConfig(benchmarks=(str(moved),), **FAST))["evaluate"].done
 
 
+def test_what_is_wrong_with_a_table_is_said_before_anything_is_trained(
+    squares: Path, tmp_path: Path, rewrite: Callable[[Path, Any], None]
+) -> None:
+    """As `holism plan` looks: the stage that trains has no result yet."""
+    rewrite(squares / "queries.parquet", lambda rows: rows[0].update(perspective=None))
+    configs = {"train": Nothing(), "evaluate": EvaluateConfig(benchmarks=(str(squares),))}
+    found = stage.resolve(STAGES, configs, Workspace(tmp_path / "ws"))["evaluate"]
+    assert "the column 'perspective' holds no texts in row cred" in str(found.problem)
+
+
 def test_the_report_stands_alone(squares: Path, tmp_path: Path) -> None:
     page = page_of(evaluated(tmp_path, squares))
     headings = (

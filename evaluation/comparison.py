@@ -1,0 +1,87 @@
+"""One question asked of several runs on one benchmark: figures, intervals and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation import intervals
+from evaluation.config import EvaluateConfig
+from evaluation.suite import Card, Evaluation
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval leaves out 0; for differences."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One question asked of every run; `figures` and `more` go by run, differences are first run minus other."""
+
+    label: str
+    n: int
+    chance: float
+    figures: tuple[Figure, ...]
+    differences: tuple[Figure, ...]
+    more: tuple[tuple[float, ...], ...]  # per run the values of further metrics
+    relevant: float | None = None  # mean number of right answers
+
+    @property
+    def words(self) -> str:
+        """The label as words."""
+        return self.label.replace("_", " ")
+
+    def card(self, says: str, group: Sequence[Evaluation]) -> Card:
+        """The first run's figure in large, the others beside it."""
+        others = [
+            f", {evaluation.encoder.run} {percent(figure.value)} %"
+            for evaluation, figure in zip(group[1:], self.figures[1:], strict=True)
+        ]
+        beside = f"chance {percent(self.chance)} %{''.join(others)}"
+        return Card(percent(self.figures[0].value), "%", says, beside)
+
+
+def compare(
+    group: Sequence[Evaluation],
+    key: tuple[str, str, str, str],
+    further: Sequence[str],
+    config: EvaluateConfig,
+    relevant: float | None = None,
+) -> Row:
+    """The row of one measurement's `key`, with `further` metrics of the same question."""
+    suite, readout, query, _ = key
+    asked = [evaluation.by_key[key] for evaluation in group]
+    drawn = [found.replicates(config) for found in asked]
+    figures = [_figure(found.value, replicate_S) for found, replicate_S in zip(asked, drawn, strict=True)]
+    differences = [
+        _figure(asked[0].value - other.value, drawn[0] - replicate_S)
+        for other, replicate_S in zip(asked[1:], drawn[1:], strict=True)
+    ]
+    more = tuple(
+        tuple(evaluation.by_key[(suite, readout, query, metric)].value for metric in further) for evaluation in group
+    )
+    first = asked[0]
+    return Row(query, first.sample.n, first.chance, tuple(figures), tuple(differences), more, relevant)
+
+
+def percent(value: float, signed: bool = False) -> str:
+    """A share as per cent with one decimal; the smallest with two, so that chance is not shown as zero."""
+    digits = 2 if 0 < abs(value) < 0.001 and not signed else 1
+    text = f"{100 * value:{'+' if signed else ''}.{digits}f}"
+    return text.replace("-", "−")
+
+
+def _figure(value: float, replicate_S: np.ndarray) -> Figure:
+    return Figure(value, *intervals.interval(replicate_S))
