@@ -164,31 +164,36 @@ class TableColumns(Section):
     A text column may hold lists of captions.
     """
 
-    image: Column
-    text: Column
-    shard: Column | None = None  # beside a key, where keys are not unique over shards
-    perspective: Column | None = None
-    granularity: Column | None = None
-    level: Column | None = None
+    image: Column = Field(description="the column that says which image a caption is of; match says by what")
+    text: Column = Field(description="the column of the captions")
+    shard: Column | None = Field(
+        None, description="the column of the shard, beside a key where keys are not unique over shards"
+    )
+    perspective: Column | None = Field(None, description="the column of the perspective")
+    granularity: Column | None = Field(None, description="the column of the granularity")
+    level: Column | None = Field(None, description="the column of the level")
 
 
 class TableConfig(Section):
-    """Captions of others. `perspective`, `granularity` and `level` are those of rows whose column has or says none.
+    """Captions that others have written, in a table."""
 
-    `header` says whether the first line of a csv or tsv names the columns (empty: unless all are given by number), and
-    `encoding` how texts are read that are neither UTF-8 nor marked as UTF-16.
-    """
-
-    name: str = Field(pattern=r"^[\w.-]+$")
-    path: str  # a file, a folder or a glob, on any file system
-    format: Literal["parquet", "jsonl", "csv", "tsv"] | None = None  # empty: by the suffix of the path
-    columns: TableColumns
-    match: Literal["image_id", "key", "source", "url"] = "image_id"  # the column of the images table
-    perspective: str | None = None
-    granularity: Granularity = "sentence"
-    level: Level = "scene"
-    header: bool | None = added(None)
-    encoding: Encoding = added("utf-8")
+    name: str = Field(pattern=r"^[\w.-]+$", description="what the captions table calls the source of these captions")
+    path: str = Field(description="a file, a folder or a glob, on any file system")
+    format: Literal["parquet", "jsonl", "csv", "tsv"] | None = Field(
+        None, description="empty: by the suffix of the path"
+    )
+    columns: TableColumns = Field(description="which columns hold what")
+    match: Literal["image_id", "key", "source", "url"] = Field(
+        "image_id", description="the column of the images table that columns.image is compared with"
+    )
+    perspective: str | None = Field(None, description="of rows whose column has or says none")
+    granularity: Granularity = Field("sentence", description="of rows whose column has or says none")
+    level: Level = Field("scene", description="of rows whose column has or says none")
+    header: bool | None = added(
+        None,
+        description="whether the first line of a csv or tsv names the columns; empty: unless all are given by number",
+    )
+    encoding: Encoding = added("utf-8", description="how texts are read that are neither UTF-8 nor marked as UTF-16")
 
     @property
     def kind(self) -> str:
