@@ -5,7 +5,6 @@ What is missing is found first, from records alone. A model and its engine are o
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ from captioning.asking.estimate import preview
 from captioning.asking.missing import Demand, tokens
 from captioning.asking.worker import WorkerSpec
 from captioning.config import CaptionConfig
+from captioning.describe import describe
 from captioning.importing import tables
 from captioning.models import Model, resolve
 from captioning.rounds import ROUND, Round
@@ -29,6 +29,7 @@ from pipeline.config import semantic
 from pipeline.errors import ConfigError, EngineError
 from pipeline.identity import digest, union
 from pipeline.manifest import Manifest
+from pipeline.messages import say
 from pipeline.progress import Progress
 from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
@@ -128,7 +129,7 @@ def _ask(
     progress: Progress,
 ) -> float:
     """Have one model answer its items; its parts go into `made`. Returns its captions per second."""
-    print(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start", file=sys.stderr)
+    say(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start")
     began, before = time.monotonic(), sum(part.rows for part in made.values())
     with closing(job.run(spec, items, config, cluster)) as parts:  # a stop in here ends the work at once
         for part in parts:
@@ -232,4 +233,4 @@ def _identity(prompt: prompts.Prompt) -> dict[str, Any]:
     return prompt.model_dump(exclude_defaults=True)
 
 
-STAGE = Stage("caption", 2, ("ingest",), CaptionConfig, run, external, preview)
+STAGE = Stage("caption", 2, ("ingest",), CaptionConfig, run, external, preview, describe=describe)

@@ -33,6 +33,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
+    def short(self) -> Any:
+        """The section as a user would write it, without what is default anyway."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
 
 def operational(default: Any = ..., *, default_factory: Any = None, **constraints: Any) -> Any:
     """Declare a field that changes how fast or where work is done, and never what comes out of it."""
@@ -42,12 +46,12 @@ def operational(default: Any = ..., *, default_factory: Any = None, **constraint
     return Field(default, json_schema_extra=extra, **constraints)
 
 
-def partly_operational(operational_keys: Iterable[str]) -> Any:
+def partly_operational(operational_keys: Iterable[str], **constraints: Any) -> Any:
     """Declare a mapping of options of somebody else's: those that are named are operational, all others are not.
 
     Without any of the others it is no part of what decides results, as if the field were not there.
     """
-    return Field(default_factory=dict, json_schema_extra={"operational": [*sorted(operational_keys)]})
+    return Field(default_factory=dict, json_schema_extra={"operational": [*sorted(operational_keys)]}, **constraints)
 
 
 def added(default: Any, **constraints: Any) -> Any:

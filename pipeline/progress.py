@@ -1,4 +1,7 @@
-"""One dense progress line with rate and ETA, redrawn on a terminal and repeated every few seconds in a log."""
+"""One dense progress line with rate and ETA, redrawn on a terminal and repeated every few seconds in a log.
+
+Whoever listens to messages (Prefect's log) hears it every half minute.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import sys
 import time
 from typing import TextIO
 
+from pipeline import messages
 from pipeline.presentable import presentable
 
-LOG_SECONDS = 5.0
-TERMINAL_SECONDS = 0.2
+TERMINAL_SECONDS, LOG_SECONDS, LISTENER_SECONDS = 0.2, 5.0, 30.0
 
 
 class Progress:
@@ -23,7 +26,8 @@ class Progress:
         self.label, self.total, self.unit = label, total, unit
         self._initial = self._count = done
         self._stream = stream or sys.stderr
-        self._terminal = self._stream.isatty()
+        self._heard = stream is None and messages.heard()
+        self._terminal = self._stream.isatty() and not self._heard
         self._start = time.monotonic()
         self._shown = 0.0
         self._show("")
@@ -32,7 +36,8 @@ class Progress:
         """Count `amount` more units; `note` is shown at the end of the line."""
         self._count += amount
         now = time.monotonic()
-        if now - self._shown >= (TERMINAL_SECONDS if self._terminal else LOG_SECONDS):
+        pause = TERMINAL_SECONDS if self._terminal else LISTENER_SECONDS if self._heard else LOG_SECONDS
+        if now - self._shown >= pause:
             self._show(note)
 
     def close(self, note: str = "") -> None:
@@ -42,6 +47,9 @@ class Progress:
     def _show(self, note: str, *, last: bool = False) -> None:
         self._shown = time.monotonic()
         line = presentable(self.line(note))
+        if self._heard:
+            messages.say(line)
+            return
         if self._terminal:
             self._stream.write(f"\r\x1b[2K{line}" + ("\n" if last else ""))
         else:

@@ -10,6 +10,7 @@ from pipeline.config import semantic
 from pipeline.errors import InputError
 from pipeline.identity import digest, union
 from pipeline.ingest.config import FolderSource, IngestConfig, UrlSource, WebdatasetSource
+from pipeline.ingest.describe import describe
 from pipeline.manifest import Manifest
 from pipeline.stage import Outcome, Stage, StageRun, what_is_gone
 from pipeline.storage import Location
@@ -154,4 +155,4 @@ def damage(manifest: Manifest) -> str | None:
     return what_is_gone(manifest)
 
 
-STAGE = Stage("ingest", 2, (), IngestConfig, run, external=listing, damage=damage)
+STAGE = Stage("ingest", 2, (), IngestConfig, run, external=listing, damage=damage, describe=describe)
