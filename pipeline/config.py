@@ -37,6 +37,14 @@ def operational(default: Any = ..., *, default_factory: Any = None, **constraint
     return Field(default, json_schema_extra=extra, **constraints)
 
 
+def added(default: Any, **constraints: Any) -> Any:
+    """Declare a field that came with a later version: at its default, results are what they were without it.
+
+    It decides results only if it is set, so that what was made before the field existed is still up to date.
+    """
+    return Field(default, json_schema_extra={"added": True}, **constraints)
+
+
 def partly_operational(operational_keys: Iterable[str]) -> Any:
     """Declare a mapping of options of somebody else's: those that are named are operational, all others are not.
 
@@ -68,6 +76,8 @@ _NOTHING = object()
 def _semantic_field(field: FieldInfo, value: Any) -> Any:
     """What of a field decides results; `_NOTHING` where none of it does."""
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    if extra.get("added") and value == field.default:
+        return _NOTHING
     keys = extra.get("operational", False)
     if isinstance(keys, list):
         rest = {key: item for key, item in value.items() if key not in keys}

@@ -7,22 +7,43 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Section, operational
+from pipeline.config import Section, added, operational
 from pipeline.texts import Encoding
+
+MIB = 1 << 20
 
 
 def _encoding() -> Any:
-    return Field(
+    return added(
         "utf-8",
         description="how texts are read that are neither UTF-8 nor marked as UTF-16: utf-8 leaves them out and counts "
         "them, windows-1252 reads them as such",
     )
 
 
-class FolderSource(Section):
+class _Files(Section):
+    """What folders and tars have in common: texts in files, and sizes that somebody else decided."""
+
+    text: tuple[str, ...] | None = added(
+        None,
+        description="which texts count, by name, the first that is not empty: what a text file ends in (txt, text, "
+        "caption), a field of a .json file, or in tars a role (outputs, of s0.outputs.txt). Without it: txt, caption, "
+        "alt_text, text, json, and in tars then a single text of another role",
+    )
+    encoding: Encoding = _encoding()
+    follow_links: bool = added(
+        False, description="whether symbolic links may lead out of the folder; those that do are left out and counted"
+    )
+    max_image_bytes: int = added(
+        256 * MIB, ge=1, description="a longer picture is an error row: pictures are held in memory one at a time"
+    )
+    max_text_bytes: int = added(MIB, ge=1, description="a longer text or .json file is left out and counted")
+
+
+class FolderSource(_Files):
     """A folder of images, searched through all its subfolders.
 
-    Alt text comes from a `.txt` file beside the image, or from the table that `captions` names.
+    Alt text comes from a `.txt`, `.caption` or `.json` file beside the image, or from the table that `captions` names.
     """
 
     kind: Literal["folder"] = "folder"
@@ -34,15 +55,13 @@ class FolderSource(Section):
     )
     file_column: str = "file"
     caption_column: str = "caption"
-    encoding: Encoding = _encoding()
 
 
-class WebdatasetSource(Section):
-    """WebDataset tars, indexed where they are and never copied. Alt text comes from `.txt` or `.json` members."""
+class WebdatasetSource(_Files):
+    """WebDataset tars, indexed where they are and never copied. Alt text comes from text or `.json` members."""
 
     kind: Literal["webdataset"] = "webdataset"
     path: str | tuple[str, ...] = Field(description="a tar, a folder of tars, a glob, or a list of these")
-    encoding: Encoding = _encoding()
 
 
 class UrlSource(Section):
@@ -70,6 +89,12 @@ class IngestConfig(Section):
     source: Source
     shard_images: int = Field(
         1000, ge=1, description="images of one shard; a shard being packed is held in memory (urls and folders only)"
+    )
+    shard_bytes: int = added(
+        1024 * MIB,
+        ge=1,
+        description="bytes of the images of one shard, as far as they are known beforehand (folders): what bounds "
+        "the memory of packing. A longer image has a shard of its own",
     )
     resize: int | None = Field(
         None,

@@ -1,0 +1,48 @@
+"""Counts of what a source holds that was left out or mended, by reason, with an example of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+MOST_REASONS = 8  # in a sentence; all of them are in the manifest
+
+
+class Tally:
+    """How often each reason was met, and the name of the first that it was met with."""
+
+    def __init__(self, found: Mapping[str, Sequence[Any]] = {}) -> None:  # noqa: B006
+        """`found` is what `to_json` gave."""
+        self._found = {reason: (int(count), str(example)) for reason, (count, example) in found.items()}
+
+    def add(self, reason: str, example: str, count: int = 1) -> None:
+        """Count a reason once more, or `count` times."""
+        known, first = self._found.get(reason, (0, example))
+        self._found[reason] = (known + count, first)
+
+    def update(self, others: Iterable[Tally | Mapping[str, Sequence[Any]]]) -> None:
+        """Add what others counted."""
+        for other in others:
+            found = other._found if isinstance(other, Tally) else other
+            for reason, (count, example) in found.items():
+                self.add(reason, example, count)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def counts(self) -> dict[str, int]:
+        """The counts alone, the most frequent reason first."""
+        return {reason: self._found[reason][0] for reason in self._sorted()}
+
+    def to_json(self) -> dict[str, list[Any]]:
+        """Plain data for a record."""
+        return {reason: list(self._found[reason]) for reason in sorted(self._found)}
+
+    def __str__(self) -> str:
+        reasons = self._sorted()
+        shown = [f"{self._found[r][0]:,} {r} (such as {self._found[r][1]})" for r in reasons[:MOST_REASONS]]
+        more = len(reasons) - MOST_REASONS
+        return ", ".join(shown) + (f", and {more} more reasons, which are in the manifest" if more > 0 else "")
+
+    def _sorted(self) -> list[str]:
+        return sorted(self._found, key=lambda reason: (-self._found[reason][0], reason))
