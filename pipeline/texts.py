@@ -28,6 +28,7 @@ NULS = "NUL characters removed"
 MORE = "more than one text, the first was used"
 NAME = "a name that is not UTF-8, escaped"
 
+_JSON = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=lambda _: None)
 _HALF = re.compile("[\ud800-\udfff]")
 _BLANK = "\ufeff\u200b\u2060"  # a mark or a space of no width at the ends of a text is no part of it
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -105,7 +106,8 @@ def clean(text: str) -> Text:
 def parse_json(data: str | bytes) -> Any:
     """JSON with its numbers as texts, as they stood, and NaN as null. Raises `ValueError` for whatever is no JSON."""
     try:
-        return json.loads(data, parse_int=str, parse_float=str, parse_constant=lambda _: None)
+        text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
+        return _JSON.decode(text.removeprefix("\ufeff"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
@@ -132,7 +134,9 @@ def _escaped_byte(half: re.Match[str]) -> str:
 
 
 def name_key(name: str) -> str:
-    """What two names of one file have in common: NFC, slashes, no `./` and `//`."""
+    """What two names of one file have in common: NFC, slashes, no `./` and `//`. A link is itself."""
+    if "://" in name:
+        return name
     key = posixpath.normpath(name.replace("\\", "/"))
     return key if key.isascii() else unicodedata.normalize("NFC", key)
 

@@ -11,6 +11,14 @@ from pipeline.config import Section, added, operational
 from pipeline.texts import Encoding
 
 MIB = 1 << 20
+Column = str | Annotated[int, Field(ge=0, strict=True)]  # its name, or its number
+
+
+def _header() -> Any:
+    return added(
+        None,
+        description="whether the first line of a csv or tsv names the columns; empty: unless all are given by number",
+    )
 
 
 def _encoding() -> Any:
@@ -50,11 +58,12 @@ class FolderSource(_Files):
     path: str = Field(description="folder on any fsspec location")
     captions: str | None = Field(
         None,
-        description="csv, jsonl or parquet table with a file column (path inside the folder) and a caption column; "
+        description="csv, tsv, jsonl or parquet table with a file column (path inside the folder) and a caption column; "
         "a relative path is inside the folder. Without it, NAME.txt beside NAME.jpg is the alt text",
     )
-    file_column: str = "file"
-    caption_column: str = "caption"
+    file_column: Column = Field("file", description="its name, or its number counted from 0")
+    caption_column: Column = Field("caption", description="its name or number; of a list the first text counts")
+    header: bool | None = _header()
 
 
 class WebdatasetSource(_Files):
@@ -68,9 +77,12 @@ class UrlSource(Section):
     """A table of links, downloaded once by img2dataset; dead links become error rows."""
 
     kind: Literal["urls"] = "urls"
-    path: str = Field(description="parquet, tsv or csv table")
-    url_column: str = "url"
-    caption_column: str | None = Field("caption", description="column of the alt text; null if there is none")
+    path: str = Field(description="parquet, csv, tsv or jsonl table, a folder of these, or a glob")
+    url_column: Column = Field("url", description="its name, or its number counted from 0")
+    caption_column: Column | None = Field(
+        "caption", description="column of the alt text, by name or number; null if there is none"
+    )
+    header: bool | None = _header()
     encoding: Encoding = _encoding()
     allow_private_addresses: bool = Field(
         False, description="whether links (and redirects) may lead to loopback, private or link-local addresses"

@@ -8,10 +8,10 @@ from typing import Any
 
 from pipeline.errors import InputError
 from pipeline.identity import digest, image_id
+from pipeline.ingest.captions import CaptionTable
 from pipeline.ingest.config import FolderSource
 from pipeline.ingest.inspect import SUFFIXES, Reference
 from pipeline.ingest.source import Identity, Item, stamp_of
-from pipeline.ingest.tables import read_table
 from pipeline.storage import Location
 
 
@@ -22,6 +22,7 @@ class Folder:
         self.config = config
         self.root = Location.of(config.path)
         self._sidecars: set[str] = set()
+        self.warnings: list[str] = []
 
     def items(self) -> list[Item]:
         """The images, by path; raises `InputError` if the folder is missing or holds none."""
@@ -29,14 +30,15 @@ class Folder:
             found = "a file" if self.root.exists() else "not there"
             raise InputError(f"ingest.source.path {self.root} is {found}; expected a folder of images ({_suffixes()})")
         stamps = dict(_stamped_files(self.root))
-        captions = self._captions()
+        captions = CaptionTable(self.config, self.root) if self.config.captions is not None else None
         items = []
         for name in sorted(stamps):
             if not name.lower().endswith(SUFFIXES):
                 continue
             sidecar = f"{name.rpartition('.')[0]}.txt"
             if captions is not None:
-                items.append(Item(name, f"{stamps[name]} {digest(captions.get(name))}", (name,), captions.get(name)))
+                text = captions.text_of(name)
+                items.append(Item(name, f"{stamps[name]} {digest(text)}", (name,), text))
             elif sidecar in stamps:
                 self._sidecars.add(name)
                 items.append(Item(name, f"{stamps[name]} {stamps[sidecar]}", (name,)))
@@ -47,11 +49,8 @@ class Folder:
                 f"the folder {self.root} holds no images ({len(stamps)} other files); expected files that end in "
                 f"{_suffixes()}, in it or in its subfolders"
             )
-        if captions is not None and not any(item.alt_text for item in items):
-            raise InputError(
-                f"none of the {len(captions)} captions of {self.config.captions} is for an image of {self.root}; its "
-                f"column {self.config.file_column!r} must hold paths inside that folder, like {items[0].name}"
-            )
+        if captions is not None:
+            self.warnings = captions.warnings(item.name for item in items)
         return items
 
     def identity(self, row: Mapping[str, Any]) -> Identity:
@@ -77,21 +76,6 @@ class Folder:
         """Files are read where they lie."""
         for batch in batches:
             yield [Reference((self.root / item.name).uri) for item in batch]
-
-    def _captions(self) -> dict[str, str] | None:
-        """Alt text by path inside the folder, if a table is named. The first row of a file counts."""
-        if self.config.captions is None:
-            return None
-        path = self.config.captions
-        inside = "://" not in path and not os.path.isabs(os.path.expanduser(path))
-        location = self.root / path if inside else Location.of(path)
-        columns = {"file_column": self.config.file_column, "caption_column": self.config.caption_column}
-        table = read_table(location, columns)
-        texts: dict[str, str] = {}
-        for file, text in zip(*(table.column(name).to_pylist() for name in columns.values()), strict=True):
-            if file is not None and text is not None and str(text).strip():
-                texts.setdefault(os.path.normpath(str(file)), str(text).strip())
-        return texts
 
 
 def _stamped_files(root: Location) -> Iterator[tuple[str, str]]:

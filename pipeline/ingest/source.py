@@ -26,7 +26,12 @@ class Item:
 
 
 class Source(Protocol):
-    """Images that are packed into shards of ours."""
+    """Images that are packed into shards of ours.
+
+    `warnings` says what `items` left out, for the manifest.
+    """
+
+    warnings: list[str]
 
     def items(self) -> list[Item]:
         """Everything the source lists, in a fixed order."""

@@ -42,7 +42,7 @@ def run(stage_run: StageRun) -> Outcome:
     config: IngestConfig = stage_run.config
     settings = digest(semantic(config))[:SETTINGS_DIGITS]
     store = stage_run.workspace.folder("ingest") / settings
-    parts = _parts(config, store, stage_run.retry_failed)
+    parts, told = _parts(config, store, stage_run.retry_failed)
     images = sum(part.rows - part.errors for part in parts)
     errors = sum(part.errors for part in parts)
     if not images:
@@ -59,22 +59,23 @@ def run(stage_run: StageRun) -> Outcome:
         },
         detail={"shards": {part.detail["shard"]: part.detail["tar"] for part in parts}},
         digest=digest({"rows": union(part.content for part in parts)}),  # wherever the tars lie
-        warnings=_warnings(config, parts, images, errors),
+        warnings=[*_warnings(config, parts, images, errors), *told],
     )
 
 
-def _parts(config: IngestConfig, store: Location, retry_failed: bool) -> list[Part]:
+def _parts(config: IngestConfig, store: Location, retry_failed: bool) -> tuple[list[Part], list[str]]:
+    """The parts of the store, and what the source left out."""
     source = config.source
     if isinstance(source, WebdatasetSource):
         from pipeline.ingest.webdataset import find_tars, index_tars
 
-        return index_tars(find_tars(source), store, workers=config.workers, retry_failed=retry_failed)
+        return index_tars(find_tars(source), store, workers=config.workers, retry_failed=retry_failed), []
     from pipeline.ingest.folder import Folder
     from pipeline.ingest.packing import pack_source
     from pipeline.ingest.urls import UrlList
 
     opened = UrlList(source, store, config.workers) if isinstance(source, UrlSource) else Folder(source)
-    return pack_source(
+    parts = pack_source(
         opened,
         store,
         shard_images=config.shard_images,
@@ -82,6 +83,7 @@ def _parts(config: IngestConfig, store: Location, retry_failed: bool) -> list[Pa
         workers=config.workers,
         retry_failed=retry_failed,
     )
+    return parts, opened.warnings
 
 
 def _distinct(store: Location, parts: Sequence[Part]) -> int:
