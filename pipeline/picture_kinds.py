@@ -14,10 +14,12 @@ SUFFIXES = (
     *(".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".heic", ".heif"),
 )
 # Never looked into: common neighbours of pictures, and raw files of cameras, which begin as TIFF files do.
-OTHER_SUFFIXES = frozenset(
-    ".csv .tsv .jsonl .parquet .npy .npz .pt .pth .pkl .bin .safetensors .h5 .tar .gz .tgz .bz2 .xz .zst .zip .7z .rar "
-    ".cls .md .rst .html .htm .xml .yaml .yml .toml .ini .py .ipynb .sh .log .pdf .svg .eps .psd .mp4 .mov .avi .mkv "
-    ".webm .mp3 .wav .flac .ogg .m4a .db .cr2 .cr3 .nef .nrw .arw .dng .orf .rw2 .raf .pef .srw .sr2 .3fr .iiq".split()
+OTHER_SUFFIXES = (
+    *(".csv", ".tsv", ".jsonl", ".parquet", ".npy", ".npz", ".pt", ".pth", ".pkl", ".bin", ".safetensors", ".h5"),
+    *(".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".cls", ".md", ".html", ".xml", ".yaml"),
+    *(".yml", ".toml", ".ini", ".py", ".ipynb", ".sh", ".log", ".pdf", ".svg", ".eps", ".psd", ".db", ".mp4", ".mov"),
+    *(".avi", ".mkv", ".webm", ".mp3", ".wav", ".flac", ".ogg", ".m4a"),
+    *(".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw", ".sr2", ".3fr", ".iiq"),
 )
 HEAD = 64  # bytes of a file that tell what it is
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no format that runs other programs
@@ -54,7 +56,8 @@ def why_unreadable(head: bytes) -> str:
     """Why Pillow knows no format for a file that begins so."""
     kind = kind_of(head)
     if kind == "HEIF" and "HEIF" not in readable():
-        return "a HEIC picture, which needs a package that is missing; install it, the extra heif: uv pip install pillow-heif"
+        how = "install it, the extra heif: uv pip install pillow-heif"
+        return f"a HEIC picture, which needs a package that is missing; {how}"
     if kind == "AVIF" and not _has_avif():
         return "an AVIF picture, which this build of Pillow cannot read; install Pillow 11.3 or later from its wheel"
     return f"not an image of a known format ({', '.join(readable())})"

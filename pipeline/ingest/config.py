@@ -58,8 +58,8 @@ class FolderSource(_Files):
     path: str = Field(description="folder on any fsspec location")
     captions: str | None = Field(
         None,
-        description="csv, tsv, jsonl or parquet table with a file column (path inside the folder) and a caption column; "
-        "a relative path is inside the folder. Without it, NAME.txt beside NAME.jpg is the alt text",
+        description="csv, tsv, jsonl or parquet table with a file column (path inside the folder) and a caption "
+        "column; a relative path is inside the folder. Without it, texts beside the images are the alt texts",
     )
     file_column: Column = Field("file", description="its name, or its number counted from 0")
     caption_column: Column = Field("caption", description="its name or number; of a list the first text counts")
@@ -103,7 +103,7 @@ class IngestConfig(Section):
         1000, ge=1, description="images of one shard; a shard being packed is held in memory (urls and folders only)"
     )
     shard_bytes: int = added(
-        1024 * MIB,
+        512 * MIB,
         ge=1,
         description="bytes of the images of one shard, as far as they are known beforehand (folders): what bounds "
         "the memory of packing. A longer image has a shard of its own",

@@ -31,6 +31,7 @@ class Member:
     size: int
     target: str | None = None
     problem: str | None = None
+    escaped: bool = False  # the name is not UTF-8
 
 
 class Members:
@@ -54,7 +55,8 @@ class Members:
             block = self._block(position)
             if len(block) < BLOCK:
                 self.damage.append(
-                    f"it has no end mark at byte {position:,}: it was cut, or is damaged there; images after that are lost"
+                    f"it has no end mark at byte {position:,}: it was cut, or is damaged there; "
+                    "images after that are lost"
                 )
                 return
             if not block.strip(b"\0"):
@@ -79,26 +81,28 @@ class Members:
         self._tar.fileobj = _Bounded(self.handle)
         info = tarfile.TarInfo.fromtarfile(self._tar)
         following = self._tar.offset
-        name = decode_name(info.name)[0]
+        name, faults = decode_name(info.name)
         if info.size < 0:
             return Member(name, 0, 0, problem="its size in the tar is negative"), info.offset_data
         if following <= position:
             raise tarfile.ReadError("its size makes no sense")
         if info.issym() or info.islnk():
-            return Member(name, 0, 0, target=_target(info)), following
+            return Member(name, 0, 0, target=_target(info), escaped=bool(faults)), following
         if not info.isfile():
             return None, following
         if info.offset_data + info.size > self.size:
             return Member(name, 0, 0, problem="the tar ends inside it"), self._behind_cut(info.offset_data, name)
         problem = "it is stored as a sparse file, and images are read by offset" if info.issparse() else None
-        return Member(name, info.offset_data, info.size, problem=problem), following
+        return Member(name, info.offset_data, info.size, problem=problem, escaped=bool(faults)), following
 
     def _behind_cut(self, position: int, name: str) -> int | None:
         """Where to go on behind a member that is longer than the tar: it was cut, or the header is wrong."""
         following = self._search(position)
         until = f"before byte {following:,}" if following is not None else "behind it"
-        self.damage.append(f"{name} (at byte {position:,}) is longer than the tar, which was cut, or is damaged there; "
-                           f"what lies {until} is lost")
+        self.damage.append(
+            f"{name} (at byte {position:,}) is longer than the tar, which was cut, or is damaged there; "
+            f"what lies {until} is lost"
+        )
         return following
 
     def _lost(self, position: int, block: bytes, error: Exception) -> tuple[Member | None, int | None]:

@@ -1,7 +1,7 @@
 """Which text of a tar belongs to which picture.
 
-The samples of WebDataset share a key: the name of their members up to its first dot. But names have more dots than one,
-for numbers (`22.05.png`), views (`a.left.jpg`) or roles (`s0.input.jpg`, `s0.outputs.txt`). So a text belongs
+The samples of WebDataset share a key: the name of their members up to its first dot. But names have more dots than
+one, for numbers (`22.05.png`), views (`a.left.jpg`) or roles (`s0.input.jpg`, `s0.outputs.txt`). So a text belongs
 
 1. to the picture whose name it has up to its last dot, or in full (`a.jpg.txt`), then
 2. to all pictures of its key, if the key is all of its name (`a.txt`), then

@@ -102,8 +102,9 @@ def choose(
             for fault in text.faults:
                 mended.add(fault, sidecar.file)
             return text.text, url
-        if text.refused is not None or text.faults:
-            left_out.add(f"texts that are {text.refused or text.faults[0]}", sidecar.file)
+        if text.refused is not None or texts.NOT_TEXT in text.faults:
+            why = f"no text, but {text.refused}" if text.refused is not None else texts.NOT_TEXT
+            left_out.add(f"texts that are {why}", sidecar.file)
             named.add(sidecar.file)
     for sidecar in paired:
         if sidecar.file not in named:

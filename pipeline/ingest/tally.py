@@ -11,9 +11,8 @@ MOST_REASONS = 8  # in a sentence; all of them are in the manifest
 class Tally:
     """How often each reason was met, and the name of the first that it was met with."""
 
-    def __init__(self, found: Mapping[str, Sequence[Any]] = {}) -> None:  # noqa: B006
-        """`found` is what `to_json` gave."""
-        self._found = {reason: (int(count), str(example)) for reason, (count, example) in found.items()}
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[int, str]] = {}
 
     def add(self, reason: str, example: str, count: int = 1) -> None:
         """Count a reason once more, or `count` times."""
@@ -21,7 +20,7 @@ class Tally:
         self._found[reason] = (known + count, first)
 
     def update(self, others: Iterable[Tally | Mapping[str, Sequence[Any]]]) -> None:
-        """Add what others counted."""
+        """Add what others counted, or what their `to_json` gave."""
         for other in others:
             found = other._found if isinstance(other, Tally) else other
             for reason, (count, example) in found.items():
@@ -29,6 +28,12 @@ class Tally:
 
     def __bool__(self) -> bool:
         return bool(self._found)
+
+    def without(self, reason: str) -> Tally:
+        """All but one reason."""
+        rest = Tally()
+        rest.update([{name: found for name, found in self._found.items() if name != reason}])
+        return rest
 
     def counts(self) -> dict[str, int]:
         """The counts alone, the most frequent reason first."""
@@ -40,9 +45,9 @@ class Tally:
 
     def __str__(self) -> str:
         reasons = self._sorted()
-        shown = [f"{self._found[r][0]:,} {r} (such as {self._found[r][1]})" for r in reasons[:MOST_REASONS]]
-        more = len(reasons) - MOST_REASONS
-        return ", ".join(shown) + (f", and {more} more reasons, which are in the manifest" if more > 0 else "")
+        shown = [f"{reason}: {self._found[reason][0]:,}, such as {self._found[reason][1]}" for reason in reasons]
+        more = [f"and {len(reasons) - MOST_REASONS} more reasons, which are in the manifest"]
+        return "; ".join(shown[:MOST_REASONS] + more * (len(reasons) > MOST_REASONS))
 
     def _sorted(self) -> list[str]:
         return sorted(self._found, key=lambda reason: (-self._found[reason][0], reason))

@@ -16,7 +16,7 @@ from pipeline.ingest.pairing import Entry, Sample, key_of, pair
 from pipeline.ingest.sidecars import SUFFIXES, TOO_LONG, UNREADABLE, Sidecar, TextRules, read_sidecar
 from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
-from pipeline.texts import name_key
+from pipeline.texts import NAME, name_key
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd", b"\x04\x22": "lz4"}
 LOST_LINK = "links to what is not in the tar"
@@ -42,6 +42,8 @@ def scan(location: Location, rules: TextRules | None = None) -> Index:
             _refuse_compressed(location, handle)
             members = Members(handle, location.size())
             for member in members:
+                if member.escaped:
+                    index.mended.add(NAME, member.name)
                 if member.target is not None:
                     links.append(member)
                 elif (entry := _entry(member, handle, rules, index.left_out)) is not None:
