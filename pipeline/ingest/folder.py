@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -62,7 +63,10 @@ class Folder:
         captions = CaptionTable(self.config, self.root) if self.config.captions is not None else None
         if captions is None:
             self._pair(pictures, texts)
-            return [Item(file.name, self._stamp(file), (file.name,), size=file.size) for file in pictures]
+            return [
+                Item(file.name, self._stamp(file), (file.name,), size=file.size + self._text_size(file))
+                for file in pictures
+            ]
         for file in texts:
             self.left_out.add(IN_TABLE, file.name)
         items = []
@@ -79,7 +83,7 @@ class Folder:
     def unchanged(self, item: Item, row: Mapping[str, Any]) -> bool:
         """Time stamps change with every copy of a data set; content decides."""
         try:
-            found = image_id(self._place(item).read()) if item.size <= self.config.max_image_bytes else None
+            found = image_id(self._place(item).read()) if self._fits(item) else None
         except OSError:
             found = None
         return found == row["source_hash"] and self.describe(item).alt_text == row["alt_text"]
@@ -98,8 +102,8 @@ class Folder:
         for batch in batches:
             yield [
                 Reference(self._place(item).uri)
-                if item.size <= self.config.max_image_bytes
-                else f"longer than ingest.source.max_image_bytes ({item.size:,} bytes)"
+                if self._fits(item)
+                else f"longer than ingest.source.max_image_bytes ({self._files[item.name].size:,} bytes)"
                 for item in batch
             ]
 
@@ -109,14 +113,22 @@ class Folder:
         texts = [file for file in files if suffix_of(file.name) in SUFFIXES]
         known = (*picture_kinds.SUFFIXES, *SUFFIXES, *picture_kinds.OTHER_SUFFIXES)
         pictures |= pictures_among(self.root, [file for file in files if suffix_of(file.name) not in known])
-        table = self.config.captions and name_key(self.config.captions)
+        table = self._table()
         for file in files:
             suffix = suffix_of(file.name)
-            if file.name not in pictures and suffix not in SUFFIXES and name_key(file.name) != table:
+            if file.name not in pictures and suffix not in SUFFIXES and file.name != table:
                 self.left_out.add(of_suffix(suffix), file.name)
             if file.name != file.path:
                 self.mended.add(NAME, file.name)
-        return [file for file in files if file.name in pictures], [t for t in texts if name_key(t.name) != table]
+        return [file for file in files if file.name in pictures], [file for file in texts if file.name != table]
+
+    def _table(self) -> str | None:
+        """The name of the table of captions, if it lies in the folder."""
+        path = self.config.captions
+        if path is None:
+            return None
+        inside = "://" not in path and not os.path.isabs(os.path.expanduser(path))
+        return os.path.normpath(path) if inside else Location.of(path).uri.removeprefix(f"{self.root}/")
 
     def _pair(self, pictures: Sequence[File], texts: Sequence[File]) -> None:
         """A text belongs to the picture whose name it has, in full (`a.jpg.txt`) or up to the last dot."""
@@ -145,6 +157,13 @@ class Folder:
         except OSError:
             return Sidecar(file.name, problem=UNREADABLE)
         return read_sidecar(file.name, data, self.rules)
+
+    def _text_size(self, picture: File) -> int:
+        own = self._sidecars.get(picture.name, ())
+        return sum(text.size for text in own if text.size <= self.rules.max_bytes)
+
+    def _fits(self, item: Item) -> bool:
+        return self._files[item.name].size <= self.config.max_image_bytes
 
     def _place(self, item: Item) -> Location:
         return self.root / self._files[item.name].path

@@ -50,8 +50,9 @@ class Members:
             raise tarfile.ReadError("it has no header of a tar")
 
     def __iter__(self) -> Iterator[Member]:
-        position: int | None = 0
-        while position is not None:
+        following: int | None = 0
+        while following is not None:
+            position = following
             block = self._block(position)
             if len(block) < BLOCK:
                 self.damage.append(
@@ -60,13 +61,13 @@ class Members:
                 )
                 return
             if not block.strip(b"\0"):
-                position = self._search(position + BLOCK)
-                self.joined += position is not None
+                following = self._search(position + BLOCK)
+                self.joined += following is not None
                 continue
             try:
-                found, position = self._read(position)
+                found, following = self._read(position)
             except Exception as error:  # tarfile raises anything on headers that were made up
-                found, position = self._lost(position, block, error)
+                found, following = self._lost(position, block, error)
             if found is not None:
                 yield found
 
@@ -112,10 +113,12 @@ class Members:
         reason = " ".join(str(error).split()) or type(error).__name__
         self.damage.append(f"the header at byte {position:,} is damaged ({reason}); what lies before {until} is lost")
         try:
-            name = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").name
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.TarError, ValueError):
             return None, following
-        return Member(decode_name(name)[0], 0, 0, problem="its header in the tar is damaged"), following
+        if not info.isfile():  # the header of a member comes behind those that extend it
+            return None, following
+        return Member(decode_name(info.name)[0], 0, 0, problem="its header in the tar is damaged"), following
 
     def _search(self, position: int) -> int | None:
         """Where the next sound header is, at or behind a position."""

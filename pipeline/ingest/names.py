@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 HIDDEN = "hidden files, or files of operating systems"
+_WORD = re.compile(r"\.[a-z]\w{0,9}\Z")
 _SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx")
 
 
@@ -24,4 +27,4 @@ def is_hidden(name: str) -> bool:
 
 def of_suffix(suffix: str) -> str:
     """The reason why a file is not used, if nothing but its suffix is known."""
-    return f"files that end in {suffix}" if suffix else "files that end in no suffix"
+    return f"files that end in {suffix}" if _WORD.match(suffix) else "files without a usual suffix"

@@ -22,6 +22,8 @@ NO_FIELD = "JSON files without a text in the fields that count"
 UNNAMED = "texts that ingest.source.text does not name"
 SEVERAL = "texts of one picture, of which ingest.source.text names none"
 TOO_LONG = "texts longer than ingest.source.max_text_bytes"
+TOO_MUCH = "texts of a tar beyond 256 times ingest.source.max_text_bytes"
+MOST_TEXTS = 256  # times the longest text: what all texts of a tar may take together, as they are held in memory
 UNREADABLE = "texts that cannot be read"
 NO_JSON = "JSON files that cannot be read"
 
@@ -54,6 +56,11 @@ class Sidecar:
     has_fields: bool = False
     role: str | None = None
     by_role: bool = False
+
+    @property
+    def length(self) -> int:
+        """Characters of all its texts."""
+        return sum(len(text.text or "") for text in self.by_name.values())
 
     @property
     def whole(self) -> Text:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-MOST_REASONS = 8  # in a sentence; all of them are in the manifest
+MOST_REASONS = 8  # in a sentence; the manifest has more
+MOST_KEPT = 100  # reasons that are told apart at all: some hold what somebody called a file
+OTHERS = "other reasons"
 
 
 class Tally:
@@ -16,6 +18,8 @@ class Tally:
 
     def add(self, reason: str, example: str, count: int = 1) -> None:
         """Count a reason once more, or `count` times."""
+        if reason not in self._found and len(self._found) >= MOST_KEPT:
+            reason = OTHERS
         known, first = self._found.get(reason, (0, example))
         self._found[reason] = (known + count, first)
 

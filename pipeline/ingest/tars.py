@@ -13,7 +13,16 @@ from pipeline.errors import InputError
 from pipeline.ingest.members import Member, Members
 from pipeline.ingest.names import HIDDEN, is_hidden, of_suffix, suffix_of
 from pipeline.ingest.pairing import Entry, Sample, key_of, pair
-from pipeline.ingest.sidecars import SUFFIXES, TOO_LONG, UNREADABLE, Sidecar, TextRules, read_sidecar
+from pipeline.ingest.sidecars import (
+    MOST_TEXTS,
+    SUFFIXES,
+    TOO_LONG,
+    TOO_MUCH,
+    UNREADABLE,
+    Sidecar,
+    TextRules,
+    read_sidecar,
+)
 from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 from pipeline.texts import NAME, name_key
@@ -36,7 +45,7 @@ class Index:
 
 def scan(location: Location, rules: TextRules | None = None) -> Index:
     """Index a tar. Raises `InputError` if it is missing, compressed, or no tar at all."""
-    rules, index, entries, links = rules or TextRules(), Index(), list[Entry](), list[Member]()
+    rules, index, entries, links, held = rules or TextRules(), Index(), list[Entry](), list[Member](), 0
     try:
         with location.open() as handle:
             _refuse_compressed(location, handle)
@@ -47,7 +56,9 @@ def scan(location: Location, rules: TextRules | None = None) -> Index:
                 if member.target is not None:
                     links.append(member)
                 elif (entry := _entry(member, handle, rules, index.left_out)) is not None:
-                    entries.append(entry)
+                    held += entry.length if isinstance(entry, Sidecar) else 0
+                    too_much = isinstance(entry, Sidecar) and held > MOST_TEXTS * rules.max_bytes
+                    entries.append(Sidecar(member.name, problem=TOO_MUCH) if too_much else entry)
     except tarfile.TarError as error:
         raise InputError(f"{location} is not a tar ({error}); expected WebDataset tars of images") from error
     except OSError as error:
