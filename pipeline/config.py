@@ -37,20 +37,20 @@ def operational(default: Any = ..., *, default_factory: Any = None, **constraint
     return Field(default, json_schema_extra=extra, **constraints)
 
 
-def added(default: Any, **constraints: Any) -> Any:
-    """Declare a field that came with a later version: at its default, results are what they were without it.
-
-    It decides results only if it is set, so that what was made before the field existed is still up to date.
-    """
-    return Field(default, json_schema_extra={"added": True}, **constraints)
-
-
 def partly_operational(operational_keys: Iterable[str]) -> Any:
     """Declare a mapping of options of somebody else's: those that are named are operational, all others are not.
 
     Without any of the others it is no part of what decides results, as if the field were not there.
     """
     return Field(default_factory=dict, json_schema_extra={"operational": [*sorted(operational_keys)]})
+
+
+def added(default: Any, **constraints: Any) -> Any:
+    """Declare a field that came later: at its default it is no part of what decides results, as if it were not there.
+
+    So what was made before the field existed (downloads above all) is used on.
+    """
+    return Field(default, json_schema_extra={"added": True}, **constraints)
 
 
 def semantic(value: Any) -> Any:

@@ -11,7 +11,7 @@ from pipeline.config import Section, added, operational
 from pipeline.texts import Encoding
 
 MIB = 1 << 20
-Column = str | Annotated[int, Field(ge=0, strict=True)]  # its name, or its number
+Column = str | Annotated[int, Field(ge=0, strict=True)]  # its name, or its number from 0
 
 
 def _header() -> Any:
@@ -58,8 +58,9 @@ class FolderSource(_Files):
     path: str = Field(description="folder on any fsspec location")
     captions: str | None = Field(
         None,
-        description="csv, tsv, jsonl or parquet table with a file column (path inside the folder) and a caption "
-        "column; a relative path is inside the folder. Without it, texts beside the images are the alt texts",
+        description="csv, tsv, jsonl or parquet table, a folder of these or a glob, with a file column (path inside "
+        "the folder) and a caption column; a relative path is inside the folder. Without it, a text beside an "
+        "image is its alt text",
     )
     file_column: Column = Field("file", description="its name, or its number counted from 0")
     caption_column: Column = Field("caption", description="its name or number; of a list the first text counts")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -55,12 +54,14 @@ class Folder:
             found = "a file" if self.root.exists() else "not there"
             raise InputError(f"ingest.source.path {self.root} is {found}; expected a folder of images ({_suffixes()})")
         self.left_out, self.mended = Tally(), Tally()
+        captions = CaptionTable(self.config, self.root) if self.config.captions is not None else None
         files = files_of(self.root, follow_links=self.config.follow_links, left_out=self.left_out)
+        if captions is not None:
+            files = [file for file in files if self.root / file.path not in captions.files]
         pictures, texts = self._sorted_out(files)
         if not pictures:
             raise InputError(self._why_none(files))
         self._files = {file.name: file for file in pictures}
-        captions = CaptionTable(self.config, self.root) if self.config.captions is not None else None
         if captions is None:
             self._pair(pictures, texts)
             return [
@@ -113,22 +114,13 @@ class Folder:
         texts = [file for file in files if suffix_of(file.name) in SUFFIXES]
         known = (*picture_kinds.SUFFIXES, *SUFFIXES, *picture_kinds.OTHER_SUFFIXES)
         pictures |= pictures_among(self.root, [file for file in files if suffix_of(file.name) not in known])
-        table = self._table()
         for file in files:
             suffix = suffix_of(file.name)
-            if file.name not in pictures and suffix not in SUFFIXES and file.name != table:
+            if file.name not in pictures and suffix not in SUFFIXES:
                 self.left_out.add(of_suffix(suffix), file.name)
             if file.name != file.path:
                 self.mended.add(NAME, file.name)
-        return [file for file in files if file.name in pictures], [file for file in texts if file.name != table]
-
-    def _table(self) -> str | None:
-        """The name of the table of captions, if it lies in the folder."""
-        path = self.config.captions
-        if path is None:
-            return None
-        inside = "://" not in path and not os.path.isabs(os.path.expanduser(path))
-        return os.path.normpath(path) if inside else Location.of(path).uri.removeprefix(f"{self.root}/")
+        return [file for file in files if file.name in pictures], texts
 
     def _pair(self, pictures: Sequence[File], texts: Sequence[File]) -> None:
         """A text belongs to the picture whose name it has, in full (`a.jpg.txt`) or up to the last dot."""

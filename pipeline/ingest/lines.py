@@ -6,7 +6,12 @@ import codecs
 import io
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any
 
+from pipeline.storage import Location
+
+COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 PEEK = 1 << 16  # bytes in which a file shows how its lines end
 _ESCAPED = re.compile("[\udc80-\udcff]")
 
@@ -58,4 +63,37 @@ class Lines(Iterator[str]):
     @property
     def escaped(self) -> bool:
         """Whether the lines since `begin` have bytes that are not UTF-8."""
-        return self._unicode and any(not line.isascii() and _ESCAPED.search(line) for line in self.taken)
+        odd = [line for line in self.taken if not line.isascii()]  # most lines are no work
+        return self._unicode and any(is_escaped(line) for line in odd)
+
+
+@contextmanager
+def open_lines(location: Location) -> Iterator[Lines]:
+    """The lines of a file, unpacked if its name says that it is packed."""
+    compression = next((name for suffix, name in COMPRESSED.items() if location.name.lower().endswith(suffix)), None)
+    with location.open() as handle:
+        yield Lines(_unpacked(handle, compression))
+
+
+def _unpacked(handle: IO[bytes], compression: str | None) -> io.BufferedReader:
+    import pyarrow as pa
+
+    raw: Any = handle if compression is None else pa.CompressedInputStream(handle, compression)
+    return raw if isinstance(raw, io.BufferedReader) else io.BufferedReader(raw)
+
+
+def is_escaped(text: str) -> bool:
+    """Whether it holds bytes that are not UTF-8, as half surrogates."""
+    return _ESCAPED.search(text) is not None
+
+
+def as_bytes(value: Any) -> Any:
+    """The bytes of a text that was read in spite of not being UTF-8; also those in a list."""
+    if isinstance(value, list):
+        return [as_bytes(item) for item in value]
+    if not isinstance(value, str) or not is_escaped(value):
+        return value
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # it holds half surrogates of JSON as well
+        return value

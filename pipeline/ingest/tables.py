@@ -10,14 +10,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import InputError
-from pipeline.ingest.formats import KINDS, NO_JSON, Faults, File, JsonLines, kind_of, open_file
-from pipeline.storage import Location
+from pipeline import faults
+from pipeline.errors import HolismError, InputError
+from pipeline.ingest.config import Column
+from pipeline.ingest.faults import Faults
+from pipeline.ingest.formats import KINDS, File, kind_of, open_file
+from pipeline.ingest.json_lines import NO_JSON, JsonLines
+from pipeline.ingest.parquet import may_hold
+from pipeline.storage import OF_FILES, Location
 from pipeline.texts import NOT_TEXT, Encoding, decode, decode_name, texts_of
 from pipeline.texts import kind_of as value_in_words
 
-Column = str | int  # its name, or its number from 0
-SHOWN = 30  # columns of a table in a message
+SHOWN, LETTERS = 30, 60  # columns of a table in a message, and letters of the name of one
 
 
 def find_tables(path: str, what: str) -> list[Location]:
@@ -27,13 +31,13 @@ def find_tables(path: str, what: str) -> list[Location]:
     """
     place = Location.of(path)
     if place.is_dir():
-        found = [file for file, _ in place.entries(recursive=True) if _is_shown(file, place) and kind_of(file.name)]
+        found = [file for file, _ in place.entries(recursive=True) if is_shown(file, place) and kind_of(file.name)]
         if not found:
             raise InputError(f"{what} {place} is a folder without tables; expected files that end in {_kinds()}")
     elif place.exists():
         found = [place]
     else:
-        found = [file for file in place.glob() if _is_shown(file, file.parent) and kind_of(file.name)]
+        found = [file for file in place.glob() if is_shown(file, place) and kind_of(file.name)]
         if not found:
             raise InputError(f"{what} {place} is not there; expected a {', '.join(KINDS)} table, a folder or a glob")
     return found
@@ -52,9 +56,9 @@ def read_table(
     """A table of named columns. `columns` maps the setting that names a column to the column.
 
     Columns whose setting is among `texts` hold texts, all others a name (of a file, a link, a key). `header` says
-    whether the first line of a csv or tsv names the columns; None: unless all are given by number. `kind` is the format
-    where names of files do not tell it; `about` begins the messages. Raises `InputError` if a file is missing or of
-    no known kind, or if no file has a column (those it has are named).
+    whether the first line of a csv or tsv names the columns; None: unless all are given by number. `kind` is the
+    format where names of files do not tell it; `about` begins the messages. Raises `InputError` if a file is missing
+    or of no known kind, or if no file has a column (those it has are named).
     """
     if header is None:
         header = not all(isinstance(column, int) for column in columns.values())
@@ -68,6 +72,12 @@ def read_table(
             raise InputError(f"the table {place} is of no known kind; expected a name that ends in {_kinds()}")
         opened.append(_Opened(place, its_kind, open_file(place, its_kind, header=header), about))
     return Table(opened, columns, frozenset(texts), encoding, about)
+
+
+def told(table: Table, about: str, section: str) -> list[str]:
+    """What was left out of a table, as warnings; `section` of the configuration names it."""
+    hint = f"; if they are Windows-1252, set {section}.encoding: windows-1252"
+    return [f"{one}{hint}" if NOT_TEXT in one else one for one in table.faults.sentences(about)]
 
 
 class Table:
@@ -97,32 +107,36 @@ class Table:
             for file in lacking:
                 self.faults.add(f"a file without column {column!r}", file.location.name)
         for file, positions in zip(files, self._positions, strict=True):
-            for named, position, is_text in zip(columns.items(), positions, self._is_text, strict=True):
-                file.check_type(*named, position, is_text=is_text)
+            for column, position, is_text in zip(columns.values(), positions, self._is_text, strict=True):
+                file.check_type(column, position, is_text=is_text)
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for file, positions in zip(self._files, self._positions, strict=True):
-            count = 0
+            if all(position is None for position in positions):
+                continue
+            empty, bad = True, self.faults.counts[NO_JSON]
             with file.reading():
-                for count, (number, values) in enumerate(file.file.rows(positions, self.faults), start=1):
+                for number, values in file.file.rows(positions, self.faults):
+                    empty = False
                     yield tuple(
                         (self._texts if is_text else self._name)(value, file, number, column)
                         for is_text, value, column in zip(self._is_text, values, self._columns.values(), strict=True)
                     )
-            if not count and NO_JSON in self.faults.counts:
+            if empty and self.faults.counts[NO_JSON] > bad:
                 raise file.unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
         self._check_json()
 
     def _check_json(self) -> None:
         """Only after its last row it is known that JSON lines lack a column."""
-        lines = [file for file in self._files if isinstance(file.file, JsonLines)]
-        if len(lines) < len(self._files) or not any(file.file.seen for file in lines):
+        readers = [file.file for file in self._files if isinstance(file.file, JsonLines)]
+        seen = {column for reader in readers for column in reader.seen}
+        if len(readers) < len(self._files) or all(reader.empty for reader in readers):
             return
         for setting, column in self._columns.items():
-            if not any(column in file.file.seen for file in lines):
-                if NO_JSON in self.faults.counts:
-                    raise lines[0].unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
-                raise lines[0].lacks(setting, column)
+            if column not in seen:
+                if self.faults.counts[NO_JSON]:
+                    raise self._files[0].unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
+                raise self._files[0].lacks(setting, column)
 
     def _texts(self, value: Any, file: _Opened, number: int, column: Column) -> tuple[str, ...]:
         found = texts_of(value, self._encoding)
@@ -143,8 +157,8 @@ class Table:
             return str(value)
         if not isinstance(value, (str, bytes)):
             raise file.refuses(number, column, value_in_words(value), "one text a row")
-        name, faults = decode_name(value)
-        for fault in faults:
+        name, found = decode_name(value)
+        for fault in found:
             self.faults.add(f"column {column!r}: {fault}", file.place(number))
         return name.strip() or None
 
@@ -176,15 +190,15 @@ class _Opened:
             )
         return names.index(column) if column in names else None
 
-    def check_type(self, setting: str, column: Column, position: Any, *, is_text: bool) -> None:
+    def check_type(self, column: Column, position: Any, *, is_text: bool) -> None:
         """Refuse a declared type that can hold no text."""
         with self.reading():
             types = self.file.types()
-        if position is None or not types or _may_hold(types[position], is_text):
+        if position is None or not types or may_hold(types[position], is_text):
             return
         expected = "texts or lists of texts" if is_text else "one text a row"
         raise InputError(
-            f"{self._prefix}{self.location}: column {column!r} holds {types[position]}, expected {expected} ({setting})"
+            f"{self._prefix}{self.location}: column {column!r} holds {types[position]}, expected {expected}"
         )
 
     @contextmanager
@@ -192,8 +206,16 @@ class _Opened:
         """Whatever keeps the file from being read is one sentence."""
         try:
             yield
-        except (pa.ArrowException, OSError, EOFError, UnicodeError, csv.Error) as error:
-            raise self.unreadable(" ".join(str(error).split())) from error
+        except HolismError:
+            raise
+        except Exception as error:
+            if isinstance(error, (pa.ArrowException, EOFError, UnicodeError, csv.Error, *OF_FILES)):
+                raise self.unreadable(" ".join(str(error).split())) from error
+            if not self.location.is_local:  # every store has errors of its own
+                raise faults.of_store(error, self.location.uri) from error
+            if isinstance(error, OSError):
+                raise self.unreadable(" ".join(str(error).split())) from error
+            raise
 
     def unreadable(self, reason: str) -> InputError:
         """The file is not what its name or format says."""
@@ -205,7 +227,11 @@ class _Opened:
         """No row has a column."""
         with self.reading():
             names = self.file.columns() if isinstance(self.file, JsonLines) else self.file.names()
-        known = f"columns 0 to {len(names) - 1}" if names and isinstance(column, int) else ", ".join(names[:SHOWN])
+        known = (
+            f"columns 0 to {len(names) - 1}"
+            if names and isinstance(column, int)
+            else ", ".join(_shown(name) for name in names[:SHOWN])
+        )
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN and not isinstance(column, int) else ""
         return InputError(
             f"{self._prefix}{self.location} has no column {column!r} ({setting}); it has {known or 'none'}{more}"
@@ -232,39 +258,16 @@ class _Opened:
         return self.kind.removeprefix(".")
 
 
-def _may_hold(kind: pa.DataType, is_text: bool) -> bool:
-    """Whether a column of an Arrow type may hold texts (or names). A column of floats may be all NaN."""
-    types = pa.types
-    if types.is_dictionary(kind):
-        return _may_hold(kind.value_type, is_text)
-    if _is_list(kind):
-        return is_text and not _is_list(kind.value_type) and _may_hold(kind.value_type, is_text)
-    if types.is_null(kind) or types.is_floating(kind):
-        return True
-    if types.is_integer(kind):
-        return not is_text
-    return any(
-        test(kind)
-        for test in (
-            types.is_string,
-            types.is_large_string,
-            types.is_string_view,
-            types.is_binary,
-            types.is_large_binary,
-            types.is_binary_view,
-            types.is_fixed_size_binary,
-        )
-    )
+def _shown(name: str) -> str:
+    """A column's name in a message: what is no header may be long."""
+    line = " ".join(name.split())
+    return line if len(line) <= LETTERS else f"{line[:LETTERS]}…"
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    return hasattr(kind, "value_field") and not pa.types.is_map(kind)
-
-
-def _is_shown(file: Location, below: Location) -> bool:
-    """Whether no part of its path below a folder is hidden, or a note of the program that wrote the folder."""
-    inside = file.uri.removeprefix(below.uri).lstrip("/")
-    return not any(part.startswith((".", "_")) for part in inside.split("/"))
+def is_shown(file: Location, asked: Location) -> bool:
+    """Whether no part of its path that was not asked for is hidden, or a note of the program that wrote the folder."""
+    parts = set(file.uri.split("/")) - set(asked.uri.split("/"))
+    return not any(part.startswith((".", "_")) for part in parts)
 
 
 def _kinds() -> str:

@@ -30,7 +30,7 @@ from pipeline.errors import InputError
 from pipeline.ingest.config import UrlSource
 from pipeline.ingest.inspect import Reference
 from pipeline.ingest.source import Described, Identity, Item
-from pipeline.ingest.tables import Column, find_tables, read_table
+from pipeline.ingest.tables import Column, find_tables, read_table, told
 from pipeline.ingest.tally import Tally
 from pipeline.ingest.tars import scan
 from pipeline.storage import Location
@@ -78,9 +78,10 @@ class UrlList:
             text = texts[0] if texts else None
             items.append(Item(url or "", "", (url or "", text), text))
             more += len(texts) > 1
+        self.warnings = told(table, self.config.path, "ingest.source")
         if not items:
-            raise InputError(f"{LIST} {self.config.path} is empty; expected one link a row")
-        self.warnings = table.faults.sentences(self.config.path)
+            empty = f"{LIST} {self.config.path} is empty; expected one link a row"
+            raise InputError("; ".join([empty, *self.warnings]))
         if more:
             self.warnings.append(
                 f"{self.config.path}: {more:,} links have more than one caption in their row, and the first that is "

@@ -7,6 +7,8 @@ import os
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -69,6 +71,46 @@ def test_alt_text_beside_the_image_or_in_a_table(tmp_path: Path) -> None:
     put(tmp_path / "c.jsonl", '{"file": "001.jpg", "caption": "json"}\n')
     told = by_source(ingest(tmp_path / "ws", config({**source, "captions": str(tmp_path / "c.jsonl")})))
     assert [told[f"00{n}.jpg"]["alt_text"] for n in range(3)] == [None, "json", None]
+
+
+def test_what_a_table_of_captions_says_too_much_or_of_others_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "in [1]"
+    source = folder_of(folder, 4)
+    put(folder / "sub" / "cafe\u0301.jpg", picture(9))
+    rows = [
+        ("000.jpg", ["", None, "a boat", "one boat"]),
+        ("001.jpg", ["a cat"]),
+        ("001.jpg", ["a cat", "it sleeps"]),
+        ("sub\\caf\u00e9.jpg", ["a café"]),
+        ("gone.jpg", ["a dog"]),
+        (None, ["a dog"]),
+        ("002.jpg", None),
+    ]
+    files, texts = zip(*rows, strict=True)
+    pq.write_table(pa.table({"file": files, "caption": pa.array(texts)}), folder / "c [all].parquet")
+    manifest = ingest(tmp_path / "ws", config({**source, "captions": "c [all].parquet"}))
+    found = {name: row["alt_text"] for name, row in by_source(manifest).items()}
+    assert [found[f"00{n}.jpg"] for n in range(4)] == ["a boat", "a cat", None, None]
+    assert found["sub/cafe\u0301.jpg"] == "a café"
+    lost, nameless, more = manifest.warnings
+    assert nameless == "c [all].parquet: 1 captions name no file"
+    assert lost == (
+        "c [all].parquet: 1 of its 4 captions are for no image of the folder, such as 'gone.jpg'; images without a "
+        "caption: '002.jpg' and '003.jpg'"
+    )
+    assert more.startswith("c [all].parquet: 2 images have more than one caption there, and the first that is not")
+
+
+def test_a_table_of_captions_in_windows_1252(tmp_path: Path) -> None:
+    source = {**folder_of(tmp_path / "in", 2), "captions": "c.csv"}
+    put(tmp_path / "in" / "c.csv", "file,caption\n000.jpg,a café\n001.jpg,a cat\n".encode("cp1252"))
+    manifest = ingest(tmp_path / "ws", config(source))
+    assert [row["alt_text"] for row in rows(manifest)] == [None, "a cat"]
+    assert (
+        "1 times, first in c.csv line 2; if they are Windows-1252, set ingest.source.encoding" in manifest.warnings[0]
+    )
+    manifest = ingest(tmp_path / "ws", config({**source, "encoding": "windows-1252"}))
+    assert [row["alt_text"] for row in rows(manifest)] == ["a café", "a cat"]
 
 
 def test_the_same_picture_twice_is_two_rows_of_one_id(tmp_path: Path) -> None:
@@ -293,6 +335,7 @@ def test_bad_folders_are_named(tmp_path: Path, prepare: object, message: str) ->
         ("c.csv", "path,caption\nx,y\n", r"has no column 'file' \(file_column\); it has path, caption"),
         ("c.json", "{}", "of no known kind; expected a name that ends in .parquet .csv .tsv .jsonl"),
         ("c.parquet", "PAR?", "cannot be read as parquet"),
+        ("c.csv", "file,caption\n000.jpg,\n", "column 'caption' of c.csv holds no text"),
         ("c.csv", "file,caption\n/abs/000.jpg,x\n", r"none of the 1 captions of c.csv is .* paths .* like 000.jpg"),
     ],
 )
