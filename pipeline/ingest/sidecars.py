@@ -25,6 +25,7 @@ TOO_LONG = "texts longer than ingest.source.max_text_bytes"
 TOO_MUCH = "texts of a tar beyond 256 times ingest.source.max_text_bytes"
 MOST_TEXTS = 256  # times the longest text: what all texts of a tar may take together, as they are held in memory
 UNREADABLE = "texts that cannot be read"
+NOT_UTF = f"texts that are {texts.NOT_TEXT}; if they are Windows-1252, set ingest.source.encoding"
 NO_JSON = "JSON files that cannot be read"
 
 
@@ -110,8 +111,7 @@ def choose(
                 mended.add(fault, sidecar.file)
             return text.text, url
         if text.refused is not None or texts.NOT_TEXT in text.faults:
-            why = f"no text, but {text.refused}" if text.refused is not None else texts.NOT_TEXT
-            left_out.add(f"texts that are {why}", sidecar.file)
+            left_out.add(f"texts that are no text, but {text.refused}" if text.refused else NOT_UTF, sidecar.file)
             named.add(sidecar.file)
     for sidecar in paired:
         if sidecar.file not in named:

@@ -99,9 +99,10 @@ def warnings(config: IngestConfig, found: Found, figures: Mapping[str, Any]) -> 
         said.append(f"not used: {left_out}")
     if found.mended:
         said.append(f"mended: {found.mended}")
+    said += found.told
     if 0 < described < images:
         said.append(f"{images - described:,} of {images:,} images have no alt text")
-    return [*said, *found.told]
+    return said
 
 
 def _first(reasons: Sequence[str]) -> str:

@@ -92,7 +92,7 @@ def test_what_a_table_of_captions_says_too_much_or_of_others_is_told(tmp_path: P
     found = {name: row["alt_text"] for name, row in by_source(manifest).items()}
     assert [found[f"00{n}.jpg"] for n in range(4)] == ["a boat", "a cat", None, None]
     assert found["sub/cafe\u0301.jpg"] == "a café"
-    lost, nameless, more = manifest.warnings
+    lost, nameless, more, _ = manifest.warnings
     assert nameless == "c [all].parquet: 1 captions name no file"
     assert lost == (
         "c [all].parquet: 1 of its 4 captions are for no image of the folder, such as 'gone.jpg'; images without a "

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.ingest import folder, shard_names, stage
+from pipeline.ingest import folder, shard_names, sidecars, stage
 from pipeline.storage import Location
 from tests.pipeline.images import by_source, config, ingest, picture, put
 
@@ -67,7 +67,7 @@ def test_texts_beside_pictures_and_what_was_left_out(tmp_path: Path) -> None:
         "files that end in .md": 1,
         "files that end in .npy": 1,
         "texts longer than ingest.source.max_text_bytes": 1,
-        "texts that are neither UTF-8 nor UTF-16 with a mark": 1,
+        sidecars.NOT_UTF: 1,
     }
     told = " ".join(manifest.warnings)
     assert "texts without a picture of their name: 2, such as classes.txt" in told

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.ingest import stage, webdataset
+from pipeline.ingest import sidecars, stage, webdataset
 from pipeline.ingest.sidecars import TextRules
 from pipeline.ingest.tars import Index, scan
 from pipeline.storage import Location
@@ -157,7 +157,7 @@ def test_what_cannot_be_used_costs_itself_and_is_counted(tmp_path: Path) -> None
     # The limit holds for JSON too.
     assert found.left_out.to_json() == {
         "texts longer than ingest.source.max_text_bytes": [2, "a.json"],
-        "texts that are neither UTF-8 nor UTF-16 with a mark": [1, "d.txt"],
+        sidecars.NOT_UTF: [1, "d.txt"],
         "texts that are no text, but an object": [1, "f.json"],
         "JSON files without a text in the fields that count": [1, "g.json"],
         "texts that are empty": [1, "h.txt"],

@@ -113,7 +113,9 @@ def test_new_tars_are_added_and_known_ones_not_read_again(tmp_path: Path, monkey
     from pipeline.ingest import webdataset
 
     monkeypatch.setattr(
-        webdataset, "scan", lambda where, rules, real=webdataset.scan: (opened.append(where.name), real(where, rules))[1]
+        webdataset,
+        "scan",
+        lambda where, rules, real=webdataset.scan: (opened.append(where.name), real(where, rules))[1],
     )
     after = ingest(tmp_path / "ws", section)
     assert opened == ["1.tar"]
