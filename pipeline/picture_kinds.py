@@ -15,9 +15,9 @@ SUFFIXES = (
 )
 # Never looked into: common neighbours of pictures, and raw files of cameras, which begin as TIFF files do.
 OTHER_SUFFIXES = (
-    *(".csv", ".tsv", ".jsonl", ".parquet", ".npy", ".npz", ".pt", ".pth", ".pkl", ".bin", ".safetensors", ".h5"),
-    *(".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".cls", ".md", ".html", ".xml", ".yaml"),
-    *(".yml", ".toml", ".ini", ".py", ".ipynb", ".sh", ".log", ".pdf", ".svg", ".eps", ".psd", ".db", ".mp4", ".mov"),
+    *(".csv", ".tsv", ".jsonl", ".parquet", ".npy", ".npz", ".pt", ".pth", ".safetensors", ".h5"),
+    *(".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".cls", ".md", ".yaml"),
+    *(".yml", ".toml", ".ini", ".py", ".ipynb", ".sh", ".pdf", ".svg", ".eps", ".psd", ".mp4", ".mov"),
     *(".avi", ".mkv", ".webm", ".mp3", ".wav", ".flac", ".ogg", ".m4a"),
     *(".cr2", ".cr3", ".nef", ".nrw", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw", ".sr2", ".3fr", ".iiq"),
 )

@@ -18,6 +18,7 @@ from pipeline.texts import decode_name
 BLOCK = tarfile.BLOCKSIZE
 MAX_HEADER = 256 * 1024  # bytes of an extended header: names and attributes
 MAX_READS = 64  # pieces that the header of one member is made of
+MOST_DAMAGE = 3  # places that are named
 WINDOW = 1 << 20  # bytes looked through at a time for the next header
 MAGIC, MAGIC_AT = b"ustar", 257  # in every header but those of before 1988
 
@@ -35,12 +36,13 @@ class Member:
 
 
 class Members:
-    """Iterates over the files and links of an open tar; afterwards `damage` says what was lost, in sentences."""
+    """Iterates over the files and links of an open tar; afterwards `in_words` says what was lost."""
 
     def __init__(self, handle: IO[bytes], size: int) -> None:
         """`size` is that of the whole tar. Raises `tarfile.ReadError` if there is no header in it at all."""
         self.handle, self.size = handle, size
-        self.damage: list[str] = []
+        self._damage: list[str] = []
+        self._places = 0
         self.joined = 0  # tars that begin behind an end mark: somebody wrote one behind the other
         self._tar = tarfile.TarFile(fileobj=io.BytesIO(bytes(2 * BLOCK)), encoding="utf-8", errors="surrogateescape")
         first = self._block(0)
@@ -55,7 +57,7 @@ class Members:
             position = following
             block = self._block(position)
             if len(block) < BLOCK:
-                self.damage.append(
+                self._tell(
                     f"it has no end mark at byte {position:,}: it was cut, or is damaged there; "
                     "images after that are lost"
                 )
@@ -70,6 +72,16 @@ class Members:
                 found, following = self._lost(position, block, error)
             if found is not None:
                 yield found
+
+    def in_words(self) -> str | None:
+        """What is damaged, and lost by it; None if nothing is."""
+        more = self._places - len(self._damage)
+        return "; ".join(self._damage + [f"and {more:,} more places"] * (more > 0)) or None
+
+    def _tell(self, sentence: str) -> None:
+        self._places += 1
+        if len(self._damage) < MOST_DAMAGE:
+            self._damage.append(sentence)
 
     def _block(self, position: int) -> bytes:
         self.handle.seek(position)
@@ -100,7 +112,7 @@ class Members:
         """Where to go on behind a member that is longer than the tar: it was cut, or the header is wrong."""
         following = self._search(position)
         until = f"before byte {following:,}" if following is not None else "behind it"
-        self.damage.append(
+        self._tell(
             f"{name} (at byte {position:,}) is longer than the tar, which was cut, or is damaged there; "
             f"what lies {until} is lost"
         )
@@ -111,7 +123,7 @@ class Members:
         following = self._search(position + BLOCK)
         until = f"byte {following:,}" if following is not None else "its end"
         reason = " ".join(str(error).split()) or type(error).__name__
-        self.damage.append(f"the header at byte {position:,} is damaged ({reason}); what lies before {until} is lost")
+        self._tell(f"the header at byte {position:,} is damaged ({reason}); what lies before {until} is lost")
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except (tarfile.TarError, ValueError):

@@ -30,7 +30,6 @@ from pipeline.texts import NAME, name_key
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd", b"\x04\x22": "lz4"}
 LOST_LINK = "links to what is not in the tar"
 JOINED = "tars that were written one behind the other, all of which are read"
-MOST_DAMAGE = 3  # places that are named
 
 
 @dataclass(slots=True)
@@ -45,62 +44,75 @@ class Index:
 
 def scan(location: Location, rules: TextRules | None = None) -> Index:
     """Index a tar. Raises `InputError` if it is missing, compressed, or no tar at all."""
-    rules, index, entries, links, held = rules or TextRules(), Index(), list[Entry](), list[Member](), 0
     try:
         with location.open() as handle:
             _refuse_compressed(location, handle)
             members = Members(handle, location.size())
+            found = _Contents(handle, rules or TextRules())
             for member in members:
-                if member.escaped:
-                    index.mended.add(NAME, member.name)
-                if member.target is not None:
-                    links.append(member)
-                elif (entry := _entry(member, handle, rules, index.left_out)) is not None:
-                    held += entry.length if isinstance(entry, Sidecar) else 0
-                    too_much = isinstance(entry, Sidecar) and held > MOST_TEXTS * rules.max_bytes
-                    entries.append(Sidecar(member.name, problem=TOO_MUCH) if too_much else entry)
+                found.take(member)
     except tarfile.TarError as error:
         raise InputError(f"{location} is not a tar ({error}); expected WebDataset tars of images") from error
     except OSError as error:
         raise InputError(f"the tar {location} cannot be read: {error.strerror or error}") from error
-    entries += _linked(links, entries, index.left_out)
-    pair(entries, rules, index.left_out, index.mended)
-    index.samples = [entry for entry in entries if isinstance(entry, Sample)]
-    index.damage = _in_words(members.damage)
+    index = found.index()
+    index.damage = members.in_words()
     if members.joined:
         index.mended.add(JOINED, location.name, members.joined)
-    _make_keys_unique(index.samples)
     return index
 
 
-def _entry(member: Member, handle: IO[bytes], rules: TextRules, left_out: Tally) -> Entry | None:
-    """What a member is: a picture, by its suffix or its first bytes, or a text."""
-    suffix, base = suffix_of(member.name), member.name.rpartition("/")[2]
-    if is_hidden(base) or "__MACOSX" in member.name.split("/"):
-        left_out.add(HIDDEN, member.name)
-        return None
-    if suffix in SUFFIXES:
-        return _sidecar(member, handle, rules)
-    if suffix in picture_kinds.SUFFIXES or _begins_as_picture(member, suffix, handle):
-        return Sample(key_of(member.name), member.name, member.offset, member.size, member.problem)
-    left_out.add(of_suffix(suffix), member.name)
-    return None
+class _Contents:
+    """The pictures, texts and links of a tar, as they come."""
 
+    def __init__(self, handle: IO[bytes], rules: TextRules) -> None:
+        self.handle, self.rules = handle, rules
+        self.entries: list[Entry] = []
+        self.links: list[Member] = []
+        self.left_out, self.mended = Tally(), Tally()
+        self._held = 0  # characters of texts
 
-def _begins_as_picture(member: Member, suffix: str, handle: IO[bytes]) -> bool:
-    if suffix in picture_kinds.OTHER_SUFFIXES or member.problem is not None or not member.size:
-        return False
-    handle.seek(member.offset)
-    return picture_kinds.kind_of(handle.read(min(member.size, picture_kinds.HEAD))) is not None
+    def take(self, member: Member) -> None:
+        """Look at one member: it is a picture, by its suffix or its first bytes, a text, a link, or none of these."""
+        if member.escaped:
+            self.mended.add(NAME, member.name)
+        suffix = suffix_of(member.name)
+        if is_hidden(member.name.rpartition("/")[2]) or "__MACOSX" in member.name.split("/"):
+            self.left_out.add(HIDDEN, member.name)
+        elif member.target is not None:
+            self.links.append(member)
+        elif suffix in SUFFIXES:
+            self.entries.append(self._sidecar(member))
+        elif suffix in picture_kinds.SUFFIXES or self._begins_as_picture(member, suffix):
+            self.entries.append(Sample(key_of(member.name), member.name, member.offset, member.size, member.problem))
+        else:
+            self.left_out.add(of_suffix(suffix), member.name)
 
+    def index(self) -> Index:
+        """The pictures with their texts, after all members were taken."""
+        entries = [*self.entries, *_linked(self.links, self.entries, self.left_out)]
+        pair(entries, self.rules, self.left_out, self.mended)
+        samples = [entry for entry in entries if isinstance(entry, Sample)]
+        _make_keys_unique(samples)
+        return Index(samples, None, self.left_out, self.mended)
 
-def _sidecar(member: Member, handle: IO[bytes], rules: TextRules) -> Sidecar:
-    if member.problem is not None:
-        return Sidecar(member.name, problem=UNREADABLE)
-    if member.size > rules.max_bytes:
-        return Sidecar(member.name, problem=TOO_LONG)
-    handle.seek(member.offset)
-    return read_sidecar(member.name, handle.read(member.size), rules)
+    def _begins_as_picture(self, member: Member, suffix: str) -> bool:
+        if suffix in picture_kinds.OTHER_SUFFIXES or member.problem is not None or not member.size:
+            return False
+        self.handle.seek(member.offset)
+        return picture_kinds.kind_of(self.handle.read(min(member.size, picture_kinds.HEAD))) is not None
+
+    def _sidecar(self, member: Member) -> Sidecar:
+        if member.problem is not None:
+            return Sidecar(member.name, problem=UNREADABLE)
+        if member.size > self.rules.max_bytes:
+            return Sidecar(member.name, problem=TOO_LONG)
+        self.handle.seek(member.offset)
+        sidecar = read_sidecar(member.name, self.handle.read(member.size), self.rules)
+        if self._held + sidecar.length > MOST_TEXTS * self.rules.max_bytes:
+            return Sidecar(member.name, problem=TOO_MUCH)
+        self._held += sidecar.length
+        return sidecar
 
 
 def _linked(links: Sequence[Member], entries: Sequence[Entry], left_out: Tally) -> list[Entry]:
@@ -136,11 +148,6 @@ def _refuse_compressed(location: Location, handle: IO[bytes]) -> None:
     kind = COMPRESSED.get(handle.read(2))
     if kind is not None:
         raise InputError(f"{location} is compressed ({kind}), and images are read by offset; unpack it to a plain tar")
-
-
-def _in_words(damage: Sequence[str]) -> str | None:
-    more = f"; and {len(damage) - MOST_DAMAGE} more places" if len(damage) > MOST_DAMAGE else ""
-    return ("; ".join(damage[:MOST_DAMAGE]) + more) or None
 
 
 def _make_keys_unique(samples: list[Sample]) -> None:

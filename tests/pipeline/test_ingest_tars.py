@@ -188,7 +188,7 @@ def test_pictures_are_known_by_content_and_links_lead_to_them(tmp_path: Path) ->
         ("a.txt", "no suffix"),
         ("b.jfif", JPEG),
         ("c.image", picture(1, kind="PNG")),
-        ("d.bin", JPEG),
+        ("d.npy", JPEG),
         ("first.txt", "shared"),
         ("e.jpg", link(tarfile.LNKTYPE, "b.jfif")),
         ("e.txt", link(tarfile.LNKTYPE, "first.txt")),
@@ -204,7 +204,7 @@ def test_pictures_are_known_by_content_and_links_lead_to_them(tmp_path: Path) ->
     places = {s.key: (s.offset, s.size) for s in found.samples}
     assert places["e"] == places["sub/f"] == places["b"]
     assert found.left_out.to_json() == {
-        "files that end in .bin": [1, "d.bin"],
+        "files that end in .npy": [1, "d.npy"],
         "links to what is not in the tar": [1, "g.jpg"],
         "texts without a picture of their name": [1, "first.txt"],
     }
