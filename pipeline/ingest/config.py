@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pipeline.config import Section, added, operational
 from pipeline.texts import Encoding
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 Column = str | Annotated[int, Field(ge=0, strict=True)]  # its name, or its number from 0
 
 
@@ -45,7 +45,9 @@ class _Files(Section):
     max_image_bytes: int = added(
         256 * MIB, ge=1, description="a longer picture is an error row: pictures are held in memory one at a time"
     )
-    max_text_bytes: int = added(MIB, ge=1, description="a longer text or .json file is left out and counted")
+    max_text_bytes: int = added(
+        64 * KIB, ge=1, description="a longer text is left out and counted; a .json file may be 16 times as long"
+    )
 
 
 class FolderSource(_Files):

@@ -142,17 +142,17 @@ class Folder:
         return file.stamp if not own else " ".join([file.stamp, *(text.stamp for text in own), str(READING)])
 
     def _read(self, file: File) -> Sidecar:
-        if file.size > self.rules.max_bytes:
+        if not self.rules.may_be_read(file.name, file.size):
             return Sidecar(file.name, problem=TOO_LONG)
         try:
-            data = (self.root / file.path).read_range(0, self.rules.max_bytes)
+            data = (self.root / file.path).read_range(0, file.size)
         except OSError:
             return Sidecar(file.name, problem=UNREADABLE)
         return read_sidecar(file.name, data, self.rules)
 
     def _text_size(self, picture: File) -> int:
         own = self._sidecars.get(picture.name, ())
-        return sum(text.size for text in own if text.size <= self.rules.max_bytes)
+        return sum(min(text.size, self.rules.max_bytes) for text in own)
 
     def _fits(self, item: Item) -> bool:
         return self._files[item.name].size <= self.config.max_image_bytes

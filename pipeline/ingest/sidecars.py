@@ -22,8 +22,9 @@ NO_FIELD = "JSON files without a text in the fields that count"
 UNNAMED = "texts that ingest.source.text does not name"
 SEVERAL = "texts of one picture, of which ingest.source.text names none"
 TOO_LONG = "texts longer than ingest.source.max_text_bytes"
-TOO_MUCH = "texts of a tar beyond 256 times ingest.source.max_text_bytes"
-MOST_TEXTS = 256  # times the longest text: what all texts of a tar may take together, as they are held in memory
+TOO_MUCH = "texts of a tar beyond 1,024 times ingest.source.max_text_bytes"
+MOST_TEXTS = 1024  # times the longest text: what all texts of a tar may take together, as they are held in memory
+JSON_TIMES = 16  # times the longest text: a JSON file, of which only some fields are texts that count
 UNREADABLE = "texts that cannot be read"
 NOT_UTF = f"texts that are {texts.NOT_TEXT}; if they are Windows-1252, set ingest.source.encoding"
 NO_JSON = "JSON files that cannot be read"
@@ -35,12 +36,16 @@ class TextRules:
 
     names: tuple[str, ...] | None = None
     encoding: Encoding = "utf-8"
-    max_bytes: int = 1 << 20
+    max_bytes: int = 64 << 10
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """The names that count, in order."""
         return NAMES if self.names is None else self.names
+
+    def may_be_read(self, file: str, size: int) -> bool:
+        """Whether a file of so many bytes may hold a text that is not too long."""
+        return size <= self.max_bytes * (JSON_TIMES if file.lower().endswith(".json") else 1)
 
 
 @dataclass(slots=True)
@@ -77,6 +82,13 @@ class Sidecar:
 
 def read_sidecar(file: str, data: bytes, rules: TextRules) -> Sidecar:
     """Read a text file. `file` is its name, `data` what it holds."""
+    sidecar = _read(file, data, rules)
+    if any(len((text.text or "").encode()) > rules.max_bytes for text in sidecar.by_name.values()):
+        return Sidecar(file, url=sidecar.url, problem=TOO_LONG)
+    return sidecar
+
+
+def _read(file: str, data: bytes, rules: TextRules) -> Sidecar:
     suffix = file.rpartition(".")[2].lower()
     decoded = texts.decode(data, rules.encoding)
     if suffix != "json":

@@ -105,7 +105,7 @@ class _Contents:
     def _sidecar(self, member: Member) -> Sidecar:
         if member.problem is not None:
             return Sidecar(member.name, problem=UNREADABLE)
-        if member.size > self.rules.max_bytes:
+        if not self.rules.may_be_read(member.name, member.size):
             return Sidecar(member.name, problem=TOO_LONG)
         self.handle.seek(member.offset)
         sidecar = read_sidecar(member.name, self.handle.read(member.size), self.rules)
