@@ -15,6 +15,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.ingest import sidecars, stage, webdataset
 from pipeline.ingest.sidecars import TextRules
+from pipeline.ingest.tally import Tally
 from pipeline.ingest.tars import Index, scan
 from pipeline.storage import Location
 from tests.pipeline.images import config, ingest, make_tar, picture, put, rows
@@ -347,3 +348,31 @@ def test_tars_of_an_earlier_version_are_indexed_anew_without_decoding(
     same = [part for part in after.parts if part.detail["shard"] == "same"]
     assert [part.digest for part in same] == [part.digest for part in before.parts if part.detail["shard"] == "same"]
     assert json.dumps(after.counts)  # plain data
+
+
+def test_links_of_a_folder_of_tars_stay_inside_unless_asked(tmp_path: Path) -> None:
+    make_tar(tmp_path / "far" / "b.tar", {"b.jpg": picture(1)})
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "b.tar").symlink_to(tmp_path / "far" / "b.tar")
+    source = {"kind": "webdataset", "path": str(tmp_path / "in")}
+    with pytest.raises(
+        InputError, match=r"no files that end in .tar \(1 links lead out of it: set ingest.source.foll"
+    ):
+        ingest(tmp_path / "ws", config(source))
+    make_tar(tmp_path / "in" / "a.tar", {"a.jpg": picture(0)})
+    manifest = ingest(tmp_path / "ws", config(source))
+    assert manifest.counts["images"] == 1
+    assert "links that lead out of the folder" in manifest.warnings[0]
+    assert ingest(tmp_path / "ws", config({**source, "follow_links": True})).counts["images"] == 2
+    named = {**source, "path": [str(tmp_path / "in" / "*.tar")]}  # who names a file means it
+    assert ingest(tmp_path / "ws", config(named)).counts["images"] == 2
+
+
+def test_a_tally_has_as_many_reasons_as_fit() -> None:
+    tally = Tally()
+    for number in range(300):
+        tally.add(f"reason {number:03d}", f"file {number}", 1 + (number < 2))
+    assert len(tally.counts()) == 101
+    assert sum(tally.counts().values()) == 302
+    assert str(tally).startswith("other reasons: 200, such as file 100; reason 000: 2, such as file 0; reason 001: 2")
+    assert str(tally).endswith("; and 93 more reasons, which are in the manifest")
