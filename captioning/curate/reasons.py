@@ -13,6 +13,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     REFUSAL = "refusal"
     META = "meta"
+    MARKUP = "markup"
     REPETITION = "repetition"
     CUT_OFF = "cut_off"
     TOO_SHORT = "too_short"
@@ -34,6 +35,7 @@ MEANING: Mapping[str, str] = {
     Reason.EMPTY: "nothing is left after cleaning",
     Reason.REFUSAL: "the model refused",
     Reason.META: "the model talks about itself or the request",
+    Reason.MARKUP: "tags, tokens or code around the caption could not be told from it",
     Reason.REPETITION: "the text runs in a loop",
     Reason.CUT_OFF: "it stops in the middle, and no whole sentence remains",
     Reason.TOO_SHORT: "fewer words than its granularity asks for",
