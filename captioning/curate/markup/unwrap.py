@@ -1,0 +1,42 @@
+"""The caption inside a model's answer: markup off, step by step from the outside in.
+
+Each step is one scan of the text, so the time is linear in its length whatever is in it. What no step knows stays, and
+gadget `reject` drops it as `markup`.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+
+from captioning.curate.markup.boxes import without_boxes
+from captioning.curate.markup.chat import answer_of
+from captioning.curate.markup.code import without_code
+from captioning.curate.markup.lines import without_bullets
+from captioning.curate.markup.marks import joined_pieces, without_emphasis
+from captioning.curate.markup.tags import without_tags
+
+_TELLING = re.compile(r"[<{\[(`\\▁◁Ġ&\n\r|#@*_•‣◦▪●·]|~~")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
+_SPACE_BEFORE = re.compile(r"(?<=\S)[^\S\n]{1,99}(?=[,.;:!?](?:\s|$))")
+
+
+def may_wrap(text: str) -> bool:
+    """Whether there may be markup in a text; nearly all captions have none."""
+    return not text[:1].isalpha() or _TELLING.search(text) is not None
+
+
+def unwrap(text: str, granularity: str) -> str:
+    """The text without markup. A list of words stays a list, with commas."""
+    bare = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "&" in bare:
+        bare = _ENTITY.sub(lambda found: html.unescape(found[0]), bare)
+    bare = answer_of(bare)
+    bare = without_tags(bare)
+    bare = without_code(bare, granularity)
+    bare = joined_pieces(bare)
+    bare = without_boxes(bare)
+    bare = without_emphasis(bare)
+    if bare != text:
+        bare = _SPACE_BEFORE.sub("", bare)
+    return without_bullets(bare, granularity)
