@@ -28,6 +28,7 @@ _ANY = regex.compile(
     rf"(?V1)([{_DICTIONARY}][{_DICTIONARY}\p{{M}}\u200b-\u200d]*)|{_NO_DICTIONARY}\p{{M}}*"
     rf"|{_FIRST}{_NEXT}(?:['’\-]{_FIRST}{_NEXT})*"
 )
+_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
 _LOCALE = "en"  # that of the dictionaries does not depend on it
 _LONG = 2_000  # characters; of longer texts nothing is remembered
 
@@ -61,6 +62,13 @@ def _split(text: str) -> Iterator[str]:
             yield found[0]
         else:
             yield from (word for word in WordBreaker(found[0], _LOCALE) if any(map(str.isalnum, word)))
+
+
+def with_few_marks(text: str) -> str:
+    """The text with 30 marks at most on a letter, as Unicode's stream-safe format has it: sorting more of them, which
+    comes with composing a text, takes for ever.
+    """
+    return text if text.isascii() else _MARKS.sub(r"\1", text)
 
 
 def singular(word: str) -> str:

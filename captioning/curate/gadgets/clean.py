@@ -13,13 +13,13 @@ from captioning.curate.draft import Draft
 from captioning.curate.markup.unwrap import may_wrap, unwrap
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
+from captioning.curate.words import with_few_marks
 
 # The space of no width goes too, but where it parts words of a script without spaces.
 _CONTROL = regex.compile(
     r"(?V1)[\u0000-\u0008\u000e-\u001f\u007f\u00ad\u2060\ufeff\ufffd\ud800-\udfff]"
     r"|(?<!\p{LB=SA})\u200b|\u200b(?!\p{LB=SA})"
 )
-_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")  # more at one letter are no writing, and sorting them would take for ever
 _BULLET = re.compile(r"(?:[-*•#>]+|\d+[.)])\s+")
 _HEAD = 200  # characters; no opener is as long
 _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "“", "`": "`", "*": "*"}
@@ -51,7 +51,7 @@ class Clean:
         for _ in range(LAYERS):
             bare = unwrap(text, granularity) if self.config.markup and may_wrap(text) else text
             if not (bare.isascii() and bare.isprintable()):
-                bare = unicodedata.normalize("NFC", _MARKS.sub(r"\1", _CONTROL.sub("", bare)))
+                bare = unicodedata.normalize("NFC", with_few_marks(_CONTROL.sub("", bare)))
             bare = self._peeled(" ".join(bare.split()))
             if bare == text:
                 break

@@ -47,15 +47,17 @@ def _without_headings(lines: Sequence[str]) -> list[str]:
 
 def _joined(lines: Sequence[str], bare: Sequence[str]) -> str:
     """Sentences behind each other; items of a list get what is missing between them."""
-    text = bare[0]
+    parts = [bare[0]]
     for line, words in zip(lines[1:], bare[1:], strict=True):
-        if line == words or is_ended(text) or text.endswith((":", ",", ";")):
-            text = f"{text} {words}"
+        last = parts[-1]
+        if line == words or is_ended(last) or last.endswith((":", ",", ";")):
+            parts.append(" ")
         elif words[:1].islower() or len(words.split()) < 3:
-            text = f"{text}, {words}"
+            parts.append(", ")
         else:
-            text = f"{text}. {words}"
-    return text
+            parts.append(". ")
+        parts.append(words)
+    return "".join(parts)
 
 
 def _as_list(text: str, lines: Sequence[str]) -> str:
