@@ -225,6 +225,12 @@ class CurateConfig(Section):
     """Settings of the curate stage."""
 
     ngram: int = Field(default=2, ge=1, le=5, description="similarity is over word n-grams up to this order")
+    max_compared: int = Field(
+        default=1_000,
+        ge=1,
+        description="captions of one image that are compared with each other, which takes memory and time with the "
+        "square of their number; further ones are dropped as too_many",
+    )
     coverage: bool = Field(
         default=True,
         description="never drop the last acceptable caption of a (perspective, granularity) for being similar; "

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     UNGROUNDED = "ungrounded"
     UNSUPPORTED = "unsupported"
     DUPLICATE = "duplicate"
+    TOO_MANY = "too_many"
     NEAR_DUPLICATE = "near_duplicate"
     REDUNDANT = "redundant"
     OVER_LIMIT = "over_limit"
@@ -47,6 +48,7 @@ MEANING: Mapping[str, str] = {
     Reason.UNGROUNDED: "it does not fit the picture, as the image-text score says",
     Reason.UNSUPPORTED: "it names things that no other caption of the image names",
     Reason.DUPLICATE: "another caption of the image has the same words",
+    Reason.TOO_MANY: "the image has more captions than are compared with each other",
     Reason.NEAR_DUPLICATE: "another caption of the image has nearly the same words",
     Reason.REDUNDANT: "too similar to the captions selected before it",
     Reason.OVER_LIMIT: "the image has enough captions without it",
