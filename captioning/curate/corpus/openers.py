@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 
 from captioning.curate.config import CleanConfig
 from captioning.curate.draft import Draft
+from captioning.curate.markup.unwrap import bare
 from captioning.curate.phrases import LearnWords
 from captioning.curate.words import words
 from pipeline.identity import digest
@@ -62,14 +63,14 @@ class Openers:
     def digest(self) -> str:
         """Of what decides which openings are kept."""
         return digest(
-            ["caption_id", SAMPLE, PICTURE_WITHIN, KEPT_WORDS, sorted(self.words.picture), sorted(self.words.before)]
+            ["caption_id", self.config.markup, SAMPLE, PICTURE_WITHIN, KEPT_WORDS, sorted(self.words.picture), sorted(self.words.before)]
         )
 
     def of_shard(self, draft: Draft) -> pa.Table:
         """The openings that may be talk about the picture, image by image, of the shard's share of the sample."""
         identities = draft.columns["caption_id"]
         ranked = sorted((_rank(identities[rows.start]), rows.start, rows) for rows in draft.images)
-        openings = [self._openings(draft.texts[row] for row in rows) for _, _, rows in ranked[:SAMPLE]]
+        openings = [self._openings(self._texts(draft, rows)) for _, _, rows in ranked[:SAMPLE]]
         return pa.table([[rank for rank, _, _ in ranked[:SAMPLE]], openings], schema=SCHEMA)
 
     def merge(self, tables: Iterator[pa.Table]) -> tuple[str, ...]:
@@ -93,6 +94,11 @@ class Openers:
         """What a text must begin with to be looked at: nearly all texts are told by their first word."""
         before, picture = ("|".join(map(re.escape, sorted(some))) for some in (self.words.before, self.words.picture))
         return re.compile(rf"\W*(?:(?:{before})\W+){{0,{PICTURE_WITHIN - 1}}}(?:{picture})\b", re.IGNORECASE)
+
+    def _texts(self, draft: Draft, rows: range) -> Iterator[str]:
+        """The texts of an image without markup, which may stand before an opener."""
+        granularity = draft.columns["granularity"]
+        return (bare(draft.texts[row], granularity[row]) if self.config.markup else draft.texts[row] for row in rows)
 
     def _openings(self, texts: Iterable[str]) -> list[str]:
         found = set()

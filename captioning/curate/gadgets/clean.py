@@ -10,7 +10,7 @@ import regex
 
 from captioning.curate.config import CleanConfig
 from captioning.curate.draft import Draft
-from captioning.curate.markup.unwrap import may_wrap, unwrap
+from captioning.curate.markup.unwrap import bare
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
 from captioning.curate.words import with_few_marks
@@ -49,13 +49,13 @@ class Clean:
     def clean(self, text: str, granularity: str = "sentence") -> str:
         """The caption inside a model's answer; cleaning twice changes nothing more."""
         for _ in range(LAYERS):
-            bare = unwrap(text, granularity) if self.config.markup and may_wrap(text) else text
-            if not (bare.isascii() and bare.isprintable()):
-                bare = unicodedata.normalize("NFC", with_few_marks(_CONTROL.sub("", bare)))
-            bare = self._peeled(" ".join(bare.split()))
-            if bare == text:
+            left = bare(text, granularity) if self.config.markup else text
+            if not (left.isascii() and left.isprintable()):
+                left = unicodedata.normalize("NFC", with_few_marks(_CONTROL.sub("", left)))
+            left = self._peeled(" ".join(left.split()))
+            if left == text:
                 break
-            text = bare
+            text = left
         return text
 
     def _peeled(self, text: str) -> str:
@@ -74,8 +74,8 @@ class Clean:
                 break
             else:
                 capital = False
-        bare = text[start:stop]
-        return bare[:1].upper() + bare[1:] if capital else bare
+        left = text[start:stop]
+        return left[:1].upper() + left[1:] if capital else left
 
 
 def _unquoted(text: str, start: int, stop: int) -> tuple[int, int]:

@@ -37,7 +37,8 @@ class Reject:
         searches = (*phrases.meta, *phrases.markup)
         self._always = any(not search.words and not search.marks for search in searches)
         self._telling = phrases.talk.signals.union(*(search.words for search in searches))
-        self._marks = tuple(dict.fromkeys([*QUESTION_MARKS, *(mark for search in searches for mark in search.marks)]))
+        marks = {*QUESTION_MARKS, *(mark for search in searches for mark in search.marks)}
+        self._marks = re.compile("|".join(map(re.escape, sorted(marks))))
 
     def apply(self, draft: Draft) -> None:
         """Judge every open row and note how much of it is repetition."""
@@ -59,7 +60,7 @@ class Reject:
             return Reason.EMPTY
         if self.phrases.refusal.match(text):
             return Reason.REFUSAL
-        if self._telling.isdisjoint(tokens) and not self._always and not any(map(text.__contains__, self._marks)):
+        if self._telling.isdisjoint(tokens) and not self._always and not self._marks.search(text):
             return None  # a quick look, which nearly all captions end
         if any(search.found_in(text, tokens) for search in self.phrases.markup):
             return Reason.MARKUP

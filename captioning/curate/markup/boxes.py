@@ -7,12 +7,13 @@ import re
 _NUMBER = r"[-+]?(?:\d{1,5}(?:\.\d{1,12})?|\.\d{1,12})%?"
 _LIST = rf"\s{{0,9}}{_NUMBER}(?:\s{{0,9}}[,;]\s{{0,9}}{_NUMBER}){{1,15}}\s{{0,9}}"
 _BOXES = re.compile(
+    r"(?:\b(?:bbox(?:_2d)?|(?:bounding )?box|coordinates?)\s{0,9}[:=]?\s{0,9})?(?:"
     rf"(?:\[{{1,3}}{_LIST}(?:\]{{1,3}}(?:,\s{{0,9}}\[{_LIST}){{0,99}}\]{{1,3}}|\]{{1,3}}))"  # [1, 2, 3, 4], [[…], […]]
     rf"|\({_LIST}\)(?:\s{{0,9}},\s{{0,9}}\({_LIST}\)){{1,99}}"  # (1,2),(3,4)
     rf"|\((?:\s{{0,9}}{_NUMBER}\s{{0,9}},){{3}}\s{{0,9}}{_NUMBER}\s{{0,9}}\)"  # (1, 2, 3, 4)
     r"|[(\[]\s{0,9}(?:0?\.\d{1,12}|1\.0{1,12})(?:\s{0,9},\s{0,9}(?:0?\.\d{1,12}|1\.0{1,12})){0,15}\s{0,9}[)\]]"  # (0.85)
     rf"|[(\[]\s{{0,9}}(?:confidence|conf\.?|score|prob(?:ability|\.)?|p)\s{{0,9}}[:=]?\s{{0,9}}{_NUMBER}\s{{0,9}}[)\]]"
-    r"|\{\s{0,9}\}",  # what other models write between braces are tokens, and gone by now
+    rf"|\{{{_LIST}\}}|\{{\s{{0,9}}\}})",  # what other models write between braces are tokens, and gone by now
     re.IGNORECASE,
 )
 

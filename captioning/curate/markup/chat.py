@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from captioning.curate.markup.tags import without_tags
+
 _BAR = "[|｜]"
 _ROLES = r"(?P<role>assistant|model|bot|user|human|system|tool|developer)"
 _TURN = re.compile(
@@ -20,11 +22,12 @@ _TURN = re.compile(
     rf"(?:<{_BAR}end_header_id{_BAR}>)?"
     rf"|<{_BAR}(?P<named>assistant|user|system|human|model|bot|CHATBOT_TOKEN|USER_TOKEN){_BAR}>"
     rf"|(?P<begins><s>|<bos>|<{_BAR}begin▁of▁sentence{_BAR}>|<{_BAR}(?:begin_of_text|startoftext){_BAR}>|\[BOS\]|\[CLS\])"
-    rf"|(?P<line>^[ \t]*(?:###[ \t]*)?(?:USER|User|Human|HUMAN|### Instruction)[ \t]*:)",
+    r"|(?P<answers>(?-i:\bASSISTANT:)|^[ \t]{0,9}#{0,4}[ \t]{0,9}(?:assistant|response|answer)[ \t]{0,9}:)"
+    r"|(?P<line>^[ \t]{0,9}(?:user|human)[ \t]{0,9}:|#{2,4}[ \t]{0,9}(?:user|human|instruction)[ \t]{0,9}:)",
     re.IGNORECASE | re.MULTILINE,
 )
 _FIRST_LINE = re.compile(r"\s*(?:#{1,6}\s*)?assistant[ \t]*:?[ \t]*\n", re.IGNORECASE)
-_THOUGHTS = r"(?:\w{1,20}:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis|rationale)"
+_THOUGHTS = r"(?:\w{1,20}[:_])?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|analysis|rationale)"
 _THINKS = re.compile(
     rf"(?P<opens><{_BAR}?(?:begin_of_)?{_THOUGHTS}{_BAR}?>|\[THINK\]|◁think(?:ing)?▷|<{_BAR}channel{_BAR}>\s?analysis\b"
     rf"(?:<{_BAR}message{_BAR}>)?)"
@@ -32,7 +35,8 @@ _THINKS = re.compile(
     rf"|<{_BAR}channel{_BAR}>\s?final\b(?:<{_BAR}message{_BAR}>)?",
     re.IGNORECASE,
 )
-_OURS = {None, "assistant", "model", "bot", "chatbot_token"}
+_OURS = ("assistant", "model", "bot", "chatbot_token")
+_ANSWER, _ASKED, _NOBODY = "answer", "asked", "nobody"
 
 
 def answer_of(text: str) -> str:
@@ -41,21 +45,25 @@ def answer_of(text: str) -> str:
     text = _FIRST_LINE.sub("", text, count=1) if _FIRST_LINE.match(text) else text
     if not _TURN.search(text):
         return text
-    turns = list(_turns(text))
-    said = [part for is_answer, part in turns if is_answer and _says(part)]
-    left = [part for _, part in turns if _says(part)]
-    return (said or left or [""])[0]
+    turns = [(whose, part) for whose, part in _turns(text) if any(map(str.isalnum, without_tags(part)))]
+    said = [part for whose, part in turns if whose == _ANSWER] or [part for whose, part in turns if whose == _NOBODY]
+    return said[0].lstrip(": \n") if said else ""
 
 
-def _turns(text: str) -> Iterator[tuple[bool, str]]:
-    """The parts of a text between marks of turns, and whether each is the assistant's."""
-    is_answer, start = True, 0
+def _turns(text: str) -> Iterator[tuple[str, str]]:
+    """The parts of a text between marks of turns, and whose turn each is."""
+    whose, start = _ANSWER, 0
     for mark in _TURN.finditer(text):
-        yield is_answer and mark["asked"] is None, text[start : mark.start()]
+        if mark["answers"] and whose == _ANSWER:  # it only announces the caption, which an opener is for
+            continue
+        yield _ASKED if mark["asked"] else whose, text[start : mark.start()]
         start = mark.end()
-        role = mark["role"] or mark["named"]
-        is_answer = mark["ends"] is None and mark["line"] is None and (role.lower() if role else None) in _OURS
-    yield is_answer, text[start:]
+        role = (mark["role"] or mark["named"] or "").lower()
+        if mark["ends"]:
+            whose = _NOBODY
+        else:
+            whose = _ASKED if mark["line"] or (role and role not in _OURS) else _ANSWER
+    yield whose, text[start:]
 
 
 def _without_thoughts(text: str) -> str:
@@ -73,6 +81,3 @@ def _without_thoughts(text: str) -> str:
         start = mark.end()
     return "".join(parts if thinks else [*parts, text[start:]])
 
-
-def _says(text: str) -> bool:
-    return any(map(str.isalnum, text))

@@ -7,8 +7,8 @@ import re
 _BAR = "[|｜]"
 _WITH_CONTENT = r"box|bbox|quad|poly|polygon|det|coord|coordinates|loc|score|confidence"  # numbers, no words
 _BLOCK = re.compile(
-    rf"(?P<opens><(?:{_WITH_CONTENT})>|<{_BAR}(?:det|box|quad|point)(?:_start)?{_BAR}>)"
-    rf"|</(?:{_WITH_CONTENT})>|<{_BAR}(?:/(?:det|box|quad|point)|(?:box|quad|point)_end){_BAR}>",
+    rf"(?P<opens><!--|<(?:{_WITH_CONTENT})>|<{_BAR}(?:det|box|quad|point)(?:_start)?{_BAR}>)"
+    rf"|-->|</(?:{_WITH_CONTENT})>|<{_BAR}(?:/(?:det|box|quad|point)|(?:box|quad|point)_end){_BAR}>",
     re.IGNORECASE,
 )
 _ANSWERS = r"final_answer|final|conclusion|answer|caption|captions|description|alt_text|alt|output|response|result|summary"
@@ -20,11 +20,12 @@ _LINES = r"p|br|div|ul|ol|tr|hr|h[1-6]|section|article|body|html|head|sentence|p
 _TAG = re.compile(
     rf"(?P<inline></?(?:{_INLINE})(?:\s[^<>\n]{{0,200}})?/?>)"
     rf"|(?P<line></?(?:{_LINES})(?:\s[^<>\n]{{0,200}})?/?>)|(?P<item></?li>)"
+    r"|<(?:img|image)\s[^<>\n]{0,200}\b(?:alt|caption|title)\s?=\s?\"(?P<alt>[^\"<>\n]{1,400})\"[^<>\n]{0,200}>"
     rf"|</?(?:{_ANSWERS}|tool_call|function|img|image|im_patch|im_start|im_end|video|audio|unk|pad|bos|eos|cls|sep|mask"
-    rf"|bob|eob|end_code|assistant|user|system)(?:\s[^<>\n]{{0,200}})?/?>"
-    rf"|<{_BAR}[^<>|｜\n]{{1,60}}{_BAR}>"
-    rf"|<(?:loc|seg|extra_id|unused|patch_index|reserved_special_token|coord|bin|x|y)[_-]?\d{{1,6}}>|<\d{{1,4}}>"
-    rf"|\[/?(?:INST|PAD|UNK|CLS|SEP|MASK|BOS|EOS|IMG|IMG_END|IMG_BREAK|TOOL_CALLS)\]|<</?SYS>>"
+    rf"|bob|eob|end_code|end|assistant|user|system|img_context|image_soft_token|(?:image|img)_?\d{{1,3}})(?:\s[^<>\n]{{0,200}})?/?>"
+    rf"|<{_BAR}[^<>|｜\n]{{1,60}}{_BAR}>|<{_BAR}\w{{0,20}}{_BAR}?\Z|</s?\Z"  # the last may be cut
+    rf"|<(?:loc|seg|extra_id|unused|patch_index|reserved_special_token|coord|bin|x|y)[_-]?\d{{1,6}}>|<[\d\s.,%-]{{1,80}}>"
+    rf"|\[/?(?:INST|PAD|UNK|CLS|SEP|MASK|BOS|EOS|IMG|IMG_END|IMG_BREAK|TOOL_CALLS)\]|<</?SYS>>|\[/?(?:{_ANSWERS})\]:?"
     rf"|<s>|</s>",
     re.IGNORECASE,
 )
@@ -52,6 +53,8 @@ def without_tags(text: str) -> str:
 def _instead(found: re.Match[str]) -> str:
     if found["inline"]:
         return ""
+    if found["alt"]:
+        return f" {found['alt']} "
     return "\n- " if found["item"] == "<li>" else "\n" if found["line"] or found["item"] else " "
 
 

@@ -12,7 +12,7 @@ import re
 from captioning.curate.markup.boxes import without_boxes
 from captioning.curate.markup.chat import answer_of
 from captioning.curate.markup.code import without_code
-from captioning.curate.markup.lines import without_bullets
+from captioning.curate.markup.lines import LIST, without_bullets
 from captioning.curate.markup.marks import joined_pieces, without_emphasis
 from captioning.curate.markup.tags import without_tags
 
@@ -26,17 +26,20 @@ def may_wrap(text: str) -> bool:
     return not text[:1].isalpha() or _TELLING.search(text) is not None
 
 
+def bare(text: str, granularity: str) -> str:
+    """The text without markup, which nearly all captions are."""
+    return unwrap(text, granularity) if may_wrap(text) or (granularity == LIST and ":" in text) else text
+
+
 def unwrap(text: str, granularity: str) -> str:
     """The text without markup. A list of words stays a list, with commas."""
-    bare = text.replace("\r\n", "\n").replace("\r", "\n")
-    if "&" in bare:
-        bare = _ENTITY.sub(lambda found: html.unescape(found[0]), bare)
-    bare = answer_of(bare)
-    bare = without_tags(bare)
-    bare = without_code(bare, granularity)
-    bare = joined_pieces(bare)
-    bare = without_boxes(bare)
-    bare = without_emphasis(bare)
-    if bare != text:
-        bare = _SPACE_BEFORE.sub("", bare)
-    return without_bullets(bare, granularity)
+    left = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "&" in left:
+        left = _ENTITY.sub(lambda found: html.unescape(found[0]), left)
+    left = without_tags(answer_of(left))
+    left = without_code(left, granularity)
+    left = without_boxes(joined_pieces(left))
+    left = without_emphasis(left)
+    if left != text:
+        left = _SPACE_BEFORE.sub("", left)
+    return without_bullets(left, granularity)
