@@ -55,9 +55,7 @@ class Draft:
     of each image, of which `compared` at most are compared with each other.
     """
 
-    def __init__(
-        self, columns: Mapping[str, Sequence[Any]], *, ngram: int = 2, compared: int = COMPARED
-    ) -> None:
+    def __init__(self, columns: Mapping[str, Sequence[Any]], *, ngram: int = 2, compared: int = COMPARED) -> None:
         keys, identities = columns["key"], columns["caption_id"]
         order = sorted(range(len(keys)), key=lambda row: (keys[row], identities[row]))
         self.columns = {name: [values[row] for row in order] for name, values in columns.items()}

@@ -1,7 +1,7 @@
 """How sentences end: with a full stop or the like of any script, perhaps before a quotation mark or a bracket.
 
-What ends a sentence is Unicode's property Sentence_Terminal (danda, Arabic, Ethiopic, Armenian, Chinese stops and more),
-with the ellipsis and the Tibetan shad. Thai and Lao have no full stop: a text in them ends where it ends.
+What ends a sentence is Unicode's property Sentence_Terminal (danda, Arabic, Ethiopic, Chinese stops and more), the
+ellipsis and the Tibetan shad. Thai and Lao have no full stop: a text in them ends where it ends.
 """
 
 from __future__ import annotations

@@ -109,7 +109,10 @@ class Verdicts:
 
     def settings(self) -> dict[str, Any]:
         """What of the configuration decides its parts."""
-        return read_by(self.config, lambda config: (self._gadgets(config, {}), config.ngram, config.max_compared, config.sub_captions))
+        return read_by(
+            self.config,
+            lambda config: (self._gadgets(config, {}), config.ngram, config.max_compared, config.sub_captions),
+        )
 
     def _gadgets(self, config: CurateConfig, alt_texts: Mapping[str, str]) -> tuple[Gadget, ...]:
         return order.image_gadgets(config, self.known, alt_texts)
@@ -169,9 +172,7 @@ def _commit_counts(
     return parts
 
 
-def make_draft(
-    source: Source, shard: str, columns: Sequence[str], ngram: int, compared: int = COMPARED
-) -> Draft:
+def make_draft(source: Source, shard: str, columns: Sequence[str], ngram: int, compared: int = COMPARED) -> Draft:
     """A draft of a shard's captions, with the columns that gadgets and bundles read."""
     names = list(dict.fromkeys([*ALWAYS, *columns]))
     captions = source.captions_of(shard, names)

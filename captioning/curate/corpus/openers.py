@@ -62,15 +62,14 @@ class Openers:
     @cached_property
     def digest(self) -> str:
         """Of what decides which openings are kept."""
-        return digest(
-            ["caption_id", self.config.markup, SAMPLE, PICTURE_WITHIN, KEPT_WORDS, sorted(self.words.picture), sorted(self.words.before)]
-        )
+        stock = [sorted(self.words.picture), sorted(self.words.before)]
+        return digest(["caption_id", SAMPLE, PICTURE_WITHIN, KEPT_WORDS, *stock, self.config.markup])
 
     def of_shard(self, draft: Draft) -> pa.Table:
         """The openings that may be talk about the picture, image by image, of the shard's share of the sample."""
         identities = draft.columns["caption_id"]
         ranked = sorted((_rank(identities[rows.start]), rows.start, rows) for rows in draft.images)
-        openings = [self._openings(self._texts(draft, rows)) for _, _, rows in ranked[:SAMPLE]]
+        openings = [self._openings(draft.texts[row] for row in rows) for _, _, rows in ranked[:SAMPLE]]
         return pa.table([[rank for rank, _, _ in ranked[:SAMPLE]], openings], schema=SCHEMA)
 
     def merge(self, tables: Iterator[pa.Table]) -> tuple[str, ...]:
@@ -95,14 +94,10 @@ class Openers:
         before, picture = ("|".join(map(re.escape, sorted(some))) for some in (self.words.before, self.words.picture))
         return re.compile(rf"\W*(?:(?:{before})\W+){{0,{PICTURE_WITHIN - 1}}}(?:{picture})\b", re.IGNORECASE)
 
-    def _texts(self, draft: Draft, rows: range) -> Iterator[str]:
-        """The texts of an image without markup, which may stand before an opener."""
-        granularity = draft.columns["granularity"]
-        return (bare(draft.texts[row], granularity[row]) if self.config.markup else draft.texts[row] for row in rows)
-
     def _openings(self, texts: Iterable[str]) -> list[str]:
         found = set()
-        for text in texts:
+        for raw in texts:
+            text = bare(raw, "sentence") if self.config.markup else raw
             if not self._begins.match(text):
                 continue
             spoken = words(_FIRST_CLAUSE.match(text)[0])[:KEPT_WORDS]  # type: ignore[index]  # it matches everything

@@ -59,7 +59,7 @@ class Clean:
         return text
 
     def _peeled(self, text: str) -> str:
-        """The text without bullets, quotation marks and openers, however many there are; it is cut once, at the end."""
+        """The text without bullets, quotation marks and openers, however many; it is cut once, at the end."""
         start, stop, capital = 0, len(text), False
         while start < stop:
             before = (start, stop)
@@ -82,7 +82,7 @@ def _unquoted(text: str, start: int, stop: int) -> tuple[int, int]:
     """The place inside one pair of quotation marks around a text; `"A" and "B"` keeps its own."""
     if stop - start < 2 or _QUOTES.get(text[start]) != text[stop - 1]:
         return start, stop
-    if any(0 <= text.find(mark, start + 1, stop - 1) for mark in (text[start], text[stop - 1])):
+    if any(text.find(mark, start + 1, stop - 1) >= 0 for mark in (text[start], text[stop - 1])):
         return start, stop
     start, stop = start + 1, stop - 1
     while start < stop and text[start].isspace():

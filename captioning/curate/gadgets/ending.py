@@ -23,9 +23,7 @@ from captioning.curate.words import words
 _TRAILS_OFF = regex.compile(r"(?:…|\.\.\.?)$")
 _ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "vs", r"e\.g", r"i\.e", "[A-Za-z]")
 _NO_ABBREVIATION = "".join(rf"(?<!\b{short})" for short in _ABBREVIATIONS)
-_END = regex.compile(
-    rf"(?V1){_NO_ABBREVIATION}[.!?…]{CLOSING}(?=\s|$)|{OTHER_STOP}{CLOSING}|{WITHOUT_STOPS}(?=\s)"
-)
+_END = regex.compile(rf"(?V1){_NO_ABBREVIATION}[.!?…]{CLOSING}(?=\s|$)|{OTHER_STOP}{CLOSING}|{WITHOUT_STOPS}(?=\s)")
 _COMMAS = ",;،؛、，；፣"
 NO_HABITS = Habits()
 _LOOSE_END = f"{_COMMAS}:：-–—(&/"

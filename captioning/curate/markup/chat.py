@@ -1,7 +1,7 @@
 """Chat formats: turns and their tokens, and what a model thought before it answered.
 
-An answer is the first turn of the assistant that says anything; what follows its end was asked by nobody. A text begins
-in the assistant's turn, unless a mark says that what came before it was the user's.
+An answer is the first turn of the assistant that says anything; what follows its end was asked by nobody. A text
+begins in the assistant's turn, unless a mark says that what came before it was the user's.
 """
 
 from __future__ import annotations
@@ -59,15 +59,13 @@ def _turns(text: str) -> Iterator[tuple[str, str]]:
         yield _ASKED if mark["asked"] else whose, text[start : mark.start()]
         start = mark.end()
         role = (mark["role"] or mark["named"] or "").lower()
-        if mark["ends"]:
-            whose = _NOBODY
-        else:
-            whose = _ASKED if mark["line"] or (role and role not in _OURS) else _ANSWER
+        asks = mark["line"] or (role and role not in _OURS)
+        whose = _NOBODY if mark["ends"] else _ASKED if asks else _ANSWER
     yield whose, text[start:]
 
 
 def _without_thoughts(text: str) -> str:
-    """What stands outside of thoughts. What ends them alone ends all before it, what begins them alone all after it."""
+    """What stands outside of thoughts. A mark without its other half takes all before or after it."""
     parts, start, thinks = list[str](), 0, False
     for mark in _THINKS.finditer(text):
         if mark["opens"]:
@@ -80,4 +78,3 @@ def _without_thoughts(text: str) -> str:
             parts.clear()
         start = mark.end()
     return "".join(parts if thinks else [*parts, text[start:]])
-

@@ -11,15 +11,18 @@ from typing import Any
 from captioning.curate.markup.lines import LIST
 
 _FENCE = "```"
-_LANGUAGE = re.compile(r"(?:json[5l]?|te?xt|plain(?:text)?|markdown|md|html|xml|ya?ml|python|latex|tex|caption)[ \t]*(?:\n|$|(?=[{\[]))", re.IGNORECASE)  # fmt: skip
+_LANGUAGE = re.compile(
+    r"(?:json[5l]?|te?xt|plain(?:text)?|markdown|md|html|xml|ya?ml|python|latex|tex)[ \t]{0,9}(?:\n|$|(?=[{\[]))",
+    re.IGNORECASE,
+)
 _COMMAND = re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm|tt|sf|sc)?|math(?:bf|rm|it|tt|sf)|emph|caption)\s{0,9}\{|[{}]")
 _MATHS = re.compile(r"\s*(?:\$\$?|\\\(|\\\[)(.*?)(?:\$\$?|\\\)|\\\])\s*", re.DOTALL)
 _ESCAPE = re.compile(r"\\([nr](?![a-z])|[\"'])")  # that were never read back
 _CUT = re.compile(r"\s*\{\s*[\"'](\w{1,40})[\"']\s*:\s*\"((?:[^\"\\]|\\.)*)\"?[\s,}]*", re.DOTALL)
 _OPENS = re.compile(r"[{\[]\s*[{\[\"'\]}]")
 _KEYS = (
-    "caption", "description", "answer", "text", "alt_text", "alt", "sentence", "summary", "response", "output", "content",
-    "result", "final_answer", "image_caption", "image_description", "detailed_caption", "short_caption",
+    "caption", "description", "answer", "text", "alt_text", "alt", "sentence", "summary", "response", "output",
+    "content", "result", "final_answer", "image_caption", "image_description", "detailed_caption", "short_caption",
 )  # fmt: skip
 _DEEPEST = 50  # brackets in brackets; no model nests its answer so
 _LONGEST_LITERAL = 20_000  # characters

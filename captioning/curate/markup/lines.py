@@ -66,10 +66,9 @@ def _as_list(text: str, lines: Sequence[str]) -> str:
         lines = lines[1:]
     items = list[str]()
     for line in lines:
-        head, colon, rest = line.partition(":")
-        if colon and rest.strip() and _LABEL.fullmatch(head):
-            line = rest.strip()  # noqa: PLW2901
-        items += _items_of(_without_brackets(line))
+        head, _, rest = line.partition(":")
+        listed = rest.strip() if rest.strip() and _LABEL.fullmatch(head) else line
+        items += _items_of(_without_brackets(listed))
     if len(lines) == 1 and len(items) == 1:
         return items[0] if items[0] != lines[0] else text.strip()
     found = [item for item in (_SCORE.sub("", item).strip(_AROUND_ITEM) for item in items) if item]

@@ -11,12 +11,12 @@ _BLOCK = re.compile(
     rf"|-->|</(?:{_WITH_CONTENT})>|<{_BAR}(?:/(?:det|box|quad|point)|(?:box|quad|point)_end){_BAR}>",
     re.IGNORECASE,
 )
-_ANSWERS = r"final_answer|final|conclusion|answer|caption|captions|description|alt_text|alt|output|response|result|summary"
-_ANSWER = re.compile(rf"(?P<opens><(?P<name>{_ANSWERS})>)|</(?P<closes>{_ANSWERS})>", re.IGNORECASE)
-_INLINE = (
-    r"b|i|u|em|strong|span|mark|font|sub|sup|small|big|a|code|tt|ref|phrase|object|grounding|delim|point|points|label|entity"
+_ANSWERS = r"(?:final_)?answer|final|conclusion|captions?|description|alt_text|alt|output|response|result|summary"
+_ANSWER = re.compile(rf"(?P<opens><(?:{_ANSWERS})>)|</(?:{_ANSWERS})>", re.IGNORECASE)
+_INLINE = r"b|i|u|em|strong|span|mark|font|sub|sup|small|big|a|code|tt|ref|phrase|object|grounding|delim|points?|label|entity"
+_LINES = (
+    r"p|br|div|ul|ol|tr|td|th|table|hr|h[1-6]|section|article|body|html|head|sentence|paragraph|text|title|list|item"
 )
-_LINES = r"p|br|div|ul|ol|tr|hr|h[1-6]|section|article|body|html|head|sentence|paragraph|text|title|list|item|td|th|table"
 _TAG = re.compile(
     rf"(?P<inline></?(?:{_INLINE})(?:\s[^<>\n]{{0,200}})?/?>)"
     rf"|(?P<line></?(?:{_LINES})(?:\s[^<>\n]{{0,200}})?/?>)|(?P<item></?li>)"

@@ -14,7 +14,7 @@ from captioning.curate.words import split
 _END = regex.compile(rf"(?V1)(?<={STOP})[)\"”’*]*\s+|(?<={OTHER_STOP})|\n+")
 QUESTION_MARKS = "?？؟፧⁇⁈"
 _ASKING = frozenset(QUESTION_MARKS)
-_AFTER_QUESTION = "!)\"”’* \t\n"
+_AFTER_QUESTION = '!)"”’* \t\n'
 _MOST_SKIPPED = 40  # words
 _SHOUTS = 4  # letters from which on a text in capitals tells nothing by them
 
@@ -36,7 +36,7 @@ class Sentence:
         return at < len(self.raw) and self.raw[at][:1].isupper()
 
     def after(self, at: int, skipped: frozenset[str]) -> int:
-        """The first place, from `at` on, of a word that is none of those skipped; nobody says many of them in a row."""
+        """The first place, from `at` on, of a word that is none of those skipped; nobody says many in a row."""
         stop = min(at + _MOST_SKIPPED, len(self.words))
         while at < stop and self.words[at] in skipped:
             at += 1
