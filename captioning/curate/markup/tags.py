@@ -13,7 +13,7 @@ _BLOCK = re.compile(
 )
 _ANSWERS = r"(?:final_)?answer|final|conclusion|captions?|description|alt_text|alt|output|response|result|summary"
 _ANSWER = re.compile(rf"(?P<opens><(?:{_ANSWERS})>)|</(?:{_ANSWERS})>", re.IGNORECASE)
-_INLINE = r"b|i|u|em|strong|span|mark|font|sub|sup|small|big|a|code|tt|ref|phrase|object|grounding|delim|points?|label|entity"
+_INLINE = r"b|i|u|em|strong|span|mark|font|sub|sup|small|big|a|code|tt|ref|phrase|object|grounding|delim|points?|label"
 _LINES = (
     r"p|br|div|ul|ol|tr|td|th|table|hr|h[1-6]|section|article|body|html|head|sentence|paragraph|text|title|list|item"
 )
