@@ -40,8 +40,8 @@ WRAPPINGS = [
     # JSON
     '{{"caption": "{}"}}', '```json\n{{"caption": "{}", "confidence": 0.93}}\n```', "{{'description': '{}'}}",
     '["{}"]',
-    '{{"image": {{"text": "{}", "size": [640, 480]}}}}', '"{{\\"caption\\": \\"{}\\"}}"', '{{"caption": "{}",
-    "tags": ["a", "b"]}}',
+    '{{"image": {{"text": "{}", "size": [640, 480]}}}}', '"{{\\"caption\\": \\"{}\\"}}"',
+    '{{"caption": "{}", "tags": ["a", "b"]}}',
     # headings and bullets
     "### Caption\n{}", "**Image description:**\n\n{}", "- {}", "> {}", "1. {}", "# A Quiet Afternoon\n{}",
 ]  # fmt: skip
