@@ -60,7 +60,7 @@ def _wrapped(*wrappings: str) -> Callable[[dict[str, Any], Random], str | None]:
     def plant(row: dict[str, Any], rng: Random) -> str:
         honest: str = row["text"]
         row["text"] = rng.choice(wrappings).replace("{}", honest)
-        return honest
+        return honest if honest.endswith(".") else f"{honest}."  # `ending` sets it
 
     return plant
 
