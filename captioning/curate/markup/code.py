@@ -18,7 +18,7 @@ _LANGUAGE = re.compile(
 _COMMAND = re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm|tt|sf|sc)?|math(?:bf|rm|it|tt|sf)|emph|caption)\s{0,9}\{|[{}]")
 _MATHS = re.compile(r"\s*(?:\$\$?|\\\(|\\\[)(.*?)(?:\$\$?|\\\)|\\\])\s*", re.DOTALL)
 _ESCAPE = re.compile(r"\\([nr](?![a-z])|[\"'])")  # that were never read back
-_CUT = re.compile(r"\s*\{\s*[\"'](\w{1,40})[\"']\s*:\s*\"((?:[^\"\\]|\\.)*)\"?[\s,}]*", re.DOTALL)
+_CUT = re.compile(r"\s*\{\s*[\"'](\w{1,40})[\"']\s*:\s*\"((?:[^\"\\]|\\.)*+)\"?[\s,}]*", re.DOTALL)
 _OPENS = re.compile(r"[{\[]\s*[{\[\"'\]}]")
 _KEYS = (
     "caption", "description", "answer", "text", "alt_text", "alt", "sentence", "summary", "response", "output",

@@ -10,7 +10,7 @@ from captioning.curate.ended import is_ended
 LIST = "word"
 _GLYPHS = "•‣◦▪●·○■□▶➤✓✔"
 _BULLET = re.compile(
-    rf"(?:[-*+–—>]{{1,3}}\s+|[{_GLYPHS}]\s*|\(?\d{{1,3}}[.)](?:\s+|$)|\(?[a-zA-Z]\)\s+|[①-⑳]\s*)(?:\[[ xX]?\]\s*)?"
+    rf"(?:[-*+–—>]{{1,3}}\s+|[{_GLYPHS}]\s*|\(?\d{{1,3}}(?:[.)](?:\s+|$)|[、．])|\(?[a-zA-Z]\)\s+|[①-⑳]\s*)(?:\[[ xX]?\]\s*)?"
 )
 _HEADING = re.compile(r"#{1,6}\s+(.*)")
 _LABEL = re.compile(
@@ -41,7 +41,7 @@ def without_bullets(text: str, granularity: str) -> str:
 
 def _without_headings(lines: Sequence[str]) -> list[str]:
     """The lines without headings and labels, if anything is left then."""
-    left = [line for line in lines if not _HEADING.match(line) and not (_LABEL.fullmatch(line) and len(line) < 60)]
+    left = [line for line in lines if not _HEADING.match(line) and not (len(line) < 60 and _LABEL.fullmatch(line))]
     return left or [_HEADING.sub(r"\1", line) for line in lines]
 
 

@@ -18,6 +18,8 @@ from captioning.curate.markup.tags import without_tags
 
 _TELLING = re.compile(r"[<{\[(`\\▁◁Ġ&\n\r|#@*_•‣◦▪●·]|~~")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
+_LINE_ENDS = re.compile(r"\r\n?|\u2028|\u2029|\n{3,}")
+_BLANK = re.compile(r"[^\S\n]+")
 _SPACE_BEFORE = re.compile(r"(?<=\S)[^\S\n]{1,99}(?=[,.;:!?](?:\s|$))")
 
 
@@ -33,7 +35,7 @@ def bare(text: str, granularity: str) -> str:
 
 def unwrap(text: str, granularity: str) -> str:
     """The text without markup. A list of words stays a list, with commas."""
-    left = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = left = _BLANK.sub(" ", _LINE_ENDS.sub("\n", text))
     if "&" in left:
         left = _ENTITY.sub(lambda found: html.unescape(found[0]), left)
     left = without_tags(answer_of(left))
