@@ -95,7 +95,7 @@ def find_warnings(counts: Mapping[str, Any], silent: Sequence[str], shards: int)
         warnings.append(f"{len(silent)} of {shards} shards have no caption at all ({names})")
     if beyond := counts["reasons"].get(Reason.TOO_MANY):
         warnings.append(
-            f"{beyond:,} captions were dropped as too_many, because of their images more captions are there than are "
+            f"{beyond:,} captions were dropped as too_many: their images have more different captions than are "
             "compared with each other; curate.max_compared sets how many are"
         )
     if alone := counts["images_without_captions"]:

@@ -73,6 +73,10 @@ def test_a_caption_is_taken_out_of_its_wrapping(wrapping: str) -> None:
         ("- A cat sleeps in a basket\n- The basket is old", "A cat sleeps in a basket. The basket is old"),
         ("The image shows:\n* a cat\n* a basket", "A cat, a basket"),
         ("<think>It may be a cat", ""),
+        ("0.93 A cat sleeps.", "A cat sleeps."),
+        ("A cat sleeps. 0.9312", "A cat sleeps."),
+        ("[|assistant|]A cat sleeps.[|endofturn|]", "A cat sleeps."),
+        ("```\n一只猫在睡觉。\n```<|im_end|>", "一只猫在睡觉。"),
     ],
 )
 def test_markup_inside_a_caption_comes_off(raw: str, expected: str) -> None:
@@ -90,6 +94,7 @@ def test_markup_inside_a_caption_comes_off(raw: str, expected: str) -> None:
         "Nouns:\n- cat\n- basket\n- red ball", "Objects: cat, basket, red ball", "[cat, basket, red ball]",
         "cat (0.98), basket (0.9), red ball (0.5)", "cat: 0.98\nbasket: 0.91\nred ball: 0.5",
         "cat | basket | red ball",
+        "cat: 0.98, basket: 0.91, red ball: 0.5",
         "| cat |\n| --- |\n| basket |\n| red ball |", "<ul><li>cat</li><li>basket</li><li>red ball</li></ul>",
         '[{"label": "cat", "bbox_2d": [1, 2, 3, 4]}, {"label": "basket"}, {"label": "red ball"}]',
         "Here are the nouns:\n1. **cat**\n2. **basket**\n3. **red ball**</s>", "cat, basket, red ball",
@@ -106,7 +111,7 @@ def test_lists_stay_lists(raw: str) -> None:
         "A board with (3, 4) and [1].",
         "A bottle (0.5 l) and a cup (blue).", "Ġorġ walks in Ġgantija.", "5 * 3 * 2 is written on it, and **** too.",
         "A row of shops: H&M, R&B records.", "A price of $5 {reduced}.", "Two cats -- one grey.", "A_b and __ c.",
-        "A score of 3:1 on the board.", "The path C:\\new is on a screen.",
+        "A score of 3:1 on the board.", "A price of 0.93", "The path C:\\new is on a screen.",
     ],
 )  # fmt: skip
 def test_captions_keep_what_only_looks_like_markup(text: str) -> None:

@@ -19,6 +19,17 @@ _BOXES = re.compile(
 )
 
 
+_BEFORE = re.compile(r"\s{0,9}(?:0?\.\d{2,12}|1\.0{1,12})\s{0,9}[:;,|-]?\s{1,9}(?=[A-Z])")  # 0.93 A cat sleeps.
+_BEHIND = re.compile(r"(?<=[.!?])\s{0,9}[:;,|-]?\s{0,9}(?:0\.\d{2,12}|1\.0{1,12})\s{0,9}\Z")  # A cat sleeps. 0.93
+_TAIL = 40  # characters, more than any score
+
+
 def without_boxes(text: str) -> str:
     """The text without boxes and scores. "(3, 4)" and "[1]" may be anything and stay."""
-    return _BOXES.sub(" ", text) if "(" in text or "[" in text or "{" in text else text
+    if "(" in text or "[" in text or "{" in text:
+        text = _BOXES.sub(" ", text)
+    if score := _BEFORE.match(text):
+        text = text[score.end() :]
+    if score := _BEHIND.search(text, max(0, len(text) - _TAIL)):
+        text = text[: score.start()]
+    return text

@@ -14,13 +14,13 @@ from captioning.curate.markup.tags import without_tags
 _BAR = "[|｜]"
 _ROLES = r"(?P<role>assistant|model|bot|user|human|system|tool|developer)"
 _TURN = re.compile(
-    rf"(?P<ends></s>|<{_BAR}(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|eos|eot|return|call|end▁of▁sentence"
-    rf"|end_of_turn\w*|END_OF_TURN_TOKEN|endofturn){_BAR}>|<(?:end_of_turn|eos|end_of_utterance|turn{_BAR}|eoa|eoc)>"
+    rf"(?P<ends></s>|[<\[]{_BAR}(?:im_end|eot_id|eom_id|end|endoftext|end_of_text|eos|eot|return|call|end▁of▁sentence"
+    rf"|end_of_turn\w*|END_OF_TURN_TOKEN|endofturn){_BAR}[>\]]|<(?:end_of_turn|eos|end_of_utterance|turn{_BAR}|eoa|eoc)>"
     rf"|\[EOS\]|\[SEP\])"
     rf"|(?P<asked>\[/INST\]|<</SYS>>)"
     rf"|<{_BAR}?(?:im_start|start_header_id|start_of_turn|start|START_OF_TURN_TOKEN|turn){_BAR}?>\s{{0,9}}(?:{_ROLES}\b)?"
     rf"(?:<{_BAR}end_header_id{_BAR}>)?"
-    rf"|<{_BAR}(?P<named>assistant|user|system|human|model|bot|CHATBOT_TOKEN|USER_TOKEN){_BAR}>"
+    rf"|[<\[]{_BAR}(?P<named>assistant|user|system|human|model|bot|CHATBOT_TOKEN|USER_TOKEN){_BAR}[>\]]"
     rf"|(?P<begins><s>|<bos>|<{_BAR}begin▁of▁sentence{_BAR}>|<{_BAR}(?:begin_of_text|startoftext){_BAR}>|\[BOS\]|\[CLS\])"
     r"|(?P<answers>(?-i:\bASSISTANT:)|^[ \t]{0,9}#{0,4}[ \t]{0,9}(?:assistant|response|answer)[ \t]{0,9}:)"
     r"|(?P<line>^[ \t]{0,9}(?:user|human)[ \t]{0,9}:|#{2,4}[ \t]{0,9}(?:user|human|instruction)[ \t]{0,9}:)",

@@ -10,7 +10,8 @@ from captioning.curate.ended import is_ended
 LIST = "word"
 _GLYPHS = "•‣◦▪●·○■□▶➤✓✔"
 _BULLET = re.compile(
-    rf"(?:[-*+–—>]{{1,3}}\s+|[{_GLYPHS}]\s*|\(?\d{{1,3}}(?:[.)](?:\s+|$)|[、．])|\(?[a-zA-Z]\)\s+|[①-⑳]\s*)(?:\[[ xX]?\]\s*)?"
+    rf"(?:[-*+–—>]{{1,3}}\s+|[{_GLYPHS}]\s*|\(?\d{{1,3}}(?:[.)](?:\s+|$)|[、．])|\(?[a-zA-Z]\)\s+|[①-⑳]\s*)"
+    r"(?:\[[ xX]?\]\s*)?"
 )
 _HEADING = re.compile(r"#{1,6}\s+(.*)")
 _LABEL = re.compile(
@@ -86,7 +87,8 @@ def _items_of(line: str) -> list[str]:
     for mark in (*_GLYPHS, "|", f" {bullet[0].strip()} " if bullet and bullet[0][0] in "-*+–—" else "|"):
         if mark in line:
             return [item for item in map(str.strip, line.split(mark)) if item]
-    return [line]
+    cells = [item.strip() for item in line.split(",")]
+    return cells if all(map(_SCORE.search, cells)) else [line]  # "dog: 0.98, ball: 0.87"
 
 
 def _numbered(line: str) -> list[str]:

@@ -16,6 +16,7 @@ def joined_pieces(text: str) -> str:
         text = text.replace("▁", " ")
     if "</w>" in text:
         text = text.replace("</w>", " ")
+    text = text.rstrip("Ċ")
     if "Ġ" in text and _BYTE_LEVEL.search(text):
         text = text.replace("Ġ", " ").replace("Ċ", "\n")
     return _PIECE.sub("", text) if "##" in text or "@@" in text else text

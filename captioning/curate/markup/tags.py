@@ -25,7 +25,7 @@ _TAG = re.compile(
     rf"|bob|eob|end_code|end|assistant|user|system|img_context|image_soft_token|(?:image|img)_?\d{{1,3}})(?:\s[^<>\n]{{0,200}})?/?>"
     rf"|<{_BAR}[^<>|｜\n]{{1,60}}{_BAR}>|<{_BAR}\w{{0,20}}{_BAR}?\Z|</s?\Z"  # the last may be cut
     rf"|<(?:loc|seg|extra_id|unused|patch_index|reserved_special_token|coord|bin|x|y)[_-]?\d{{1,6}}>|<[\d\s.,%-]{{1,80}}>"
-    rf"|\[/?(?:INST|PAD|UNK|CLS|SEP|MASK|BOS|EOS|IMG|IMG_END|IMG_BREAK|TOOL_CALLS)\]|<</?SYS>>|\[/?(?:{_ANSWERS})\]:?"
+    rf"|\[/?(?:INST|PAD|UNK|CLS|SEP|MASK|BOS|EOS|IMG|IMG_END|IMG_BREAK|TOOL_CALLS|END)\]|\[{_BAR}[^\[\]|｜\n]{{1,60}}{_BAR}\]|<</?SYS>>|\[/?(?:{_ANSWERS})\]:?"
     rf"|<s>|</s>",
     re.IGNORECASE,
 )

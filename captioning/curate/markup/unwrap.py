@@ -16,7 +16,7 @@ from captioning.curate.markup.lines import LIST, without_bullets
 from captioning.curate.markup.marks import joined_pieces, without_emphasis
 from captioning.curate.markup.tags import without_tags
 
-_TELLING = re.compile(r"[<{\[(`\\▁◁Ġ&\n\r|#@*_•‣◦▪●·]|~~")
+_TELLING = re.compile(r"[<{\[(`\\▁◁ĠĊ&\n\r|#@*_•‣◦▪●·]|~~")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _LINE_ENDS = re.compile(r"\r\n?|\u2028|\u2029|\n{3,}")
 _BLANK = re.compile(r"[^\S\n]+")
@@ -25,7 +25,7 @@ _SPACE_BEFORE = re.compile(r"(?<=\S)[^\S\n]{1,99}(?=[,.;:!?](?:\s|$))")
 
 def may_wrap(text: str) -> bool:
     """Whether there may be markup in a text; nearly all captions have none."""
-    return not text[:1].isalpha() or _TELLING.search(text) is not None
+    return not text[:1].isalpha() or text[-1:].isdigit() or _TELLING.search(text) is not None
 
 
 def bare(text: str, granularity: str) -> str:
