@@ -18,7 +18,7 @@ import numpy as np
 
 from captioning.curate.reasons import Reason
 from captioning.curate.selection import lexical, padding
-from captioning.curate.words import words
+from captioning.curate.words import cut
 from pipeline.errors import StoreError
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
@@ -114,7 +114,7 @@ class Draft:
         """The words of a row's text; however many gadgets ask, a text is cut into words once."""
         text, known = self.texts[row], self._words[row]
         if known[0] is not text:
-            self._words[row] = known = (text, words(text))
+            self._words[row] = known = (text, cut(text))
         return known[1]
 
     def batches(self) -> Sequence[Batch]:

@@ -35,10 +35,11 @@ _LONG = 2_000  # characters; of longer texts nothing is remembered
 
 def words(text: str) -> tuple[str, ...]:
     """The words of a text in lower case, without punctuation."""
-    return _remembered(text) if len(text) < _LONG else _words(text)
+    return _remembered(text) if len(text) < _LONG else cut(text)
 
 
-def _words(text: str) -> tuple[str, ...]:
+def cut(text: str) -> tuple[str, ...]:
+    """The same for whoever remembers the words of a text himself."""
     text = text.lower()
     if text.isascii() and "'" not in text and "-" not in text:  # most captions, and three times as fast
         return tuple(text.translate(_NO_WORD).split())
@@ -46,12 +47,12 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 # whoever has no draft at hand asks for the words of the same texts again and again
-_remembered = lru_cache(maxsize=16_384)(_words)
+_remembered = lru_cache(maxsize=16_384)(cut)
 
 
 def split(text: str) -> list[str]:
     """The words of a text as they are written."""
-    if _PLAIN_TEXT.fullmatch(text):
+    if text.isascii() or _PLAIN_TEXT.fullmatch(text):
         return _PLAIN.findall(text)
     return list(_split(text))
 

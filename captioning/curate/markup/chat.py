@@ -23,7 +23,7 @@ _TURN = re.compile(
     rf"|[<\[]{_BAR}(?P<named>assistant|user|system|human|model|bot|CHATBOT_TOKEN|USER_TOKEN){_BAR}[>\]]"
     rf"|(?P<begins><s>|<bos>|<{_BAR}begin▁of▁sentence{_BAR}>|<{_BAR}(?:begin_of_text|startoftext){_BAR}>|\[BOS\]|\[CLS\])"
     r"|(?P<answers>(?-i:\bASSISTANT:)|^[ \t]{0,9}#{0,4}[ \t]{0,9}(?:assistant|response|answer)[ \t]{0,9}:)"
-    r"|(?P<line>^[ \t]{0,9}(?:user|human)[ \t]{0,9}:|#{2,4}[ \t]{0,9}(?:user|human|instruction)[ \t]{0,9}:)",
+    r"|(?P<line>^[ \t]{0,9}(?:user|human)[ \t]{0,9}:|#{2,4}[ \t]{0,9}(?:user|human|instruction)[ \t]{0,9}:|\[INST\])",
     re.IGNORECASE | re.MULTILINE,
 )
 _FIRST_LINE = re.compile(r"\s*(?:#{1,6}\s*)?assistant[ \t]*:?[ \t]*\n", re.IGNORECASE)
@@ -36,7 +36,7 @@ _THINKS = re.compile(
     re.IGNORECASE,
 )
 _OURS = ("assistant", "model", "bot", "chatbot_token")
-_ANSWER, _ASKED, _NOBODY = "answer", "asked", "nobody"
+_ANSWER, _NOBODY, _BEFORE, _ASKED = "answer", "nobody", "before the end of a question", "asked"
 
 
 def answer_of(text: str) -> str:
@@ -46,8 +46,11 @@ def answer_of(text: str) -> str:
     if not _TURN.search(text):
         return text
     turns = [(whose, part) for whose, part in _turns(text) if any(map(str.isalnum, without_tags(part)))]
-    said = [part for whose, part in turns if whose == _ANSWER] or [part for whose, part in turns if whose == _NOBODY]
-    return said[0].lstrip(": \n") if said else ""
+    for speaker in (_ANSWER, _NOBODY, _BEFORE):
+        said = next((part for whose, part in turns if whose == speaker), "")
+        if said:
+            return said.lstrip(": \n")
+    return ""
 
 
 def _turns(text: str) -> Iterator[tuple[str, str]]:
@@ -56,7 +59,7 @@ def _turns(text: str) -> Iterator[tuple[str, str]]:
     for mark in _TURN.finditer(text):
         if mark["answers"] and whose == _ANSWER:  # it only announces the caption, which an opener is for
             continue
-        yield _ASKED if mark["asked"] else whose, text[start : mark.start()]
+        yield _BEFORE if mark["asked"] and whose == _ANSWER else whose, text[start : mark.start()]
         start = mark.end()
         role = (mark["role"] or mark["named"] or "").lower()
         asks = mark["line"] or (role and role not in _OURS)

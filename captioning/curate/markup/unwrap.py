@@ -16,7 +16,7 @@ from captioning.curate.markup.lines import LIST, without_bullets
 from captioning.curate.markup.marks import joined_pieces, without_emphasis
 from captioning.curate.markup.tags import without_tags
 
-_TELLING = re.compile(r"[<{\[(`\\▁◁ĠĊ&\n\r|#@*_•‣◦▪●·]|~~")
+_TELLING = re.compile(r"[<{\[(`\\▁◁ĠĊ&\n\r|#@*_•‣◦▪●·~]")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _LINE_ENDS = re.compile(r"\r\n?|\u2028|\u2029|\n{3,}")
 _BLANK = re.compile(r"[^\S\n]+")
