@@ -22,7 +22,7 @@ WRAPPINGS = [
     "{}</s>", "<s>{}</s><pad><pad>", "{}<|eot_id|>", "{}<|endoftext|>A car on a road.", "{}<end_of_turn>\n",
     "[CLS] {} [SEP]",
     "<|im_start|>assistant\n{}<|im_end|>\n<|im_start|>user\nAnd now?", "<start_of_turn>model\n{}<end_of_turn>",
-    "<|start_header_id|>assistant<|end_header_id|>\n\n{}", "[INST] Describe it. [/INST] {}", "{}<｜end▁of▁sentence｜>",
+    "<|start_header_id|>assistant<|end_header_id|>\n\n{}", "[INST] Describe it. [/INST] {}", "{} [/INST]", "{}<｜end▁of▁sentence｜>",
     "<|user|>\nDescribe it.<|end|>\n<|assistant|>\n{}<|end|>", "USER: <image>\nDescribe it. ASSISTANT: {}",
     "assistant\n{}",
     "{}\nUser: And now?\nAssistant: A car.", "### Human: Describe it.\n### Assistant: {}", "{}<|im_", "{}<0x0A>",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import regex
@@ -12,6 +13,7 @@ from captioning.curate.talk.vocabulary import TalkWords
 from captioning.curate.words import split
 
 _END = regex.compile(rf"(?V1)(?<={STOP})[)\"”’*]*\s+|(?<={OTHER_STOP})|\n+")
+_ASCII_END = re.compile(r"(?<=[.!?])[)\"*]*\s+|\n+")  # the same, and quicker
 QUESTION_MARKS = "?？؟፧⁇⁈"
 _ASKING = frozenset(QUESTION_MARKS)
 _AFTER_QUESTION = '!)"”’* \t\n'
@@ -45,7 +47,8 @@ class Sentence:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, with nothing but a quotation mark where it quotes."""
-    return _END.split(unquoted(text))
+    text = unquoted(text)
+    return (_ASCII_END if text.isascii() else _END).split(text)
 
 
 def sentence_of(part: str, vocabulary: TalkWords) -> Sentence:
