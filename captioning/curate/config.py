@@ -10,14 +10,17 @@ from pydantic import Field, model_validator
 from pipeline.cluster.config import StageRayConfig
 from pipeline.config import Section, operational
 
-VERSION = 3  # of what the stage makes, raised by hand when results change
+VERSION = 4  # of what the stage makes, raised by hand when results change
 
 
 class CleanConfig(Section):
     """What `clean` takes off a text."""
 
+    markup: bool = Field(
+        default=True, description="strip what models and templates leave: tokens, tags, code, JSON, boxes, bullets"
+    )
     openers: bool = Field(default=True, description="strip boilerplate such as 'The image shows'")
-    quotes: bool = Field(default=True, description="strip quotation marks and emphasis around the whole text")
+    quotes: bool = Field(default=True, description="strip quotation marks around the whole text")
     learn: bool = Field(default=True, description="learn openers from the captions, beside those that are listed")
     learn_share: float = Field(
         default=0.002, gt=0, le=1, description="how many of all images must have a caption that begins so"
@@ -226,6 +229,12 @@ class CurateConfig(Section):
     """Which captions are kept, and what training gets to see of an image."""
 
     ngram: int = Field(default=2, ge=1, le=5, description="similarity is over word n-grams up to this order")
+    max_compared: int = Field(
+        default=1_000,
+        ge=1,
+        description="captions of one image that are compared with each other, which takes memory and time with the "
+        "square of their number; further ones are dropped as too_many",
+    )
     coverage: bool = Field(
         default=True,
         description="never drop the last acceptable caption of a (perspective, granularity) for being similar; "

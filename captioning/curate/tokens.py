@@ -14,11 +14,14 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from captioning.curate.words import with_few_marks
+
 TOKENIZER = "open_clip:SimpleTokenizer"  # CLIP's byte-pair encoding, 49,408 tokens
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 49_152 - 256 - 2  # of the file's, after its first line
 ENDS = 2  # start and end token
-WORDS = 1 << 16  # of which the pieces are remembered
+WORDS = 1 << 16  # of which the pieces are remembered,
+LONG = 100  # letters; but for longer ones
 # CLIP's words: contractions, runs of letters, single digits, runs of anything else.
 SPECIAL = ("<start_of_text>", "<end_of_text>")
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -37,9 +40,13 @@ def clip_token_counter() -> Callable[[str], int]:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     split = regex.compile("|".join([*SPECIAL, PATTERN]), regex.IGNORECASE).findall
 
-    @lru_cache(maxsize=WORDS)
-    def count(word: str) -> int:
+    def pieces_of(word: str) -> int:
         return 1 if word in SPECIAL else len(tokenizer.encode(word).ids)
+
+    remembered = lru_cache(maxsize=WORDS)(pieces_of)
+
+    def count(word: str) -> int:
+        return remembered(word) if len(word) < LONG else pieces_of(word)
 
     return lambda text: sum(map(count, split(_clean(text)))) + ENDS
 
@@ -58,5 +65,5 @@ def _clean(text: str) -> str:
     if not (text.isascii() and text.isprintable() and "&" not in text):
         import ftfy
 
-        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+        text = html.unescape(html.unescape(ftfy.fix_text(with_few_marks(text))))
     return " ".join(text.split()).lower()

@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 
 from captioning.curate.config import CleanConfig
 from captioning.curate.draft import Draft
+from captioning.curate.markup.unwrap import bare
 from captioning.curate.phrases import LearnWords
 from captioning.curate.words import words
 from pipeline.identity import digest
@@ -61,9 +62,8 @@ class Openers:
     @cached_property
     def digest(self) -> str:
         """Of what decides which openings are kept."""
-        return digest(
-            ["caption_id", SAMPLE, PICTURE_WITHIN, KEPT_WORDS, sorted(self.words.picture), sorted(self.words.before)]
-        )
+        stock = [sorted(self.words.picture), sorted(self.words.before)]
+        return digest(["caption_id", SAMPLE, PICTURE_WITHIN, KEPT_WORDS, *stock, self.config.markup])
 
     def of_shard(self, draft: Draft) -> pa.Table:
         """The openings that may be talk about the picture, image by image, of the shard's share of the sample."""
@@ -96,7 +96,8 @@ class Openers:
 
     def _openings(self, texts: Iterable[str]) -> list[str]:
         found = set()
-        for text in texts:
+        for raw in texts:
+            text = bare(raw, "sentence") if self.config.markup else raw
             if not self._begins.match(text):
                 continue
             spoken = words(_FIRST_CLAUSE.match(text)[0])[:KEPT_WORDS]  # type: ignore[index]  # it matches everything
