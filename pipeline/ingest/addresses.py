@@ -1,4 +1,7 @@
-"""Which addresses are public. A list of links may come from anybody, and must not lead into the network it is read in."""
+"""Which addresses are public.
+
+A list of links may come from anybody, and must not lead into the network where it is read.
+"""
 
 from __future__ import annotations
 

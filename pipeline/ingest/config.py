@@ -46,7 +46,9 @@ class UrlSource(Section):
     )
     timeout: int = operational(10, gt=0, description="seconds a server may stay silent")
     link_seconds: float = operational(
-        60, gt=0, description="seconds a link may take in all, from the look-up of its host to its last byte, with retries"
+        60,
+        gt=0,
+        description="seconds a link may take in all, from the look-up of its host to its last byte, with retries",
     )
     link_megabytes: float = operational(
         100, gt=0, description="size of the largest picture that is downloaded; 1 MB is 1,000,000 bytes"

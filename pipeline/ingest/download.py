@@ -1,9 +1,9 @@
 """Opening one link: within a limit of time and of bytes, at public addresses only, and with reasons in words.
 
-urllib waits for a server as long as a byte comes now and then, reads whatever comes, and follows redirects anywhere. Here
-a link has so many seconds in all: for the look-up of its name, connections, redirects, further tries and its last byte.
-Each is opened in a thread of its own. When its time is over the thread is left behind and its connections are shut down,
-as nothing else ends a look-up, or an answer that comes letter by letter.
+urllib waits for a server as long as a byte comes now and then, reads whatever comes, and follows redirects anywhere.
+Here a link has so many seconds in all, from the look-up of its host to its last byte, redirects and further tries
+included. Each is opened in a thread of its own. When its time is over the thread is left behind and its connections
+are shut down, as nothing else ends a look-up, or an answer that comes letter by letter.
 """
 
 from __future__ import annotations
@@ -53,17 +53,21 @@ class Page(io.BytesIO):
         self.headers = headers
 
 
-class Opener:
-    """Opens links for `urllib.request.urlopen`, which img2dataset calls. `as_they_stand`: a second form of some links."""
+class Opener(urllib.request.OpenerDirector):
+    """Opens links for `urllib.request.urlopen`, which img2dataset calls.
+
+    `as_they_stand` has a second form of some links, for when the first one fails.
+    """
 
     def __init__(self, limits: Limits, *, public_only: bool, as_they_stand: Mapping[str, str]) -> None:
+        super().__init__()
         self.limits, self.public_only, self.as_they_stand = limits, public_only, as_they_stand
 
-    def open(self, request: urllib.request.Request, *_: Any) -> Page:
-        """The page of a link. Raises `LinkError`, after so many seconds at the latest."""
+    def open(self, fullurl: Any, data: Any = None, timeout: Any = None) -> Any:  # noqa: ARG002 (as urllib has it)
+        """The `Page` of a link. Raises `LinkError`, after so many seconds at the latest."""
         result, sockets = Future[Page](), Sockets()
         until = time.monotonic() + self.limits.seconds
-        threading.Thread(target=self._settle, args=(result, request, sockets, until), daemon=True).start()
+        threading.Thread(target=self._settle, args=(result, fullurl, sockets, until), daemon=True).start()
         try:
             return result.result(self.limits.seconds)
         except TimeoutError:
@@ -72,9 +76,7 @@ class Opener:
                 f"timed out: not complete after {self.limits.seconds:g} s (ingest.source.link_seconds)"
             ) from None
 
-    def _settle(
-        self, result: Future[Page], request: urllib.request.Request, sockets: Sockets, until: float
-    ) -> None:
+    def _settle(self, result: Future[Page], request: urllib.request.Request, sockets: Sockets, until: float) -> None:
         try:
             result.set_result(self._with_second_form(request, sockets, until))
         except Exception as error:  # whatever a server makes urllib raise is the link's, and ends it alone
@@ -185,7 +187,10 @@ class Redirects(urllib.request.HTTPRedirectHandler):
         self, req: Any, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         fp.close()  # urllib would read it to its end, which may never come
-        link, _ = links.split_login(links.in_ascii(newurl))
+        try:
+            link, _ = links.split_login(links.in_ascii(newurl))
+        except links.NoLinkError as error:
+            raise LinkError(f"the server redirects to what cannot be opened: {error}") from None
         return super().redirect_request(req, fp, code, msg, headers, link)
 
 

@@ -1,8 +1,8 @@
-"""A process that runs img2dataset over its share of the links, and notes what became of each as soon as it is decided.
+"""A process that runs img2dataset over its share of the links, and notes what became of each as soon as that is known.
 
-img2dataset opens links by urllib, which is told here how (`download.py`), and hands over every picture with its row; so no
-link waits for another. This process ends with the pipe to whoever started it, so that nothing is left running. Run by
-`downloads.py` as `main()`, with the job as JSON in the first argument; its output goes to a log.
+img2dataset opens links by urllib, which is told here how (`download.py`), and hands over every picture with its row;
+so no link waits for another. This process ends with the pipe to whoever started it, so that nothing is left running.
+Run by `downloads.py` as `main()`, with the job as JSON in the first argument; its output goes to a log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILE_BYTES = 1 << 28  # of pictures, after which another file begins, so that th
 
 
 class Notes:
-    """img2dataset's sample writer: pictures go into files one after another, and a line of JSON about each link beside.
+    """img2dataset's sample writer: pictures go into a file one after another, and a line of JSON about each beside it.
 
     A line is [position, file, offset, size] or [position, reason].
     """
@@ -86,8 +86,9 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job = json.loads(sys.argv[1])
     folder, share = Path(job["folder"]), job["share"]
-    urllib.request.install_opener(  # type: ignore[arg-type]  # as much of one as is used
-        Opener(Limits(**job["limits"]), public_only=job["public_only"], as_they_stand=_second_forms(folder, share))
+    second = _second_forms(folder, share)
+    urllib.request.install_opener(
+        Opener(Limits(**job["limits"]), public_only=job["public_only"], as_they_stand=second)
     )
     _downloader(job).download_shard((share, str(links_file(folder, share))))
 

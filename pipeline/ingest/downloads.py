@@ -1,7 +1,7 @@
 """Many links at once: img2dataset in processes of its own, each with a share of the links.
 
-What became of a link is known as soon as it is decided, whatever the others do. A process that dies, or decides nothing
-for longer than a link may take, is started again with what is left of its share.
+What became of a link is known as soon as it is decided, whatever the others do. A process that dies, or decides
+nothing for longer than a link may take, is started again with what is left of its share.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ class _Share:
         self.left = dict.fromkeys(range(number, len(download.links), download.step))
         self.file_in_use: str | None = None
         self._starts = self._generation = 0
+        self._half = ""  # a line that is being written
         self._start()
 
     def news(self) -> list[str]:

@@ -18,6 +18,8 @@ from pipeline.storage import Location
 class Folder:
     """The images of a folder and its subfolders, sorted by path. Hidden files and folders are left out."""
 
+    lasting = False
+
     def __init__(self, config: FolderSource) -> None:
         self.config = config
         self.root = Location.of(config.path)
@@ -57,6 +59,10 @@ class Folder:
     def identity(self, row: Mapping[str, Any]) -> Identity:
         """A file is the same as long as it has the same path."""
         return (row["source"],)
+
+    def picture(self, name: str) -> str | None:
+        """The file."""
+        return name
 
     def unchanged(self, item: Item, row: Mapping[str, Any]) -> bool:
         """Time stamps change with every copy of a data set; content decides."""

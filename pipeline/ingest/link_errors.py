@@ -1,4 +1,4 @@
-"""Why a link gave no picture, in words. A reason says nothing of the link itself, so that equal ones can be counted."""
+"""Why a link gave no picture, in words. Reasons do not name the link, so that equal ones can be counted."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def _of_status(error: urllib.error.HTTPError) -> str:
 
 def _of_name(error: socket.gaierror) -> str:
     if error.errno == socket.EAI_AGAIN:
-        return "the name server does not answer, so the host's address is not known; run ingest with --retry-failed later"
+        return (
+            "the name server does not answer, so the host's address is not known; run ingest with --retry-failed later"
+        )
     return "there is no host of this name (DNS)"
 
 

@@ -1,7 +1,7 @@
 """Links as people write them, and as they are opened: what a browser makes of the same characters.
 
-The standard is WHATWG's URL, which browsers keep to. Lists of links hold letters outside ASCII, spaces, `&amp;` from the
-source of a page, and links without a scheme; HTTP knows ASCII alone. Fragments stay behind: servers never see them.
+The standard is WHATWG's URL, which browsers keep to. Lists of links hold letters outside ASCII, spaces, `&amp;` from
+the source of a page, and links without a scheme; HTTP knows ASCII alone. Fragments go: servers never see them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ PORTS = {"http": "80", "https": "443"}
 AMPERSAND = re.compile(r"&(?:amp|#0*38|#x0*26);", re.IGNORECASE)
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?![0-9]+(?:[/?#]|$))", re.IGNORECASE)  # what is before a port is no scheme
 HOST_FIRST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+(?::[0-9]+)?|[\w-]+:[0-9]+)(?:[/?#]|$)")  # www.example.org/a.jpg
+PLAIN = re.compile(
+    r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)+/(?:[\w/~+,;=!*()$:@%-]|\.(?!\.?(?:[/?]|$)))*(?:\?[\w/~+,;=!*()$:@%.?-]*)?",
+    re.ASCII,
+)
 EDGE = "".join(map(chr, range(33))) + "\u00a0\u3000\ufeff"  # what is taken off both ends
 IN_PATH = "".join(set(string.printable) - set(string.whitespace) - set('"#<>?`{}'))
 IN_QUERY = "".join(set(string.printable) - set(string.whitespace) - set("\"#<>'"))
@@ -53,6 +57,8 @@ def _without_entities(written: str) -> str:
 
 def in_ascii(written: str) -> str:
     """A link as HTTP has it. Raises `NoLinkError`."""
+    if PLAIN.fullmatch(written):
+        return written
     text = re.sub(r"[\t\r\n]", "", written.strip(EDGE))
     text = re.sub("[\ud800-\udfff]", "\ufffd", text)
     scheme, rest = _split_scheme(text)
@@ -112,6 +118,7 @@ def _idna(name: str) -> str:
                 name = name.encode("idna").decode()
             except UnicodeError:
                 raise NoLinkError("the host of this link is no name that could exist") from None
-    if re.search(r"[\x00-\x20\"#%/:<>?@\\^`{|}\x7f\[\]]", name) or not name.strip("."):
+    labels = name.removesuffix(".").split(".")
+    if re.search(r"[\x00-\x20\"#%/:<>?@\\^`{|}\x7f\[\]]", name) or not all(0 < len(label) < 64 for label in labels):
         raise NoLinkError("the host of this link is no name that could exist")
     return name

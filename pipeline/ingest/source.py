@@ -26,13 +26,21 @@ class Item:
 
 
 class Source(Protocol):
-    """Images that are packed into shards of ours."""
+    """Images that are packed into shards of ours.
+
+    `lasting` says whether what is packed stays the picture of its name, whatever becomes of the source.
+    """
+
+    lasting: bool
 
     def items(self) -> list[Item]:
         """Everything the source lists, in a fixed order."""
 
     def identity(self, row: Mapping[str, Any]) -> Identity:
         """The identity of the item that a row of the images table was made of."""
+
+    def picture(self, name: str) -> str | None:
+        """What two items have in common if they name the same file or page; None where there is nothing."""
 
     def unchanged(self, item: Item, row: Mapping[str, Any]) -> bool:
         """Whether the item, whose stamp differs, still has the bytes and the alt text that the row tells of."""

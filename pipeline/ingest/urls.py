@@ -43,6 +43,8 @@ def list_digest(config: UrlSource) -> str:
 class UrlList:
     """The links of a table, in its order. The same link may occur more than once."""
 
+    lasting = True
+
     def __init__(self, config: UrlSource, store: Location, workers: int) -> None:
         self.config, self.store, self.workers = config, store, workers
 
@@ -65,6 +67,13 @@ class UrlList:
         """A link with another caption is another item."""
         return (row["source"], row["alt_text"])
 
+    def picture(self, name: str) -> str | None:
+        """The link as it is opened: however it is written, what is there is the same."""
+        try:
+            return opened(name)
+        except NoLinkError:
+            return None
+
     def unchanged(self, item: Item, row: Mapping[str, Any]) -> bool:  # noqa: ARG002
         """What was downloaded is kept: links rot, and asking again is what `--retry-failed` is for."""
         return True
@@ -72,13 +81,6 @@ class UrlList:
     def describe(self, item: Item) -> tuple[str | None, str | None]:
         """Alt text and URL."""
         return item.alt_text, item.name
-
-    def picture(self, name: str) -> str | None:
-        """The link as it is opened: however it is written, what is there is the same."""
-        try:
-            return opened(name)
-        except NoLinkError:
-            return None
 
     def fetch(self, batches: Sequence[Sequence[Item]]) -> Iterator[list[Reference | str]]:
         """Download everything in the background, and yield each batch as soon as its last link is decided."""
@@ -91,9 +93,7 @@ class UrlList:
             start = 0
             for batch in found:
                 positions = itertools.count(start)
-                yield [
-                    download.result(next(positions)) if isinstance(link, Link) else link for link in batch
-                ]
+                yield [download.result(next(positions)) if isinstance(link, Link) else link for link in batch]
                 start = next(positions)
                 download.forget_before(start)
 
