@@ -16,7 +16,7 @@ AMPERSAND = re.compile(r"&(?:amp|#0*38|#x0*26);", re.IGNORECASE)
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):(?![0-9]+(?:[/?#]|$))", re.IGNORECASE)  # what is before a port is no scheme
 HOST_FIRST = re.compile(r"(?:[\w-]+(?:\.[\w-]+)+(?::[0-9]+)?|[\w-]+:[0-9]+)(?:[/?#]|$)")  # www.example.org/a.jpg
 PLAIN = re.compile(
-    r"https?://[a-z0-9-]+(?:\.[a-z0-9-]+)+/(?:[\w/~+,;=!*()$:@%-]|\.(?!\.?(?:[/?]|$)))*(?:\?[\w/~+,;=!*()$:@%.?-]*)?",
+    r"https?://[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63})+/(?:[\w/~+,;=!*()$:@%-]|\.(?!\.?(?:[/?]|$)))*(?:\?[\w/~+,;=!*()$:@%.?-]*)?",
     re.ASCII,
 )
 EDGE = "".join(map(chr, range(33))) + "\u00a0\u3000\ufeff"  # what is taken off both ends
