@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.commits import Part
 
 SETTINGS_DIGITS = 12
+FEW_REPEATS = 0.05  # above this share of rows whose picture another row has too, there is a warning
 FEW_DOWNLOADED = 0.5  # below this share of links that work, the warning says what usually helps
 
 
@@ -47,19 +48,20 @@ def run(stage_run: StageRun) -> Outcome:
     errors = sum(part.errors for part in parts)
     if not images:
         raise InputError(_nothing_usable(config, parts, errors))
+    distinct = _distinct(store, parts)
     return Outcome(
         store=store.uri,
         parts=parts,
         counts={
             "images": images,
             "errors": errors,
-            "distinct_images": _distinct(store, parts),
+            "distinct_images": distinct,
             "shards": len(parts),
             "reasons": dict(_reasons(parts).most_common(10)),
         },
         detail={"shards": {part.detail["shard"]: part.detail["tar"] for part in parts}},
         digest=digest({"rows": union(part.content for part in parts)}),  # wherever the tars lie
-        warnings=_warnings(config, parts, images, errors),
+        warnings=_warnings(config, parts, images, errors) + _repeats(images, distinct),
     )
 
 
@@ -137,6 +139,16 @@ def _warnings(config: IngestConfig, parts: Sequence[Part], images: int, errors: 
                 f"{part.detail['tar']}: {count} .json members cannot be read; their images have no alt text"
             )
     return warnings
+
+
+def _repeats(images: int, distinct: int) -> list[str]:
+    """What is to be known of a data set with a row for every caption, or with many copies."""
+    if images - distinct <= FEW_REPEATS * images:
+        return []
+    return [
+        f"{images - distinct:,} of {images:,} rows have a picture that a row before them has; each of the {distinct:,} "
+        "pictures is asked about once and is one sample in training, with the texts of all its rows"
+    ]
 
 
 def damage(manifest: Manifest) -> str | None:
