@@ -145,10 +145,11 @@ def _repeats(images: int, distinct: int) -> list[str]:
     """What is to be known of a data set with a row for every caption, or with many copies."""
     if images - distinct <= FEW_REPEATS * images:
         return []
-    return [
-        f"{images - distinct:,} of {images:,} rows have a picture that a row before them has; each of the {distinct:,} "
-        "pictures is asked about once and is one sample in training, with the texts of all its rows"
-    ]
+    said = (
+        f"{images - distinct:,} of {images:,} rows have a picture that a row before them has; each of the "
+        f"{distinct:,} pictures is asked about once and is one sample in training, with the texts of all its rows"
+    )
+    return [said]
 
 
 def damage(manifest: Manifest) -> str | None:
