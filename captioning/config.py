@@ -6,18 +6,19 @@ run of the fake engine must never pass for one of a real model) and those of its
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from captioning.engine_options import OF_TRANSFORMERS, OPERATIONAL
-from pipeline.config import Section, Seed, operational, partly_operational, semantic
+from pipeline.config import Section, Seed, added, operational, partly_operational, semantic
+from pipeline.ingest.config import Column
+from pipeline.ingest.formats import kind_of
+from pipeline.texts import Encoding
 
 Granularity = Literal["word", "phrase", "sentence", "paragraph"]
 Level = Literal["object", "attribute", "relation", "scene", "abstract"]
-SUFFIXES = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}  # of tables of captions
 DEMO_VLM = "demo_vlm"  # stands for the model that lies in captioning/demo_vlm/weights
 
 
@@ -153,37 +154,48 @@ class RayConfig(Section):
 
 
 class TableColumns(Section):
-    """Which columns of a table of captions hold what. A text column may hold lists of captions."""
+    """Which columns of a table of captions hold what, by name or by number, counted from 0.
 
-    image: str
-    text: str
-    shard: str | None = None  # beside a key, where keys are not unique over shards
-    perspective: str | None = None
-    granularity: str | None = None
-    level: str | None = None
+    A text column may hold lists of captions.
+    """
+
+    image: Column
+    text: Column
+    shard: Column | None = None  # beside a key, where keys are not unique over shards
+    perspective: Column | None = None
+    granularity: Column | None = None
+    level: Column | None = None
 
 
 class TableConfig(Section):
-    """Captions of others. `perspective`, `granularity` and `level` are those of rows whose column has or says none."""
+    """Captions of others. `perspective`, `granularity` and `level` are those of rows whose column has or says none.
+
+    `header` says whether the first line of a csv or tsv names the columns (empty: unless all are given by number), and
+    `encoding` how texts are read that are neither UTF-8 nor marked as UTF-16.
+    """
 
     name: str = Field(pattern=r"^[\w.-]+$")
     path: str  # a file, a folder or a glob, on any file system
-    format: Literal["parquet", "jsonl"] | None = None  # empty: by the suffix of the path
+    format: Literal["parquet", "jsonl", "csv", "tsv"] | None = None  # empty: by the suffix of the path
     columns: TableColumns
     match: Literal["image_id", "key", "source", "url"] = "image_id"  # the column of the images table
     perspective: str | None = None
     granularity: Granularity = "sentence"
     level: Level = "scene"
+    header: bool | None = added(None)
+    encoding: Encoding = added("utf-8")
 
     @property
     def kind(self) -> str:
         """The format, by the suffix if it is not named."""
-        return self.format or SUFFIXES.get(PurePosixPath(self.path).suffix, "")
+        return self.format or (kind_of(self.path) or "").removeprefix(".")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if not self.kind:
-            raise ValueError(f"format is missing, and the path {self.path} does not tell; expected parquet or jsonl")
+            raise ValueError(
+                f"format is missing, and the path {self.path} does not tell; expected parquet, jsonl, csv or tsv"
+            )
         if self.perspective is None and self.columns.perspective is None:
             raise ValueError("perspective is missing: name one, such as detail, or its column in columns.perspective")
         return self

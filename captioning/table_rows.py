@@ -1,4 +1,4 @@
-"""Reads somebody's table of captions and finds the images it speaks of: streamed by DuckDB, which spills to disk.
+"""Reads somebody's table of captions and finds the images it speaks of, in DuckDB, which spills to disk.
 
 What a user can have wrong is found before anything is written, and said in one sentence: a file that cannot be read, a
 column that is not there, ids that match nothing.
@@ -9,27 +9,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
+import pyarrow as pa
+
 from captioning.config import Granularity, Level, TableConfig
+from pipeline import schemas
 from pipeline.errors import InputError
-from pipeline.storage import Location, filesystem
+from pipeline.ingest.tables import Table, read_table, told
+from pipeline.storage import Location
+from pipeline.texts import name_key
 
 MEMORY = "1GB"  # of DuckDB; more goes to disk
 KINDS = 1000  # of captions in one table; a column of more perspectives than that holds something else
 BATCH = 16_384
 KIND = ("perspective", "granularity", "level")
-GUESSED = ("DATE", "TIME", "TIMESTAMP", "UUID")  # what DuckDB takes a JSON text for that looks like it
+SAID = ("image", "shard", *KIND, "text")
+PATHS = ("key", "source")  # match values that are names of files, which may be written in several ways
+NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many captions a table has, how many are empty, and how many are about images of this workspace."""
+    """How many captions a table has, how many more are empty, and how many are about images of this workspace."""
 
     rows: int
     empty: int
     matched: int
+    unmatched: str  # examples of captions and images that did not find each other
+    faults: tuple[str, ...]  # what was left out or mended, a sentence for each reason
 
 
 class TableRows:
@@ -38,17 +48,21 @@ class TableRows:
     def __init__(self, connection: Any, config: TableConfig, files: Sequence[Location]) -> None:
         self.config, self._connection = config, connection
         self._name = f"caption.tables: table {config.name!r}"
-        self._take([file.uri for file in files])
+        self._take(files)
 
     def counts(self) -> Counts:
         """Counts over the whole table. Raises `InputError` if it has no caption of any image."""
-        rows, empty, near, matched = self._query(
-            "SELECT count(*), count(*) FILTER (text IS NULL OR trim(text) = ''), "
-            "count(*) FILTER (image IN (SELECT value FROM images)), "
+        rows, near, matched = self._query(
+            "SELECT count(*), count(*) FILTER (image IN (SELECT value FROM images)), "
             "count(*) FILTER ((image, coalesce(shard, '')) IN (SELECT value, shard FROM images) "
             "OR (shard IS NULL AND image IN (SELECT value FROM images))) FROM said"
         )[0]
         columns = self.config.columns
+        if not rows:
+            raise InputError(
+                f"{self._name}: column {columns.text!r} holds no caption ({self._empty:,} are empty)"
+                + "".join(f"; {fault}" for fault in self._faults)
+            )
         if not near:
             raise InputError(
                 f"{self._name}: none of its {rows:,} captions matches an image by {self.config.match}: column "
@@ -61,7 +75,16 @@ class TableRows:
                 f"{columns.shard!r} holds {self._examples('said', 'shard')}, the shards are "
                 f"{self._examples('images', 'shard')}; name the column that holds them, or leave columns.shard out"
             )
-        return Counts(rows, empty, matched)
+        return Counts(rows, self._empty, matched, self._unmatched() if matched < rows else "", self._faults)
+
+    def _unmatched(self) -> str:
+        """Examples of captions whose image is not there, and of images that have no caption."""
+        lost = self._examples("said", "image", "image NOT IN (SELECT value FROM images)")
+        if lost == NOTHING:
+            return "they name another shard than that of their image, or no image"
+        left = self._examples("images", "value", "value NOT IN (SELECT image FROM said WHERE image IS NOT NULL)")
+        others = "all images have one" if left == NOTHING else f"the images without one have {left}"
+        return f"column {self.config.columns.image!r} holds {lost}; {others}"
 
     def check(self) -> None:
         """Raises `InputError` for captions of no kind, and for keys that several images share."""
@@ -100,61 +123,44 @@ class TableRows:
             f"SELECT DISTINCT o.shard, o.key, o.image_id, {', '.join(f's.{name}' for name in KIND)}, s.text "
             "FROM said s JOIN images i ON i.value = s.image AND (s.shard IS NULL OR s.shard = i.shard) "
             "JOIN images o ON o.image_id = i.image_id "  # a picture with several keys has its captions under each
-            "WHERE s.text IS NOT NULL AND trim(s.text) <> '' ORDER BY ALL"
+            "ORDER BY ALL"
         ).to_arrow_reader(BATCH)
         return (row for batch in reader for row in batch.to_pylist())
 
-    def _take(self, files: list[str]) -> None:
+    def _take(self, files: Sequence[Location]) -> None:
         """Read the files once, into columns of known names; lists of texts become a row each."""
-        columns = self.config.columns
-        found = self._columns(files)
-        asked = {name: column for name, column in columns.model_dump().items() if column is not None}
-        for name, column in asked.items():
-            if column not in found:
-                raise InputError(
-                    f"{self._name}: {files[0]} has no column {column!r} (columns.{name}); it has {', '.join(found)}"
-                )
-        kind = found[columns.text]
-        item = kind.removesuffix("[]")
-        if item != "VARCHAR" and not (item in GUESSED and self.config.kind == "jsonl"):
-            raise InputError(f"{self._name}: column {columns.text!r} holds {kind}, expected texts or lists of texts")
-        types = {
-            column: kind.replace(item, "VARCHAR") if column == columns.text else "VARCHAR" for column in asked.values()
-        }
-        text = f"unnest({_quoted(columns.text)})" if kind.endswith("[]") else _quoted(columns.text)
+        asked = {f"columns.{name}": column for name, column in self.config.columns.model_dump().items()}
+        asked = {setting: column for setting, column in asked.items() if column is not None}
+        table = read_table(
+            files,
+            asked,
+            texts=["columns.text"],
+            encoding=self.config.encoding,
+            header=self.config.header,
+            kind=f".{self.config.kind}",
+            about=self._name,
+        )
         fixed = [self.config.perspective, self.config.granularity, self.config.level]
-        given = [f"coalesce({_column(asked.get(name))}, ?::VARCHAR) AS {name}" for name in KIND]
-        self._query(
-            f"CREATE TABLE said AS SELECT {_column(columns.image)} AS image, {_column(columns.shard)} AS shard, "
-            f"{', '.join(given)}, {text} AS text FROM {self._source(types)}",
-            [*fixed, files],
-        )
+        given = [f"coalesce({name}, ?::VARCHAR) AS {name}" for name in KIND]
+        self._connection.execute(f"CREATE TABLE said ({', '.join(f'{name} VARCHAR' for name in SAID)})")
+        self._connection.execute("BEGIN")
+        rows = _one_text_each(table, list(asked), as_key=self.config.match in PATHS)
+        while batch := list(islice(rows, BATCH)):
+            columns = [pa.array(column, pa.string()) for column in zip(*batch, strict=True)]
+            self._connection.register("batch", pa.table(columns, names=list(SAID)))
+            filled = f"SELECT image, shard, {', '.join(given)}, text FROM batch"
+            self._connection.execute(f"INSERT INTO said {filled}", fixed)
+        self._connection.unregister("batch")
+        self._connection.execute("COMMIT")
+        self._empty, self._faults = table.blank, tuple(told(table, f"table {self.config.name!r}", "caption.tables"))
 
-    def _columns(self, files: list[str]) -> dict[str, str]:
-        """Names and types of the table's columns, in the first place where it shows whether a file can be read."""
-        return {name: kind for name, kind, *_ in self._query(f"DESCRIBE SELECT * FROM {self._source(None)}", [files])}
+    def _examples(self, table: str, column: str, which: str = "true") -> str:
+        where = f"{column} IS NOT NULL AND {which}"
+        found = self._query(f"SELECT DISTINCT {column} FROM {table} WHERE {where} ORDER BY 1 LIMIT 2")
+        return " and ".join(repr(value) for (value,) in found) or NOTHING
 
-    def _source(self, types: dict[str, str] | None) -> str:
-        if self.config.kind == "parquet":
-            return "read_parquet(?, union_by_name = true)"
-        # JSON's types are guessed; ids and texts that look like dates are still ids and texts.
-        told = (
-            "" if types is None else ", columns = {" + ", ".join(f"{_text(n)}: '{t}'" for n, t in types.items()) + "}"
-        )
-        return f"read_json(?, format = 'newline_delimited'{told or ', union_by_name = true'})"
-
-    def _examples(self, table: str, column: str) -> str:
-        found = self._query(f"SELECT DISTINCT {column} FROM {table} WHERE {column} IS NOT NULL ORDER BY 1 LIMIT 2")
-        return " and ".join(repr(value) for (value,) in found) or "nothing"
-
-    def _query(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        import duckdb
-
-        try:
-            rows: list[Any] = self._connection.execute(sql, list(values)).fetchall()
-        except duckdb.Error as error:
-            reason = " ".join(str(error).split("\n\n")[0].split())
-            raise InputError(f"{self._name} cannot be read as {self.config.kind}: {reason}") from error
+    def _query(self, sql: str) -> list[Any]:
+        rows: list[Any] = self._connection.execute(sql).fetchall()
         return rows
 
 
@@ -166,23 +172,33 @@ def open_rows(config: TableConfig, files: Sequence[Location], images: Sequence[L
     with TemporaryDirectory(prefix="holism-tables-") as folder, duckdb.connect(f"{folder}/rows.duckdb") as connection:
         connection.execute(f"SET memory_limit = '{MEMORY}'")
         connection.execute("SET preserve_insertion_order = false")
-        for protocol in {file.protocol for file in (*files, *images) if not file.is_local}:
-            connection.register_filesystem(filesystem(protocol))
-        connection.execute(
-            f"CREATE TABLE images AS SELECT shard::VARCHAR AS shard, key, image_id, {config.match} AS value "
-            f"FROM read_parquet(?) WHERE status::VARCHAR = 'ok' AND {config.match} IS NOT NULL",
-            [[part.uri for part in images]],
-        )
+        _load(connection, images, config.match)
         yield TableRows(connection, config, files)
 
 
-def _column(name: str | None) -> str:
-    return f"{_quoted(name)}::VARCHAR" if name is not None else "NULL::VARCHAR"
+def _load(connection: Any, images: Sequence[Location], match: str) -> None:
+    """The images of a workspace, each with the value by which captions find it."""
+    connection.execute("CREATE TABLE images (shard VARCHAR, key VARCHAR, image_id VARCHAR, value VARCHAR)")
+    for part in images:
+        found = schemas.read(part, schemas.IMAGES, list({"shard", "key", "image_id", "status", match}))
+        values = found.column(match).to_pylist()
+        if match in PATHS:
+            values = [None if value is None else name_key(value) for value in values]
+        connection.register("part", found.append_column("value", pa.array(values, pa.string())))
+        connection.execute(
+            "INSERT INTO images SELECT shard::VARCHAR, key, image_id, value FROM part "
+            "WHERE status::VARCHAR = 'ok' AND value IS NOT NULL"
+        )
+    connection.unregister("part")
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(name: str) -> str:
-    return "'" + name.replace("'", "''") + "'"
+def _one_text_each(table: Table, settings: Sequence[str], *, as_key: bool) -> Iterator[tuple[str | None, ...]]:
+    """The captions of a table as rows of `SAID`."""
+    places = {setting.removeprefix("columns."): number for number, setting in enumerate(settings)}
+    others = [places.get(name) for name in SAID[1:-1]]
+    for row in table:
+        image = row[places["image"]]
+        if image is not None and as_key:
+            image = name_key(image)
+        for text in row[places["text"]]:
+            yield (image, *(None if place is None else row[place] for place in others), text)

@@ -1,4 +1,4 @@
-"""Captions of others: a table in Parquet or JSONL becomes captions of the store, as if a model had written them.
+"""Captions of others: a table becomes captions of the store, as if a model had written them.
 
 A table is a model that has already spoken. Its rows enter as parts, one a shard, under cells that are named by the
 table's content and by what the captions look at; so browsing, curation and training need to know nothing of tables. A
@@ -28,7 +28,9 @@ from pipeline.commits import CommitLog, Part
 from pipeline.config import semantic
 from pipeline.errors import InputError
 from pipeline.identity import ID_LENGTH, canonical, caption_id, digest
+from pipeline.ingest.formats import kind_of
 from pipeline.ingest.source import stamp_of
+from pipeline.ingest.tables import is_shown
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.stage import Outcome
@@ -50,7 +52,7 @@ class Table:
     @classmethod
     def find(cls, config: TableConfig) -> Table:
         """Look up its files. Raises `InputError` if there is none."""
-        files = _expand(config.path)
+        files = _files(config)
         if not files:
             raise InputError(f"caption.tables: table {config.name!r}: no file is at {config.path}")
         return cls(config, files, digest([[file.name, _file_digest(file)] for file in files]))
@@ -230,18 +232,29 @@ def add(outcome: Outcome, brought: Brought) -> Outcome:
 def _warnings(table: Mapping[str, Any]) -> list[str]:
     said = f"table {table['name']!r}"
     lost = table["rows"] - table["matched"]
-    found = [f"{said}: {lost:,} of its {table['rows']:,} captions match no image of this workspace"] if lost else []
-    return found + ([f"{said}: {table['empty']:,} captions are empty and were left out"] if table["empty"] else [])
+    found = []
+    if lost:
+        examples = f": {table['unmatched']}" if table.get("unmatched") else ""  # parts of earlier versions have none
+        found.append(f"{said}: {lost:,} of its {table['rows']:,} captions match no image of this workspace{examples}")
+    if table["empty"]:
+        found.append(f"{said}: {table['empty']:,} captions are empty and were left out")
+    return [*found, *table.get("faults", ())]
 
 
-def _expand(path: str) -> tuple[Location, ...]:
-    """The files of a path or glob, sorted by name; a folder stands for all tables in it."""
-    place = Location.of(path)
+def _files(config: TableConfig) -> tuple[Location, ...]:
+    """The files of a path, a folder or a glob, sorted by name: those of the table's format, if any has its suffix.
+
+    A path that is there is no glob, whatever its name.
+    """
+    place = Location.of(config.path)
     if place.is_dir():
-        place = place / "*.*"
-    if not any(sign in place.uri for sign in "*?["):
-        return (place,) if place.exists() else ()
-    return tuple(file for file in place.glob() if not file.name.startswith("."))
+        found = [file for file, _ in place.entries(recursive=True)]
+    elif place.exists():
+        return (place,)
+    else:
+        found = [file for file in place.glob() if not file.is_dir()]
+    found = [file for file in found if is_shown(file, place)]
+    return tuple([file for file in found if kind_of(file.name) == f".{config.kind}"] or found)
 
 
 def _file_digest(file: Location) -> str:

@@ -45,6 +45,14 @@ def partly_operational(operational_keys: Iterable[str]) -> Any:
     return Field(default_factory=dict, json_schema_extra={"operational": [*sorted(operational_keys)]})
 
 
+def added(default: Any, **constraints: Any) -> Any:
+    """Declare a field that came later: at its default it is no part of what decides results, as if it were not there.
+
+    So what was made before the field existed (downloads above all) is used on.
+    """
+    return Field(default, json_schema_extra={"added": True}, **constraints)
+
+
 def semantic(value: Any) -> Any:
     """The part of a section that decides its results, as plain JSON data."""
     if isinstance(value, BaseModel):
@@ -68,6 +76,8 @@ _NOTHING = object()
 def _semantic_field(field: FieldInfo, value: Any) -> Any:
     """What of a field decides results; `_NOTHING` where none of it does."""
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    if extra.get("added") and value == field.default:
+        return _NOTHING
     keys = extra.get("operational", False)
     if isinstance(keys, list):
         rest = {key: item for key, item in value.items() if key not in keys}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import posixpath
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,7 @@ TEMPORARY = ".part-"  # prefix of files being written; never matched by a glob
 PACKAGES = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gcs"), "gcs": ("gcsfs", "gcs")}  # and extras
 BUCKETS = tuple(PACKAGES)  # schemes whose first part is a bucket, which nobody but its owner can make
 S3_ATTEMPTS = 7  # of one request, over some 30 s; AWS_MAX_ATTEMPTS and AWS_RETRY_MODE win
+_MAGIC = re.compile(r"[*?[]")  # what makes a pattern of a path
 OF_FILES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError)
 
 
@@ -265,9 +267,17 @@ class Location:
             yield self._at(path), found[path]
 
     def glob(self) -> list[Location]:
-        """The files and folders that match this address, read as a pattern, sorted."""
+        """The files and folders that match this address, read as a pattern, sorted.
+
+        Folders at its start that are there are no pattern, whatever their names.
+        """
+        literal = self
+        while _MAGIC.search(literal.uri) and not literal.exists():
+            literal = literal.parent
         with self._asking():
-            return [self._at(path) for path in sorted(self._fs.glob(self._path))]
+            start = literal._path
+            pattern = _MAGIC.sub(r"[\g<0>]", start) + self._path.removeprefix(start)
+            return [self._at(path) for path in sorted(self._fs.glob(pattern))]
 
     def _at(self, path: str) -> Location:
         return Location(path) if self.is_local else Location(f"{self.protocol}://{path.lstrip('/')}")

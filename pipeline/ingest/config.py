@@ -3,32 +3,72 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config import Section, operational
+from pipeline.config import Section, added, operational
+from pipeline.texts import Encoding
+
+MIB = 1 << 20
+Column = str | Annotated[int, Field(ge=0, strict=True)]  # its name, or its number from 0
 
 
-class FolderSource(Section):
+def _header() -> Any:
+    return added(
+        None,
+        description="whether the first line of a csv or tsv names the columns; empty: unless all are given by number",
+    )
+
+
+def _encoding() -> Any:
+    return added(
+        "utf-8",
+        description="how texts are read that are neither UTF-8 nor marked as UTF-16: utf-8 leaves them out and counts "
+        "them, windows-1252 reads them as such",
+    )
+
+
+class _Files(Section):
+    """What folders and tars have in common: texts in files, and sizes that somebody else decided."""
+
+    text: tuple[str, ...] | None = added(
+        None,
+        description="which texts count, by name, the first that is not empty: what a text file ends in (txt, text, "
+        "caption), a field of a .json file, or in tars a role (outputs, of s0.outputs.txt). Without it: txt, caption, "
+        "alt_text, text, json, and in tars then a single text of another role",
+    )
+    encoding: Encoding = _encoding()
+    follow_links: bool = added(
+        False, description="whether symbolic links may lead out of the folder; those that do are left out and counted"
+    )
+    max_image_bytes: int = added(
+        256 * MIB, ge=1, description="a longer picture is an error row: pictures are held in memory one at a time"
+    )
+    max_text_bytes: int = added(MIB, ge=1, description="a longer text or .json file is left out and counted")
+
+
+class FolderSource(_Files):
     """A folder of images, searched through all its subfolders.
 
-    Alt text comes from a `.txt` file beside the image, or from the table that `captions` names.
+    Alt text comes from a `.txt`, `.caption` or `.json` file beside the image, or from the table that `captions` names.
     """
 
     kind: Literal["folder"] = "folder"
     path: str = Field(description="folder on any fsspec location")
     captions: str | None = Field(
         None,
-        description="csv, jsonl or parquet table with a file column (path inside the folder) and a caption column; "
-        "a relative path is inside the folder. Without it, NAME.txt beside NAME.jpg is the alt text",
+        description="csv, tsv, jsonl or parquet table, a folder of these or a glob, with a file column (path inside "
+        "the folder) and a caption column; a relative path is inside the folder. Without it, a text beside an "
+        "image is its alt text",
     )
-    file_column: str = "file"
-    caption_column: str = "caption"
+    file_column: Column = Field("file", description="its name, or its number counted from 0")
+    caption_column: Column = Field("caption", description="its name or number; of a list the first text counts")
+    header: bool | None = _header()
 
 
-class WebdatasetSource(Section):
-    """WebDataset tars, indexed where they are and never copied. Alt text comes from `.txt` or `.json` members."""
+class WebdatasetSource(_Files):
+    """WebDataset tars, indexed where they are and never copied. Alt text comes from text or `.json` members."""
 
     kind: Literal["webdataset"] = "webdataset"
     path: str | tuple[str, ...] = Field(description="a tar, a folder of tars, a glob, or a list of these")
@@ -38,9 +78,13 @@ class UrlSource(Section):
     """A table of links, downloaded once by img2dataset; dead links become error rows."""
 
     kind: Literal["urls"] = "urls"
-    path: str = Field(description="parquet, tsv or csv table")
-    url_column: str = "url"
-    caption_column: str | None = Field("caption", description="column of the alt text; null if there is none")
+    path: str = Field(description="parquet, csv, tsv or jsonl table, a folder of these, or a glob")
+    url_column: Column = Field("url", description="its name, or its number counted from 0")
+    caption_column: Column | None = Field(
+        "caption", description="column of the alt text, by name or number; null if there is none"
+    )
+    header: bool | None = _header()
+    encoding: Encoding = _encoding()
     allow_private_addresses: bool = Field(
         False, description="whether links (and redirects) may lead to loopback, private or link-local addresses"
     )
@@ -66,6 +110,12 @@ class IngestConfig(Section):
     source: Source
     shard_images: int = Field(
         1000, ge=1, description="images of one shard; a shard being packed is held in memory (urls and folders only)"
+    )
+    shard_bytes: int = added(
+        512 * MIB,
+        ge=1,
+        description="bytes of the images of one shard, as far as they are known beforehand (folders): what bounds "
+        "the memory of packing. A longer image has a shard of its own",
     )
     resize: int | None = Field(
         None,

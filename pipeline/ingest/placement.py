@@ -68,7 +68,15 @@ def stamps_of(items: Sequence[Item]) -> str:
     return digest(sorted(f"{item.name}\n{item.stamp}" for item in items))
 
 
-def plan(source: Source, items: Sequence[Item], log: CommitLog, shard_images: int, retry_failed: bool) -> Plan:
+def plan(
+    source: Source,
+    items: Sequence[Item],
+    log: CommitLog,
+    *,
+    shard_images: int,
+    shard_bytes: int,
+    retry_failed: bool,
+) -> Plan:
     """Place every item. `retry_failed` reads again what failed; what changed since it failed is always read again."""
     verify = retry_failed
     earlier = sorted(log.parts(verify=verify).values(), key=lambda part: part.name)
@@ -87,7 +95,7 @@ def plan(source: Source, items: Sequence[Item], log: CommitLog, shard_images: in
         elif shard.is_used:
             result.kept.append(shard.part)
     first = max((int(part.detail["shard"]) for part in earlier), default=-1) + 1
-    for number, group in enumerate(_together(left, shard_images), start=first):
+    for number, group in enumerate(_together(left, shard_images, shard_bytes), start=first):
         name = f"{number:06d}"
         keys = tuple(f"{name}_{row:06d}" for row in range(len(group)))
         stored = {key: one.stored for key, one in zip(keys, group, strict=True) if one.stored is not None}
@@ -187,15 +195,20 @@ def _joined(source: Source, new: Sequence[_New], items: Sequence[Item], shards: 
     return left
 
 
-def _together(new: Sequence[_New], shard_images: int) -> list[list[_New]]:
-    """Shards of so many pictures, in their order; items that name the same picture are in the same shard."""
+def _together(new: Sequence[_New], most: int, most_bytes: int) -> list[list[_New]]:
+    """Shards of so many pictures or bytes, in their order; items that name the same picture are in the same shard."""
     shard_of: dict[str | int, int] = {}
     groups: list[list[_New]] = []
+    pictures = size = 0  # of the last shard
     for index, one in enumerate(new):
-        number = shard_of.setdefault(one.picture or index, len(shard_of) // shard_images)
-        if number == len(groups):
-            groups.append([])
-        groups[number].append(one)
+        picture = one.picture or index
+        if picture not in shard_of:
+            if not groups or pictures == most or (pictures and size + one.item.size > most_bytes):
+                groups.append([])
+                pictures = size = 0
+            shard_of[picture] = len(groups) - 1
+            pictures, size = pictures + 1, size + one.item.size
+        groups[shard_of[picture]].append(one)
     return groups
 
 

@@ -1,51 +1,278 @@
-"""Reading tables that people bring: csv, tsv, jsonl or parquet."""
+"""Tables that people bring, in one file or many: their rows, with names and texts by the rule of `pipeline.texts`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import csv
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import InputError
-from pipeline.storage import Location
+from pipeline import faults
+from pipeline.errors import HolismError, InputError
+from pipeline.ingest.config import Column
+from pipeline.ingest.faults import Faults
+from pipeline.ingest.formats import KINDS, File, kind_of, open_file
+from pipeline.ingest.json_lines import NO_JSON, JsonLines
+from pipeline.ingest.parquet import may_hold
+from pipeline.storage import OF_FILES, Location
+from pipeline.texts import NOT_TEXT, Encoding, decode, decode_name, texts_of
+from pipeline.texts import kind_of as value_in_words
 
-KINDS = (".parquet", ".csv", ".tsv", ".jsonl")
+SHOWN, LETTERS = 30, 60  # columns of a table in a message, and letters of the name of one
 
 
-def read_table(location: Location, columns: Mapping[str, str]) -> pa.Table:
-    """The named columns of a table. `columns` maps the setting that names a column to the column's name.
+def find_tables(path: str, what: str) -> list[Location]:
+    """The tables of a path, a folder or a glob, sorted by name. Raises `InputError` if there is none.
 
-    Raises `InputError` if the file is missing, is no such table, or lacks a column (those it has are named).
+    A folder stands for those in it and in its subfolders. A path that is there is no glob, whatever its name.
     """
-    if not location.exists() or location.is_dir():
-        found = "a folder" if location.exists() else "not there"
-        raise InputError(f"the table {location} is {found}; expected a file that ends in {' '.join(KINDS)}")
-    kind = next((kind for kind in KINDS if location.name.endswith(kind)), None)
-    if kind is None:
-        raise InputError(f"the table {location} is of no known kind; expected a name that ends in {' '.join(KINDS)}")
-    try:
-        table = _parse(location, kind)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{location} cannot be read as {kind[1:]}: {' '.join(str(error).split())}") from error
-    for setting, name in columns.items():
-        if name not in table.column_names:
+    place = Location.of(path)
+    if place.is_dir():
+        found = [file for file, _ in place.entries(recursive=True) if is_shown(file, place) and kind_of(file.name)]
+        if not found:
+            raise InputError(f"{what} {place} is a folder without tables; expected files that end in {_kinds()}")
+    elif place.exists():
+        found = [place]
+    else:
+        found = [file for file in place.glob() if is_shown(file, place) and kind_of(file.name)]
+        if not found:
+            raise InputError(f"{what} {place} is not there; expected a {', '.join(KINDS)} table, a folder or a glob")
+    return found
+
+
+def read_table(
+    files: Location | Sequence[Location],
+    columns: Mapping[str, Column],
+    *,
+    texts: Collection[str] = (),
+    encoding: Encoding = "utf-8",
+    header: bool | None = None,
+    kind: str | None = None,
+    about: str = "",
+) -> Table:
+    """A table of named columns. `columns` maps the setting that names a column to the column.
+
+    Columns whose setting is among `texts` hold texts, all others a name (of a file, a link, a key). `header` says
+    whether the first line of a csv or tsv names the columns; None: unless all are given by number. `kind` is the
+    format where names of files do not tell it; `about` begins the messages. Raises `InputError` if a file is missing
+    or of no known kind, or if no file has a column (those it has are named).
+    """
+    if header is None:
+        header = not all(isinstance(column, int) for column in columns.values())
+    opened = []
+    for place in [files] if isinstance(files, Location) else files:
+        if not place.exists() or place.is_dir():
+            found = "a folder" if place.exists() else "not there"
+            raise InputError(f"{_prefix(about)}the table {place} is {found}; expected a file that ends in {_kinds()}")
+        its_kind = kind or kind_of(place.name)
+        if its_kind is None:
+            raise InputError(f"the table {place} is of no known kind; expected a name that ends in {_kinds()}")
+        opened.append(_Opened(place, its_kind, open_file(place, its_kind, header=header), about))
+    return Table(opened, columns, frozenset(texts), encoding, about)
+
+
+def told(table: Table, about: str, section: str) -> list[str]:
+    """What was left out of a table, as warnings; `section` of the configuration names it."""
+    hint = f"; if they are Windows-1252, set {section}.encoding: windows-1252"
+    return [f"{one}{hint}" if NOT_TEXT in one else one for one in table.faults.sentences(about)]
+
+
+class Table:
+    """Iterating gives a tuple for each row: a text or None for a name, a tuple of texts for a column of texts.
+
+    `faults` says what was left out or mended, `blank` counts texts that are empty; both are complete after the last
+    row. Raises `InputError` while it is read: for a value that is no text, a file that cannot be read, and a column
+    that no row of JSON lines has.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[_Opened],
+        columns: Mapping[str, Column],
+        texts: frozenset[str],
+        encoding: Encoding,
+        about: str,
+    ) -> None:
+        self.faults, self.blank = Faults(), 0
+        self._files, self._columns, self._encoding, self._about = files, columns, encoding, about
+        self._is_text = [setting in texts for setting in columns]
+        self._positions = [[file.position(*named) for named in columns.items()] for file in files]
+        for number, (setting, column) in enumerate(columns.items()):
+            lacking = [file for file, row in zip(files, self._positions, strict=True) if row[number] is None]
+            if len(lacking) == len(files):
+                raise files[0].lacks(setting, column)
+            for file in lacking:
+                self.faults.add(f"a file without column {column!r}", file.location.name)
+        for file, positions in zip(files, self._positions, strict=True):
+            for column, position, is_text in zip(columns.values(), positions, self._is_text, strict=True):
+                file.check_type(column, position, is_text=is_text)
+
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
+        for file, positions in zip(self._files, self._positions, strict=True):
+            if all(position is None for position in positions):
+                continue
+            empty, bad = True, self.faults.counts[NO_JSON]
+            with file.reading():
+                for number, values in file.file.rows(positions, self.faults):
+                    empty = False
+                    yield tuple(
+                        (self._texts if is_text else self._name)(value, file, number, column)
+                        for is_text, value, column in zip(self._is_text, values, self._columns.values(), strict=True)
+                    )
+            if empty and self.faults.counts[NO_JSON] > bad:
+                raise file.unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
+        self._check_json()
+
+    def _check_json(self) -> None:
+        """Only after its last row it is known that JSON lines lack a column."""
+        readers = [file.file for file in self._files if isinstance(file.file, JsonLines)]
+        seen = {column for reader in readers for column in reader.seen}
+        if len(readers) < len(self._files) or all(reader.empty for reader in readers):
+            return
+        for setting, column in self._columns.items():
+            if column not in seen:
+                if self.faults.counts[NO_JSON]:
+                    raise self._files[0].unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
+                raise self._files[0].lacks(setting, column)
+
+    def _texts(self, value: Any, file: _Opened, number: int, column: Column) -> tuple[str, ...]:
+        found = texts_of(value, self._encoding)
+        if found.refused is not None:
+            raise file.refuses(number, column, found.refused, "texts or lists of texts")
+        for fault in found.faults:
+            self.faults.add(f"texts of column {column!r}: {fault}", file.place(number))
+        items = len(value) if isinstance(value, (list, tuple)) else 1
+        self.blank += items - len(found.texts) - found.faults.count(NOT_TEXT)
+        return found.texts
+
+    def _name(self, value: Any, file: _Opened, number: int, column: Column) -> str | None:
+        if isinstance(value, bytes) and self._encoding == "windows-1252":
+            value = decode(value, self._encoding).text
+        if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
+            return None
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        if not isinstance(value, (str, bytes)):
+            raise file.refuses(number, column, value_in_words(value), "one text a row")
+        name, found = decode_name(value)
+        for fault in found:
+            self.faults.add(f"column {column!r}: {fault}", file.place(number))
+        return name.strip() or None
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file of a table, and what is said of it in messages."""
+
+    location: Location
+    kind: str
+    file: File
+    about: str
+
+    def position(self, setting: str, column: Column) -> Any:
+        """How its reader knows a column; None if it has no such column."""
+        with self.reading():
+            names = self.file.names()
+        if isinstance(self.file, JsonLines):
+            if isinstance(column, int):
+                raise InputError(f"{self._prefix}column {column} ({setting}): columns of JSON lines are given by name")
+            return column
+        if isinstance(column, int):
+            return column if column < len(names) else None
+        if names.count(column) > 1:
+            numbers = ", ".join(str(number) for number, name in enumerate(names) if name == column)
             raise InputError(
-                f"{location} has no column {name!r} ({setting}); it has {', '.join(table.column_names) or 'none'}"
+                f"{self._prefix}{self.location} has several columns {column!r} ({setting}); give one by its number, "
+                f"counted from 0: {numbers}"
             )
-    return table.select(list(dict.fromkeys(columns.values())))
+        return names.index(column) if column in names else None
+
+    def check_type(self, column: Column, position: Any, *, is_text: bool) -> None:
+        """Refuse a declared type that can hold no text."""
+        with self.reading():
+            types = self.file.types()
+        if position is None or not types or may_hold(types[position], is_text):
+            return
+        expected = "texts or lists of texts" if is_text else "one text a row"
+        raise InputError(
+            f"{self._prefix}{self.location}: column {column!r} holds {types[position]}, expected {expected}"
+        )
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Whatever keeps the file from being read is one sentence."""
+        try:
+            yield
+        except HolismError:
+            raise
+        except Exception as error:
+            if isinstance(error, (pa.ArrowException, EOFError, UnicodeError, csv.Error, *OF_FILES)):
+                raise self.unreadable(" ".join(str(error).split())) from error
+            if not self.location.is_local:  # every store has errors of its own
+                raise faults.of_store(error, self.location.uri) from error
+            if isinstance(error, OSError):
+                raise self.unreadable(" ".join(str(error).split())) from error
+            raise
+
+    def unreadable(self, reason: str) -> InputError:
+        """The file is not what its name or format says."""
+        if self.about:
+            return InputError(f"{self.about} cannot be read as {self._format}: {self.location}: {reason}")
+        return InputError(f"{self.location} cannot be read as {self._format}: {reason}")
+
+    def lacks(self, setting: str, column: Column) -> InputError:
+        """No row has a column."""
+        with self.reading():
+            names = self.file.columns() if isinstance(self.file, JsonLines) else self.file.names()
+        known = (
+            f"columns 0 to {len(names) - 1}"
+            if names and isinstance(column, int)
+            else ", ".join(_shown(name) for name in names[:SHOWN])
+        )
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN and not isinstance(column, int) else ""
+        return InputError(
+            f"{self._prefix}{self.location} has no column {column!r} ({setting}); it has {known or 'none'}{more}"
+            + ("; if its first line is no header, give columns by number" if self.kind in (".csv", ".tsv") else "")
+        )
+
+    def refuses(self, number: int, column: Column, found: str, expected: str) -> InputError:
+        """A value that is no text."""
+        return InputError(
+            f"{self._prefix}{self.location} {self.file.unit} {number}: column {column!r} holds {found}, "
+            f"expected {expected}"
+        )
+
+    def place(self, number: int) -> str:
+        """A row, for the faults."""
+        return f"{self.location.name} {self.file.unit} {number}"
+
+    @property
+    def _prefix(self) -> str:
+        return _prefix(self.about)
+
+    @property
+    def _format(self) -> str:
+        return self.kind.removeprefix(".")
 
 
-def _parse(location: Location, kind: str) -> pa.Table:
-    with location.open_arrow() as handle:
-        if kind == ".parquet":
-            from pyarrow import parquet
+def _shown(name: str) -> str:
+    """A column's name in a message: what is no header may be long."""
+    line = " ".join(name.split())
+    return line if len(line) <= LETTERS else f"{line[:LETTERS]}…"
 
-            return parquet.read_table(handle)
-        if kind == ".jsonl":
-            from pyarrow import json
 
-            return json.read_json(handle)
-        from pyarrow import csv
+def is_shown(file: Location, asked: Location) -> bool:
+    """Whether no part of its path that was not asked for is hidden, or a note of the program that wrote the folder."""
+    parts = set(file.uri.split("/")) - set(asked.uri.split("/"))
+    return not any(part.startswith((".", "_")) for part in parts)
 
-        options = csv.ParseOptions(delimiter="\t" if kind == ".tsv" else ",", newlines_in_values=True)
-        return csv.read_csv(handle, parse_options=options)
+
+def _kinds() -> str:
+    return " ".join(KINDS)
+
+
+def _prefix(about: str) -> str:
+    return f"{about}: " if about else ""

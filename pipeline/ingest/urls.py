@@ -21,47 +21,63 @@ from pipeline.ingest.config import UrlSource
 from pipeline.ingest.downloads import Download, Link
 from pipeline.ingest.inspect import Reference
 from pipeline.ingest.links import NoLinkError, as_it_stands, opened
-from pipeline.ingest.source import Identity, Item
-from pipeline.ingest.tables import KINDS, read_table
+from pipeline.ingest.source import Described, Identity, Item
+from pipeline.ingest.tables import Column, find_tables, read_table, told
+from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 
 SCRATCH = "_download"
+LIST = "the URL list"
 
 
 def list_digest(config: UrlSource) -> str:
     """Digest of the list's content; raises `InputError` if it is missing."""
-    location = Location.of(config.path)
-    if not location.exists() or location.is_dir():
-        raise InputError(f"the URL list {location} is not there; expected a {', '.join(KINDS)} table of links")
     sha = hashlib.sha256()
-    with location.open() as handle:
-        while block := handle.read(1 << 20):
-            sha.update(block)
+    for location in find_tables(config.path, LIST):
+        with location.open() as handle:
+            while block := handle.read(1 << 20):
+                sha.update(block)
     return sha.hexdigest()
 
 
 class UrlList:
-    """The links of a table, in its order. The same link may occur more than once."""
+    """The links of a table, or of several, in their order. The same link may occur more than once."""
 
     lasting = True
 
     def __init__(self, config: UrlSource, store: Location, workers: int) -> None:
         self.config, self.store, self.workers = config, store, workers
+        self.warnings: list[str] = []
+        self.left_out, self.mended = Tally(), Tally()
 
     def items(self) -> list[Item]:
         """The links; raises `InputError` if the table is missing, empty, or lacks a column."""
-        columns = {"url_column": self.config.url_column}
+        columns: dict[str, Column] = {"url_column": self.config.url_column}
         if self.config.caption_column is not None:
             columns["caption_column"] = self.config.caption_column
-        location = Location.of(self.config.path)
-        table = read_table(location, columns)
-        if not table.num_rows:
-            raise InputError(f"the URL list {location} is empty; expected one link a row")
-        urls = [_text(value) or "" for value in table.column(self.config.url_column).to_pylist()]
-        texts: list[str | None] = [None] * len(urls)
-        if self.config.caption_column is not None:
-            texts = [_text(value) for value in table.column(self.config.caption_column).to_pylist()]
-        return [Item(url, "", (url, text), text) for url, text in zip(urls, texts, strict=True)]
+        table = read_table(
+            find_tables(self.config.path, LIST),
+            columns,
+            texts=["caption_column"],
+            encoding=self.config.encoding,
+            header=self.config.header,
+        )
+        items, more = [], 0
+        for url, *rest in table:
+            texts = rest[0] if rest else ()
+            text = texts[0] if texts else None
+            items.append(Item(url or "", "", (url or "", text), text))
+            more += len(texts) > 1
+        self.warnings = told(table, self.config.path, "ingest.source")
+        if not items:
+            empty = f"{LIST} {self.config.path} is empty; expected one link a row"
+            raise InputError("; ".join([empty, *self.warnings]))
+        if more:
+            self.warnings.append(
+                f"{self.config.path}: {more:,} links have more than one caption in their row, and the first that is "
+                "not empty is the alt text; name the table in caption.tables to have them all"
+            )
+        return items
 
     def identity(self, row: Mapping[str, Any]) -> Identity:
         """A link with another caption is another item."""
@@ -78,9 +94,9 @@ class UrlList:
         """What was downloaded is kept: links rot, and asking again is what `--retry-failed` is for."""
         return True
 
-    def describe(self, item: Item) -> tuple[str | None, str | None]:
+    def describe(self, item: Item) -> Described:
         """Alt text and URL."""
-        return item.alt_text, item.name
+        return Described(item.alt_text, item.name)
 
     def fetch(self, batches: Sequence[Sequence[Item]]) -> Iterator[list[Reference | str]]:
         """Download everything in the background, and yield each batch as soon as its last link is decided."""
@@ -120,7 +136,3 @@ def _scratch(store: Location) -> Iterator[Path]:
         yield folder_in_store
     finally:
         shutil.rmtree(folder_in_store, ignore_errors=True)
-
-
-def _text(value: Any) -> str | None:
-    return (str(value).strip() or None) if value is not None else None

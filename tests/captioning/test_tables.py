@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,11 @@ def test_rows_become_captions(suffix: str, match: str, made: Workspace, tmp_path
     assert len({row["caption_id"] for row in rows}) == 10
     assert manifest.counts["captions"] == manifest.counts["new_captions"] == 10
     assert manifest.counts["perspectives"] == {"detail": {"captions": 10, "errors": 0}}
-    assert manifest.warnings == ("table 'mine': 1 of its 11 captions match no image of this workspace",)
+    (warning,) = manifest.warnings
+    assert warning == (
+        "table 'mine': 1 of its 11 captions match no image of this workspace: column 'id' holds 'elsewhere'; "
+        "all images have one"
+    )
 
 
 def test_lists_perspectives_and_gaps(made: Workspace, tmp_path: Path) -> None:
@@ -109,6 +114,62 @@ def test_ids_and_texts_that_look_like_numbers_or_dates_stay_as_they_are(made: Wo
     manifest = take(made, table(write(tmp_path / "m.jsonl", rows), match="key"))
     assert {text for _, _, text in said(manifest, made)} == {"2020-01-01"}
     assert len(said(manifest, made)) == 10
+
+
+def test_numbers_of_parquet_are_refused_and_those_of_json_stay_as_they_stood(made: Workspace, tmp_path: Path) -> None:
+    rows = one_each(made)
+    with pytest.raises(InputError, match=r"mine.parquet: column 'more' holds int64, expected texts or lists of texts"):
+        take(made, table(write(tmp_path / "mine.parquet", rows), columns={"text": "more"}))
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row).replace('"more": 1', '"more": 1.50') + "\n" for row in rows))
+    assert {text for _, _, text in said(take(made, table(path, columns={"text": "more"})), made)} == {"1.50"}
+
+
+def test_texts_that_come_late_and_change_their_type(made: Workspace, tmp_path: Path) -> None:
+    ids = [row["source"] for row in images(made)]
+    rows: Rows = [{"id": ids[0]}, {"id": ids[0], "said": None}] * 12_000
+    rows += [{"id": ids[0], "said": "A boat."}, {"id": ids[1], "said": ["A cat.", "It sleeps."]}]
+    manifest = take(made, table(write(tmp_path / "mine.jsonl", rows), match="source"))
+    assert [text for _, _, text in said(manifest, made)] == ["A boat.", "A cat.", "It sleeps."]
+    assert manifest.warnings == ("table 'mine': 24,000 captions are empty and were left out",)
+
+
+def test_a_tsv_without_header_by_numbers(made: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "mine.tsv"
+    lines = [f'"Boat number {n}\t{row["source"]}' for n, row in enumerate(images(made))]
+    path.write_text("\n".join(lines))
+    manifest = take(made, table(path, match="source", columns={"image": 1, "text": 0}))
+    assert [text for _, _, text in said(manifest, made)] == [f'"Boat number {n}' for n in range(10)]
+    path.write_text("\n".join(["caption\tfile", *lines]))
+    titled = take(made, table(path, match="source", columns={"image": 1, "text": 0}, header=True))
+    assert said(titled, made) == said(manifest, made)
+    assert not titled.warnings
+    with pytest.raises(InputError, match=r"has no column 2 \(columns.image\); it has columns 0 to 1"):
+        take(made, table(path, match="source", columns={"image": 2, "text": 0}))
+
+
+def test_names_match_in_every_spelling_and_what_was_mended_is_told(tmp_path: Path) -> None:
+    world.pictures(tmp_path / "set [v1]" / "pictures", 2)
+    folder = tmp_path / "set [v1]" / "pictures"
+    (folder / "sub").mkdir()
+    (folder / "000.png").rename(folder / "sub" / "cafe\u0301.png")
+    made = Workspace(str(tmp_path / "[ws]"))
+    world.ingest(made, folder, 4)
+    path = tmp_path / "set [v1]" / "mine.csv"
+    path.write_bytes("id,said\n.\\sub\\caf\u00e9.png,A boat.\n001.png,".encode() + b"a caf\xe9\nx.png,Else.\n")
+    manifest = take(made, table(tmp_path / "set [v1]" / "*.csv", match="source"))
+    assert [text for _, _, text in said(manifest, made)] == ["A boat."]
+    lost, fault = manifest.warnings
+    assert lost == (
+        "table 'mine': 1 of its 2 captions match no image of this workspace: column 'id' holds 'x.png'; "
+        "the images without one have '001.png'"
+    )
+    assert fault == (
+        "table 'mine': texts of column 'said': neither UTF-8 nor UTF-16 with a mark: 1 times, first in mine.csv line "
+        "3; if they are Windows-1252, set caption.tables.encoding: windows-1252"
+    )
+    told = take(made, table(path, match="source", encoding="windows-1252"))
+    assert [text for _, _, text in said(told, made)] == ["a café", "A boat."]
 
 
 def test_beside_a_model_and_through_curation(made: Workspace, tmp_path: Path) -> None:
@@ -188,7 +249,7 @@ def test_new_images_take_their_captions_and_old_ones_stay(made: Workspace, tmp_p
     mine = table(write(tmp_path / "mine.jsonl", rows), match="source")
     first = take(made, mine)
     assert len(said(first, made)) == 10
-    assert first.warnings == ("table 'mine': 1 of its 11 captions match no image of this workspace",)
+    assert first.warnings[0].startswith("table 'mine': 1 of its 11 captions match no image of this workspace: column")
     world.pictures(tmp_path / "more", 11)
     (tmp_path / "more" / "010.png").rename(tmp_path / "pictures" / "new.png")
     world.ingest(made, tmp_path / "pictures", 4)
@@ -205,12 +266,21 @@ def test_tables_on_any_file_system(made: Workspace) -> None:
     for number, row in enumerate(one_each(made)):
         memory.pipe(f"/tables/{number}.jsonl", json.dumps(row).encode() + b"\n")
     assert len(said(take(made, table("memory://tables/*.jsonl")), made)) == 10
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(one_each(made)), sink)
+    memory.pipe("/tables/deep [1]/a.parquet", sink.getvalue())
+    memory.pipe("/tables/deep [1]/_SUCCESS", b"")
+    assert len(said(take(made, table("memory://tables/deep [1]", format="parquet")), made)) == 10
 
 
 BAD: list[tuple[str, dict[str, Any], str]] = [
-    ("column", {"columns": {"image": "picture"}}, r"has no column 'picture' \(columns.image\); it has id, said, more"),
+    (
+        "column",
+        {"columns": {"image": "picture"}},
+        r"has no column 'picture' \(columns.image\); it has id, said, more, about",
+    ),
     ("column", {"columns": {"perspective": "kind"}}, r"has no column 'kind' \(columns.perspective\)"),
-    ("numbers", {"columns": {"text": "more"}}, "column 'more' holds BIGINT, expected texts or lists of texts"),
+    ("objects", {"columns": {"text": "about"}}, "column 'about' holds .*, expected texts or lists of texts"),
     (
         "match",
         {"match": "url"},
@@ -226,7 +296,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 def test_bad_tables_end_in_one_sentence(
     name: str, settings: dict[str, Any], message: str, suffix: str, made: Workspace, tmp_path: Path
 ) -> None:
-    path = write(tmp_path / f"mine{suffix}", one_each(made))
+    path = write(tmp_path / f"mine{suffix}", [{**row, "about": {"en": "A boat."}} for row in one_each(made)])
     with pytest.raises(InputError, match=message) as error:
         take(made, table(path, **settings))
     assert "\n" not in str(error.value)
@@ -287,7 +357,11 @@ def test_a_caption_of_another_shard_than_its_image_is_not_lost_in_silence(made: 
     path = write(tmp_path / "mine.parquet", rows)
     manifest = take(made, table(path, match="key", columns={"shard": "tar"}))
     assert {row["key"] for row in world.rows(manifest, made)} == {row["id"] for row in rows[1:]}
-    assert manifest.warnings == ("table 'mine': 1 of its 10 captions match no image of this workspace",)
+    (warning,) = manifest.warnings
+    assert warning == (
+        "table 'mine': 1 of its 10 captions match no image of this workspace: they name another shard than that of "
+        "their image, or no image"
+    )
     write(path, [{**row, "tar": "elsewhere"} for row in rows])
     with pytest.raises(InputError, match="column 'tar' holds 'elsewhere', the shards are"):
         take(made, table(path, match="key", columns={"shard": "tar"}))

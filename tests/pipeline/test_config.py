@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.config import (
     Section,
+    added,
     apply_overrides,
     build,
     load_yaml,
@@ -111,6 +112,17 @@ def test_of_partly_operational_options_only_the_others_are_semantic() -> None:
     assert semantic(build(Lists, {"others": {"memory": 3}})) == semantic(build(Lists, {}))
     assert "others" not in semantic(build(Lists, {}))
     assert semantic(build(Lists, {"others": {"memory": 3, "new": [1]}}))["others"] == {"new": [1]}
+
+
+class Later(Fast):
+    encoding: str = added("utf-8", min_length=2)
+
+
+def test_a_field_that_came_later_changes_nothing_at_its_default() -> None:
+    assert semantic(build(Later, {})) == semantic(build(Later, {"encoding": "utf-8"})) == semantic(build(Fast, {}))
+    assert semantic(build(Later, {"encoding": "latin"})) == {**semantic(build(Fast, {})), "encoding": "latin"}
+    with pytest.raises(ConfigError, match="encoding"):
+        build(Later, {"encoding": ""})
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), "inf", ".inf", "-inf", "nan", "1" + "0" * 400])

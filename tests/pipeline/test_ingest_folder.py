@@ -7,6 +7,8 @@ import os
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -69,6 +71,46 @@ def test_alt_text_beside_the_image_or_in_a_table(tmp_path: Path) -> None:
     put(tmp_path / "c.jsonl", '{"file": "001.jpg", "caption": "json"}\n')
     told = by_source(ingest(tmp_path / "ws", config({**source, "captions": str(tmp_path / "c.jsonl")})))
     assert [told[f"00{n}.jpg"]["alt_text"] for n in range(3)] == [None, "json", None]
+
+
+def test_what_a_table_of_captions_says_too_much_or_of_others_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "in [1]"
+    source = folder_of(folder, 4)
+    put(folder / "sub" / "cafe\u0301.jpg", picture(9))
+    rows = [
+        ("000.jpg", ["", None, "a boat", "one boat"]),
+        ("001.jpg", ["a cat"]),
+        ("001.jpg", ["a cat", "it sleeps"]),
+        ("sub\\caf\u00e9.jpg", ["a café"]),
+        ("gone.jpg", ["a dog"]),
+        (None, ["a dog"]),
+        ("002.jpg", None),
+    ]
+    files, texts = zip(*rows, strict=True)
+    pq.write_table(pa.table({"file": files, "caption": pa.array(texts)}), folder / "c [all].parquet")
+    manifest = ingest(tmp_path / "ws", config({**source, "captions": "c [all].parquet"}))
+    found = {name: row["alt_text"] for name, row in by_source(manifest).items()}
+    assert [found[f"00{n}.jpg"] for n in range(4)] == ["a boat", "a cat", None, None]
+    assert found["sub/cafe\u0301.jpg"] == "a café"
+    lost, nameless, more, _ = manifest.warnings
+    assert nameless == "c [all].parquet: 1 captions name no file"
+    assert lost == (
+        "c [all].parquet: 1 of its 4 captions are for no image of the folder, such as 'gone.jpg'; images without a "
+        "caption: '002.jpg' and '003.jpg'"
+    )
+    assert more.startswith("c [all].parquet: 2 images have more than one caption there, and the first that is not")
+
+
+def test_a_table_of_captions_in_windows_1252(tmp_path: Path) -> None:
+    source = {**folder_of(tmp_path / "in", 2), "captions": "c.csv"}
+    put(tmp_path / "in" / "c.csv", "file,caption\n000.jpg,a café\n001.jpg,a cat\n".encode("cp1252"))
+    manifest = ingest(tmp_path / "ws", config(source))
+    assert [row["alt_text"] for row in rows(manifest)] == [None, "a cat"]
+    assert (
+        "1 times, first in c.csv line 2; if they are Windows-1252, set ingest.source.encoding" in manifest.warnings[0]
+    )
+    manifest = ingest(tmp_path / "ws", config({**source, "encoding": "windows-1252"}))
+    assert [row["alt_text"] for row in rows(manifest)] == ["a café", "a cat"]
 
 
 def test_the_same_picture_twice_is_two_rows_of_one_id(tmp_path: Path) -> None:
@@ -202,14 +244,32 @@ def test_a_lost_tar_is_made_again(tmp_path: Path) -> None:
         assert reader.read(row["shard"], row["offset"], row["size"]) == (tmp_path / "in" / name).read_bytes()
 
 
-def test_hidden_files_are_left_out_and_links_are_followed(tmp_path: Path) -> None:
+def test_hidden_files_are_left_out_and_links_stay_inside(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "in", 1)
     put(tmp_path / "in" / ".cache" / "x.jpg", picture(5))
     put(tmp_path / "in" / "._y.jpg", b"resource fork")
     put(tmp_path / "elsewhere" / "z.jpg", picture(6))
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "in")
-    assert sorted(by_source(ingest(tmp_path / "ws", config(source)))) == ["000.jpg", "linked/z.jpg"]
+    put(tmp_path / "in" / "Thumbs.db", b"of an operating system")
+    (tmp_path / "in" / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "in" / "outside.jpg").symlink_to(tmp_path / "elsewhere" / "z.jpg")
+    (tmp_path / "in" / "inside.jpg").symlink_to(tmp_path / "in" / "000.jpg")
+    manifest = ingest(tmp_path / "ws", config(source))
+    assert sorted(by_source(manifest)) == ["000.jpg", "inside.jpg"]
+    assert sorted(manifest.counts["left_out"].values()) == [3, 3]  # hidden; leading out (the dead one does too)
+    assert "links that lead out of the folder (ingest.source.follow_links takes them): 3" in manifest.warnings[0]
+    asked = config({**source, "follow_links": True})
+    assert sorted(by_source(ingest(tmp_path / "ws", asked))) == [
+        "000.jpg",
+        "inside.jpg",
+        "linked/z.jpg",
+        "outside.jpg",
+    ]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.jpg").symlink_to(tmp_path / "in" / "000.jpg")
+    with pytest.raises(InputError, match=r"holds no images .* 1 links that lead out of it: set ingest.source.follow_"):
+        ingest(tmp_path / "ws", config({"kind": "folder", "path": str(tmp_path / "links")}))
 
 
 def test_any_number_of_workers_gives_the_same_parts(tmp_path: Path) -> None:
@@ -245,7 +305,7 @@ def test_ingest_from_memory(tmp_path: Path) -> None:
 def test_a_second_run_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     section = config(folder_of(tmp_path / "in", 2))
     first = ingest(tmp_path / "ws", section)
-    monkeypatch.setattr("pipeline.ingest.stage._parts", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr("pipeline.ingest.stage._found", lambda *_: pytest.fail("ran again"))
     assert ingest(tmp_path / "ws", section).digest == first.digest
 
 
@@ -275,6 +335,7 @@ def test_bad_folders_are_named(tmp_path: Path, prepare: object, message: str) ->
         ("c.csv", "path,caption\nx,y\n", r"has no column 'file' \(file_column\); it has path, caption"),
         ("c.json", "{}", "of no known kind; expected a name that ends in .parquet .csv .tsv .jsonl"),
         ("c.parquet", "PAR?", "cannot be read as parquet"),
+        ("c.csv", "file,caption\n000.jpg,\n", "column 'caption' of c.csv holds no text"),
         ("c.csv", "file,caption\n/abs/000.jpg,x\n", r"none of the 1 captions of c.csv is .* paths .* like 000.jpg"),
     ],
 )

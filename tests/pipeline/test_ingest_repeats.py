@@ -12,7 +12,8 @@ from pipeline.commits import CommitLog
 from pipeline.identity import image_id
 from pipeline.ingest.inspect import Reference
 from pipeline.ingest.packing import pack_source
-from pipeline.ingest.source import Identity, Item
+from pipeline.ingest.source import Described, Identity, Item
+from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 from tests.pipeline.images import picture, put
 
@@ -26,6 +27,7 @@ class Pages:
     warnings: list[str] = []  # noqa: RUF012
 
     def __init__(self, folder: Path, given: Rows) -> None:
+        self.left_out, self.mended = Tally(), Tally()
         self.folder, self.given, self.fetched = folder, given, Counter[str]()
 
     def items(self) -> list[Item]:
@@ -40,8 +42,8 @@ class Pages:
     def unchanged(self, item: Item, row: Mapping[str, Any]) -> bool:
         return True
 
-    def describe(self, item: Item) -> tuple[str | None, str | None]:
-        return item.alt_text, item.name
+    def describe(self, item: Item) -> Described:
+        return Described(item.alt_text, item.name)
 
     def fetch(self, batches: Sequence[Sequence[Item]]) -> Iterator[list[Reference | str]]:
         for batch in batches:
@@ -58,7 +60,15 @@ def pages(folder: Path, count: int) -> Path:
 
 def packed(store: Path, source: Pages, *, shard_images: int = 2, retry_failed: bool = False) -> list[dict[str, Any]]:
     location = Location.of(str(store))
-    parts = pack_source(source, location, shard_images=shard_images, resize=None, workers=1, retry_failed=retry_failed)
+    parts = pack_source(
+        source,
+        location,
+        shard_images=shard_images,
+        shard_bytes=1 << 30,
+        resize=None,
+        workers=1,
+        retry_failed=retry_failed,
+    )
     found = [row for part in parts for row in schemas.read(location / part.name, schemas.IMAGES).to_pylist()]
     for row in found:
         if row["status"] == "ok":

@@ -23,8 +23,10 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.identity import image_id
-from pipeline.ingest import download, downloads, shard_uris
+from pipeline.ingest import download, downloads, shard_uris, urls
+from pipeline.ingest.config import UrlSource
 from pipeline.shards import ShardReader
+from pipeline.storage import Location
 from tests.pipeline.images import config, ingest, picture, put, rows
 
 
@@ -84,7 +86,7 @@ def site() -> Iterator[Site]:
     site.server.server_close()
 
 
-def url_list(path: Path, given: list[str | None], texts: list[str | None] | None = None) -> Path:
+def url_list(path: Path, given: list[str | None], texts: list[Any] | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({"url": given, "caption": texts or [None] * len(given)}), path)
     return path
@@ -145,6 +147,24 @@ def test_links_become_shards_with_an_error_row_for_each_dead_one(tmp_path: Path,
     assert [row for row in after if row["key"] != found[1]["key"]] == [r for r in found if r["key"] != found[1]["key"]]
     reader = ShardReader(shard_uris(retried))
     assert reader.read(after[1]["shard"], after[1]["offset"], after[1]["size"]) == picture(8)
+
+
+def test_lists_in_many_files_and_their_captions(tmp_path: Path) -> None:
+    url_list(tmp_path / "[1]" / "b.parquet", ["http://a/2", None], [["", "two", "zwei"], ["none"]])
+    put(tmp_path / "[1]" / "a.tsv", 'url\tcaption\nhttp://a/0\t"Vertigo\n http://a/1 \t\n')
+    for path in (tmp_path / "[1]", tmp_path / "[1]" / "*.*"):
+        source = UrlSource(path=str(path))
+        opened = urls.UrlList(source, Location.of(tmp_path / "store"), 1)
+        assert [(item.name, item.alt_text) for item in opened.items()] == [
+            ("http://a/0", '"Vertigo'),
+            ("http://a/1", None),
+            ("http://a/2", "two"),
+            ("", "none"),
+        ]
+        assert opened.warnings[0].startswith(f"{path}: 1 links have more than one caption in their row")
+    before = urls.list_digest(source)
+    put(tmp_path / "[1]" / "a.tsv", "url\tcaption\n")
+    assert urls.list_digest(source) != before
 
 
 @pytest.mark.slow

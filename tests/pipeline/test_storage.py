@@ -119,3 +119,17 @@ def test_readers_see_whole_files_while_others_write(tmp_path: Path) -> None:
         for writer in writers:
             writer.join()
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_glob_below_folders_whose_names_look_like_one(root: Location) -> None:
+    for name in ("set [v1]/a*/x.tar", "set [v1]/a*/y.tar", "set [v1]/ab/x.tar", "set v/a*/x.tar"):
+        (root / name).write(b"")
+
+    def found(pattern: str) -> list[str]:
+        return [one.uri.removeprefix(f"{root.uri}/") for one in (root / pattern).glob()]
+
+    assert found("set [v1]/*/x.tar") == ["set [v1]/a*/x.tar", "set [v1]/ab/x.tar"]
+    assert found("set [v1]/a*/?.tar") == ["set [v1]/a*/x.tar", "set [v1]/a*/y.tar"]
+    assert found("set*/ab/*.tar") == ["set [v1]/ab/x.tar"]
+    assert found("set [v1]/a*/x.tar") == ["set [v1]/a*/x.tar"]
+    assert found("set [x2]/*") == []
