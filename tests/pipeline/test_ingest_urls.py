@@ -189,6 +189,15 @@ def test_redirects_to_private_addresses_are_refused(site: Site, monkeypatch: pyt
     assert download.opener(public_only=False).open(site.url("/out.jpg"), timeout=5).read() == b"secret"
 
 
+def test_a_name_that_moves_after_it_was_looked_at_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.pages["/secret"] = b"secret"
+    real = download.private_address
+    monkeypatch.setattr(download, "private_address", lambda host: None if host == "localhost" else real(host))
+    with pytest.raises(urllib.error.URLError, match="refused: localhost is at the private address"):
+        download.opener(public_only=True).open(f"http://localhost:{site.server.server_port}/secret", timeout=5)
+    assert not site.asked
+
+
 @pytest.mark.parametrize(
     ("host", "private"),
     [
