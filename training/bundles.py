@@ -9,7 +9,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.reduction import DupFd
 from typing import IO, Any
@@ -30,7 +30,7 @@ COLUMNS = ("shard", "key", "image_id", "offset", "size", "captions")
 
 @dataclass(frozen=True)
 class Bundles:
-    """One row per image that has a caption for at least one slot, in the order of the images' ids.
+    """One row per picture that has a caption for at least one slot, in the order of the pictures' ids.
 
     The captions of row i are first[i] : first[i + 1]. `dropped` counts the images left out.
     """
@@ -129,7 +129,7 @@ def columns_of(table: pa.Table, slots: Sequence[Slot]) -> Bundles:
 
 
 def in_order(pieces: Sequence[Bundles]) -> Bundles:
-    """The bundles of several tables as one, by image_id; a picture that is there twice by its captions."""
+    """The bundles of several tables as one, by image_id; a picture that is there twice has the captions of both."""
     names = sorted({name for piece in pieces for name in piece.shard_names})
     place = {name: index for index, name in enumerate(names)}
     shard = [np.array([place[name] for name in p.shard_names], dtype=np.int32)[p.shard] for p in pieces if len(p)]
@@ -146,7 +146,42 @@ def in_order(pieces: Sequence[Bundles]) -> Bundles:
         text=pa.concat_arrays([piece.text for piece in pieces]),
         dropped=sum(piece.dropped for piece in pieces),
     )
-    return _rows(joined, _order(joined))
+    return _merged(_rows(joined, _order(joined)))
+
+
+def _merged(bundles: Bundles) -> Bundles:
+    """A row for each picture, with the captions of all its rows, each text of a slot once.
+
+    Copies would be each other's negatives.
+    """
+    is_new = np.ones(len(bundles), bool)
+    is_new[1:] = pc.not_equal(bundles.image_id[1:], bundles.image_id[:-1]).to_numpy(zero_copy_only=False)
+    if is_new.all():
+        return bundles
+    picture_R = np.cumsum(is_new) - 1
+    picture_C = np.repeat(picture_R, np.diff(bundles.first))
+    has_copies_C = (np.bincount(picture_R) > 1)[picture_C]
+    among = np.flatnonzero(has_copies_C)  # the captions in question
+    texts = pc.dictionary_encode(bundles.text.take(pa.array(among)))
+    where = picture_C[among] * (int(bundles.slot.max(initial=0)) + 1) + bundles.slot[among]
+    code = where * len(texts.dictionary) + texts.indices.to_numpy(zero_copy_only=False)
+    _, first, same = np.unique(code, return_index=True, return_inverse=True)
+    weight = bundles.weight.copy()
+    np.maximum.at(weight, among[first][same], bundles.weight[among])
+    kept = np.sort(np.concatenate([np.flatnonzero(~has_copies_C), among[first]]))
+    rows = pa.array(np.flatnonzero(is_new))
+    return replace(
+        bundles,
+        shard=bundles.shard[is_new],
+        key=bundles.key.take(rows),
+        image_id=bundles.image_id.take(rows),
+        offset=bundles.offset[is_new],
+        size=bundles.size[is_new],
+        first=np.concatenate([[0], np.cumsum(np.bincount(picture_C[kept], minlength=int(is_new.sum())))]),
+        slot=bundles.slot[kept],
+        weight=weight[kept],
+        text=bundles.text.take(pa.array(kept)),
+    )
 
 
 def _order(bundles: Bundles) -> np.ndarray:

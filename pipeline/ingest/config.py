@@ -91,7 +91,15 @@ class UrlSource(Section):
         False, description="whether links (and redirects) may lead to loopback, private or link-local addresses"
     )
     timeout: int = operational(10, gt=0, description="seconds a server may stay silent")
-    retries: int = operational(1, ge=0, description="further tries of a link within one run")
+    link_seconds: float = operational(
+        60,
+        gt=0,
+        description="seconds a link may take in all, from the look-up of its host to its last byte, with retries",
+    )
+    link_megabytes: float = operational(
+        100, gt=0, description="size of the largest picture that is downloaded; 1 MB is 1,000,000 bytes"
+    )
+    retries: int = operational(1, ge=0, description="further tries of a link within one run, for faults that may pass")
     threads: int = operational(32, ge=1, description="links in flight per worker")
 
 

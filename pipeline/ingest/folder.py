@@ -39,6 +39,8 @@ class Folder:
     `left_out` counts, after `items`, the files that are not used; `mended` names that had to be escaped.
     """
 
+    lasting = False
+
     def __init__(self, config: FolderSource) -> None:
         self.config = config
         self.root = Location.of(config.path)
@@ -80,6 +82,10 @@ class Folder:
     def identity(self, row: Mapping[str, Any]) -> Identity:
         """A file is the same as long as it has the same path."""
         return (row["source"],)
+
+    def picture(self, name: str) -> str | None:
+        """The file."""
+        return name
 
     def unchanged(self, item: Item, row: Mapping[str, Any]) -> bool:
         """Time stamps change with every copy of a data set; content decides."""

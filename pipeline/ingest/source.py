@@ -40,9 +40,11 @@ class Described:
 class Source(Protocol):
     """Images that are packed into shards of ours.
 
-    `warnings` says what `items` left out, for the manifest; `left_out` and `mended` count it by reason.
+    `lasting` says whether what is packed stays the picture of its name, whatever becomes of the source. `warnings`
+    says what `items` left out, for the manifest; `left_out` and `mended` count it by reason.
     """
 
+    lasting: bool
     warnings: list[str]
     left_out: Tally
     mended: Tally
@@ -52,6 +54,9 @@ class Source(Protocol):
 
     def identity(self, row: Mapping[str, Any]) -> Identity:
         """The identity of the item that a row of the images table was made of."""
+
+    def picture(self, name: str) -> str | None:
+        """What two items have in common if they name the same file or page; None where there is nothing."""
 
     def unchanged(self, item: Item, row: Mapping[str, Any]) -> bool:
         """Whether the item, whose stamp differs, still has the bytes and the alt text that the row tells of."""

@@ -15,6 +15,7 @@ from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 
 FEW_DOWNLOADED = 0.5  # below this share of links that work, the warning says what usually helps
+FEW_REPEATS = 0.05  # above this share of rows whose picture another row has too, there is a warning
 MOST_TARS = 5  # that are named one by one
 
 
@@ -102,7 +103,18 @@ def warnings(config: IngestConfig, found: Found, figures: Mapping[str, Any]) -> 
     said += found.told
     if 0 < described < images:
         said.append(f"{images - described:,} of {images:,} images have no alt text")
-    return said
+    return said + _repeats(images, figures["distinct_images"])
+
+
+def _repeats(images: int, distinct: int) -> list[str]:
+    """What is to be known of a data set with a row for every caption, or with many copies."""
+    if images - distinct <= FEW_REPEATS * images:
+        return []
+    said = (
+        f"{images - distinct:,} of {images:,} rows have a picture that a row before them has; each of the "
+        f"{distinct:,} pictures is asked about once and is one sample in training, with the texts of all its rows"
+    )
+    return [said]
 
 
 def _first(reasons: Sequence[str]) -> str:

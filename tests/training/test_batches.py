@@ -20,7 +20,7 @@ from pipeline.shards import ShardReader
 from tests.training.conftest import captions_of, make_inputs
 from training.augment import crop_and_normalise
 from training.batches import Batch, BatchMaker, Order, draw_captions, draw_crop
-from training.bundles import columns_of, in_order, read_bundles
+from training.bundles import Bundles, columns_of, in_order, read_bundles
 from training.config import RunConfig
 from training.loader import loader
 from training.text import tokenize
@@ -194,13 +194,44 @@ def test_the_order_follows_from_the_samples_and_not_from_where_they_lie(tmp_path
         pieces = [schemas.table(schemas.BUNDLES, renamed[n::shards]) for n in range(shards)]
         found.append(in_order([columns_of(piece, config.slots) for piece in pieces]))
     one, other = found
-    assert one.image_id.to_pylist() == other.image_id.to_pylist() == sorted(row["image_id"] for row in rows)
+    assert one.image_id.to_pylist() == other.image_id.to_pylist() == sorted({row["image_id"] for row in rows})
     for name in ("first", "slot", "weight"):
         assert np.array_equal(getattr(one, name), getattr(other, name))
     assert one.text.equals(other.text)
     assert one.offset.tolist() != other.offset.tolist()
     for row, key in enumerate(other.key.to_pylist()):  # and each row is still one picture's
         assert (other.offset[row], other.shard_names[other.shard[row]]) == (int(key[1:]), f"s{int(key[1:]) % 3}")
+
+
+def test_a_picture_in_several_rows_is_one_sample_with_all_their_texts(tmp_path: Path, recipe: Recipe) -> None:
+    """A list with a row for every caption: copies must not be each other's negatives."""
+    config = build(RunConfig, recipe(slots=["alt_text", "detail"]))
+    curate = make_inputs(tmp_path, 4)["curate"]
+    rows = [row for part in curate.parts for row in curate.read(part, schemas.BUNDLES).to_pylist()]
+    plain = in_order([columns_of(schemas.table(schemas.BUNDLES, rows), config.slots)])
+    alt = {"source": "alt", "perspective": "alt_text", "granularity": "phrase", "level": "scene"}
+    further = [{**alt, "text": f"text {n}", "weight": 1.0, "n_tokens": 2} for n in range(3)]
+    copies = [{**rows[2], "key": f"c{n}", "captions": [one, *rows[2]["captions"]]} for n, one in enumerate(further)]
+    tables = [schemas.table(schemas.BUNDLES, some) for some in ([*rows, copies[0]], copies[1:])]
+    bundles = in_order([columns_of(table, config.slots) for table in tables])
+    assert bundles.image_id.to_pylist() == plain.image_id.to_pylist()
+    before, after = ([captions(one, row) for row in range(4)] for one in (plain, bundles))
+    row = bundles.image_id.to_pylist().index(rows[2]["image_id"])
+    assert after[row] == sorted([*before[row], *((0, f"text {n}", 1.0) for n in range(3))])
+    assert after[:row] + after[row + 1 :] == before[:row] + before[row + 1 :]
+
+
+def captions(bundles: Bundles, row: int) -> list[tuple[int, str, float]]:
+    """Slot, text and weight of a row's captions."""
+    of_row = slice(int(bundles.first[row]), int(bundles.first[row + 1]))
+    return sorted(
+        zip(
+            bundles.slot[of_row].tolist(),
+            bundles.text[of_row].to_pylist(),
+            bundles.weight[of_row].tolist(),
+            strict=True,
+        )
+    )
 
 
 def test_too_large_a_batch_is_named(tmp_path: Path, recipe: Recipe) -> None:

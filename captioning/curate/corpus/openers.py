@@ -68,9 +68,10 @@ class Openers:
     def of_shard(self, draft: Draft) -> pa.Table:
         """The openings that may be talk about the picture, image by image, of the shard's share of the sample."""
         identities = draft.columns["caption_id"]
-        ranked = sorted((_rank(identities[rows.start]), rows.start, rows) for rows in draft.images)
-        openings = [self._openings(draft.texts[row] for row in rows) for _, _, rows in ranked[:SAMPLE]]
-        return pa.table([[rank for rank, _, _ in ranked[:SAMPLE]], openings], schema=SCHEMA)
+        by_rank = {_rank(identities[rows.start]): rows for rows in draft.images}  # copies of a picture have the same
+        ranked = sorted(by_rank)[:SAMPLE]
+        openings = [self._openings(draft.texts[row] for row in by_rank[rank]) for rank in ranked]
+        return pa.table([ranked, openings], schema=SCHEMA)
 
     def merge(self, tables: Iterator[pa.Table]) -> tuple[str, ...]:
         """The learnt openers, such as "in this snapshot one notices"."""
