@@ -12,15 +12,17 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from captioning import hub, job, prompts, store, tables
+from captioning import hub, prompts, store
+from captioning.asking import job
+from captioning.asking.estimate import preview
+from captioning.asking.missing import Demand, tokens
+from captioning.asking.worker import WorkerSpec
 from captioning.config import CaptionConfig
 from captioning.describe import describe
-from captioning.estimate import preview
-from captioning.missing import Demand, tokens
+from captioning.importing import tables
 from captioning.models import Model, resolve
 from captioning.rounds import ROUND, Round
 from captioning.store import WorkItem
-from captioning.worker import WorkerSpec
 from pipeline.cluster.config import ClusterConfig
 from pipeline.commits import Part
 from pipeline.config import semantic

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioning.questions import decode as as_captioned
+from captioning.asking.questions import decode as as_captioned
 from pipeline.ingest.inspect import inspect
 from pipeline.pictures import decode, upright, upright_rgb
 from pipeline.thumbnails import for_browser

@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from captioning import store
 from captioning.config import TableConfig
+from captioning.importing.rows import KIND, Counts, open_rows
 from captioning.store import Shard
-from captioning.table_rows import KIND, Counts, open_rows
 from pipeline import contents, schemas
 from pipeline.commits import CommitLog, Part
 from pipeline.config import semantic
