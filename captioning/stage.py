@@ -46,9 +46,9 @@ def run(stage_run: StageRun) -> Outcome:
     """
     folder, ingest = stage_run.workspace.folder("caption"), stage_run.inputs["ingest"]
     demand = Demand.of(stage_run.config, ingest, folder, save=True, verify=stage_run.retry_failed)
-    brought = tables.bring_in(stage_run.config.tables, ingest, folder)
+    imported = tables.import_captions(stage_run.config.tables, ingest, folder)
     written = _write(stage_run.config, demand, stage_run.cluster, retry_failed=stage_run.retry_failed)
-    return _selecting(tables.add(written, brought), ingest)
+    return _selecting(tables.add(written, imported), ingest)
 
 
 def run_round(

@@ -125,7 +125,7 @@ def _read(root: Location) -> tuple[Benchmark, list[int]]:
     spec = _read_spec(root / SPEC)
     prefix = (root / IMAGES).uri + "/"
     size = {file.uri.removeprefix(prefix): size for file, size in (root / IMAGES).files(recursive=True)}
-    labels = tables.Table(root / LABELS, ["file", *spec.classification])
+    labels = tables.BenchmarkTable(root / LABELS, ["file", *spec.classification])
     files = tables.files(labels, list(size))
     indices = {name: tables.class_indices(labels, name, task.classes) for name, task in spec.classification.items()}
     queries = tables.queries(root / QUERIES, files) if (root / QUERIES).exists() else ()

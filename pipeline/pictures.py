@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from pipeline import levels
+from pipeline import levels, picture_kinds
+
+picture_kinds.readable()  # registers plug-ins with Pillow
 
 Size = tuple[int, int]  # width, height
 _ORIENTATION = 0x0112

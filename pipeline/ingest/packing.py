@@ -14,6 +14,7 @@ from pipeline.ingest.inspect import Inspector, Picture, Reference, inspect_refer
 from pipeline.ingest.placement import Batch, part_name, plan
 from pipeline.ingest.shards import Entry, image_row, pack, reasons
 from pipeline.ingest.source import Source
+from pipeline.ingest.tally import Tally
 from pipeline.progress import Progress
 from pipeline.schemas import IMAGES, encode, table
 from pipeline.storage import Location
@@ -22,12 +23,19 @@ TARS_FOLDER = "shards"
 
 
 def pack_source(
-    source: Source, store: Location, *, shard_images: int, resize: int | None, workers: int, retry_failed: bool
+    source: Source,
+    store: Location,
+    *,
+    shard_images: int,
+    shard_bytes: int,
+    resize: int | None,
+    workers: int,
+    retry_failed: bool,
 ) -> list[Part]:
     """Bring the store up to date with the source; returns the parts that hold exactly what it lists."""
     log = CommitLog(store)
     items = source.items()
-    todo = plan(source, items, log, shard_images, retry_failed)
+    todo = plan(source, items, log, shard_images=shard_images, shard_bytes=shard_bytes, retry_failed=retry_failed)
     parts = list(todo.kept)
     if not todo.batches:
         return parts
@@ -56,18 +64,30 @@ def _pack_batch(
     tar = log.folder / TARS_FOLDER / f"{batch.shard}.tar"
     entries = _entries_of(tar, rows)
     described = [source.describe(item) for item in batch.items]
-    for key, picture, (alt_text, _) in zip(batch.keys, pictures, described, strict=True):
+    for key, picture, told in zip(batch.keys, pictures, described, strict=True):
         if picture.data is not None:
-            entries.append(Entry(key, str(picture.format), picture.data, alt_text))
+            entries.append(Entry(key, str(picture.format), picture.data, told.alt_text))
     data, offsets = pack(entries)
     moved = [row["key"] for row in rows if row["status"] == "ok" and offsets[row["key"]] != row["offset"]]
     if moved:
         raise StoreError(f"{tar} was not written by this version: image {moved[0]} would move; use a new workspace")
-    for key, item, picture, (alt_text, url) in zip(batch.keys, batch.items, pictures, described, strict=True):
-        offset = offsets.get(key)
-        rows.append(image_row(batch.shard, key, item.name, picture, alt_text=alt_text, url=url, offset=offset))
+    for key, item, picture, told in zip(batch.keys, batch.items, pictures, described, strict=True):
+        row = image_row(
+            batch.shard, key, item.name, picture, alt_text=told.alt_text, url=told.url, offset=offsets.get(key)
+        )
+        rows.append(row)
     tar.write(data)  # before the rows: offsets of an earlier run stay true in the longer tar
-    detail = {"stamps": batch.stamps, "tar": f"{TARS_FOLDER}/{tar.name}", "tar_bytes": len(data)}
+    left_out, mended = Tally(), Tally()
+    for told in (*described, *(source.describe(item) for item in batch.kept_items)):
+        left_out.update([told.left_out])
+        mended.update([told.mended])
+    detail = {
+        "stamps": batch.stamps,
+        "tar": f"{TARS_FOLDER}/{tar.name}",
+        "tar_bytes": len(data),
+        "left_out": left_out.to_json(),
+        "mended": mended.to_json(),
+    }
     return commit_rows(log, batch.shard, rows, started, detail)
 
 

@@ -9,7 +9,7 @@ with their file. A tar that is lost is packed again under its name.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,7 +50,15 @@ def stamps_of(items: Sequence[Item]) -> str:
     return digest(sorted(f"{item.name}\n{item.stamp}" for item in items))
 
 
-def plan(source: Source, items: Sequence[Item], log: CommitLog, shard_images: int, retry_failed: bool) -> Plan:
+def plan(
+    source: Source,
+    items: Sequence[Item],
+    log: CommitLog,
+    *,
+    shard_images: int,
+    shard_bytes: int,
+    retry_failed: bool,
+) -> Plan:
     """Place every item. `retry_failed` reads again what failed; what changed since it failed is always read again."""
     waiting: dict[Identity, deque[int]] = defaultdict(deque)
     for index, item in enumerate(items):
@@ -77,11 +85,24 @@ def plan(source: Source, items: Sequence[Item], log: CommitLog, shard_images: in
         else:
             result.kept.append(part)
     new = [item for index, item in enumerate(items) if index not in taken]
-    for number, start in enumerate(range(0, len(new), shard_images), start=last + 1):
-        chunk = tuple(new[start : start + shard_images])
+    for number, chunk in enumerate(_chunks(new, shard_images, shard_bytes), start=last + 1):
         shard = f"{number:06d}"
         result.batches.append(Batch(shard, chunk, tuple(f"{shard}_{row:06d}" for row in range(len(chunk)))))
     return result
+
+
+def _chunks(items: Sequence[Item], most: int, most_bytes: int) -> Iterator[tuple[Item, ...]]:
+    """Items in order, cut where there are `most` of them, or as many bytes."""
+    chunk: list[Item] = []
+    size = 0
+    for item in items:
+        if chunk and (len(chunk) == most or size + item.size > most_bytes):
+            yield tuple(chunk)
+            chunk, size = [], 0
+        chunk.append(item)
+        size += item.size
+    if chunk:
+        yield tuple(chunk)
 
 
 def part_name(shard: str) -> str:

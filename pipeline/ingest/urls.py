@@ -29,8 +29,9 @@ import pipeline
 from pipeline.errors import InputError
 from pipeline.ingest.config import UrlSource
 from pipeline.ingest.inspect import Reference
-from pipeline.ingest.source import Identity, Item
+from pipeline.ingest.source import Described, Identity, Item
 from pipeline.ingest.tables import Column, find_tables, read_table, told
+from pipeline.ingest.tally import Tally
 from pipeline.ingest.tars import scan
 from pipeline.storage import Location
 
@@ -57,6 +58,7 @@ class UrlList:
     def __init__(self, config: UrlSource, store: Location, workers: int) -> None:
         self.config, self.store, self.workers = config, store, workers
         self.warnings: list[str] = []
+        self.left_out, self.mended = Tally(), Tally()
 
     def items(self) -> list[Item]:
         """The links; raises `InputError` if the table is missing, empty, or lacks a column."""
@@ -95,9 +97,9 @@ class UrlList:
         """What was downloaded is kept: links rot, and asking again is what `--retry-failed` is for."""
         return True
 
-    def describe(self, item: Item) -> tuple[str | None, str | None]:
+    def describe(self, item: Item) -> Described:
         """Alt text and URL."""
-        return item.alt_text, item.name
+        return Described(item.alt_text, item.name)
 
     def fetch(self, batches: Sequence[Sequence[Item]]) -> Iterator[list[Reference | str]]:
         """Download everything in the background, and yield each batch as soon as its last link is decided."""

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from evaluation import benchmarks
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder, Features, Needs, features
+from evaluation.features import EncodedBenchmark, Encoder, Needs, features
 from evaluation.measure import needs_of
 from pipeline.errors import InputError
 from pipeline.storage import Location
@@ -29,7 +29,9 @@ def encoder(model: nn.Module, weights: str = "w") -> Encoder:
     return Encoder("run", "f", weights, model, PREPROCESS, make_tokenizer(TINY), NAMES)
 
 
-def encoded(who: Encoder, benchmark: benchmarks.Benchmark, config: EvaluateConfig, cache: Location) -> Features:
+def encoded(
+    who: Encoder, benchmark: benchmarks.Benchmark, config: EvaluateConfig, cache: Location
+) -> EncodedBenchmark:
     return features(who, benchmark, config, cache, needs_of(benchmark, config))
 
 
