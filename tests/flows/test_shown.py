@@ -36,13 +36,22 @@ def test_a_stage_ends_with_the_same_lines(tmp_path: Path, capsys: pytest.Capture
     config = write_project(tmp_path, train=4, heldout=2)
     assert main(["run", str(config), "--stages", "ingest,caption,curate"]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"^ingest: done in \d+s: 4 images in 1 shard$", said, re.MULTILINE)
+    assert re.search(r"^ingest: done in \d+s: 4 images in 1 shard, 4 with alt text$", said, re.MULTILINE)
     assert re.search(r"^caption: done in \d+s: 28 captions, all new, ", said, re.MULTILINE)
     assert re.search(r"^curate: done in \d+s: kept \d+ of 28 captions .*\n  dropped: ", said, re.MULTILINE)
     assert main(["status", str(config)]) == 0
     status = capsys.readouterr().out
     for line in said.splitlines():
         assert line.split("s: ")[-1].strip() in status
+
+
+def test_the_rate_does_not_count_the_start_of_the_engine(tmp_path: Path) -> None:
+    config = write_project(tmp_path, train=4, heldout=2)
+    slow_start = ["--set", "caption.engine.fake.start_seconds=1.5"]
+    assert main(["run", str(config), "--stages", "ingest,caption", *slow_start]) == 0
+    counts = Session.open(str(config)).workspace.manifests("caption")[0].counts
+    assert counts["seconds"] > 1.5
+    assert counts["captions_per_second"] < 28 / 1.5 < counts["rate_by_model"]["fake:fake"]
 
 
 def test_a_failed_run_is_remembered_until_the_next_success(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

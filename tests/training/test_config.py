@@ -107,3 +107,12 @@ def test_messages_name_what_is_wrong(data: dict[str, Any], message: str) -> None
 def test_reading_a_recipe_imports_nothing_heavy() -> None:
     program = "import sys, training.stage; assert not {'torch', 'open_clip', 'pyarrow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize(("cores", "ranks", "workers"), [(1, 1, 1), (2, 1, 1), (4, 1, 3), (64, 1, 8), (64, 8, 7)])
+def test_loader_workers_go_by_the_cores_of_a_rank(
+    cores: int, ranks: int, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+    assert build(RunConfig, {}).workers == workers
