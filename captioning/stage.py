@@ -33,6 +33,7 @@ from pipeline.messages import say
 from pipeline.progress import Progress
 from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
+from pipeline.summary import counted
 from pipeline.workspace import Workspace
 
 SECONDS = ("decode_seconds", "preprocess_seconds", "encode_seconds")
@@ -128,14 +129,26 @@ def _ask(
     made: dict[str, Part],
     progress: Progress,
 ) -> float:
-    """Have one model answer its items; its parts go into `made`. Returns its captions per second."""
-    say(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start")
-    began, before = time.monotonic(), sum(part.rows for part in made.values())
+    """Have one model answer its items; its parts go into `made`.
+
+    Returns its captions per second, without the time that its engine took to start.
+    """
+    say(f"caption: {counted(len(items), 'chunk')} for {model.name}; an engine can take a while to start")
+    began, rows, waited = time.monotonic(), 0, None
     with closing(job.run(spec, items, config, cluster)) as parts:  # a stop in here ends the work at once
         for part in parts:
+            if waited is None:
+                waited = _waited(part, time.monotonic() - began)
+                progress.waited(waited)
             made[part.name] = part
+            rows += part.rows
             progress.update(part.rows)
-    return round((sum(part.rows for part in made.values()) - before) / (time.monotonic() - began), 2)
+    return round(rows / max(time.monotonic() - began - (waited or 0), 1e-6), 2)
+
+
+def _waited(first: Part, seconds: float) -> float:
+    """How long the engine took to start: so much of the `seconds` to the first part was over when that began."""
+    return min(max(seconds - (time.time() - float(first.detail["began"])), 0), seconds)
 
 
 def _progress(demand: Demand, left: int, retry_failed: bool) -> Progress:

@@ -112,7 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     browse.add_argument("--port", type=int, default=8808, help="port to listen on (default: %(default)s)")
     browse.add_argument(
-        "--allow-host", dest="allowed", action="append", default=[], metavar="NAME", help="answer to this name as well"
+        "--allow-host",
+        dest="allowed",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another host name that the browser may be reached by",
     )
     serve = _command(commands, "serve", "serve the deployments to Prefect, here or where PREFECT_API_URL says", _serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -120,17 +125,22 @@ def _parser() -> argparse.ArgumentParser:
     export = _command(
         commands, "export", "write a trained model for others: Holism's form, open_clip's, ONNX", _export
     )
-    export.add_argument("--to", required=True, metavar="FOLDER", help="where the files go")
-    export.add_argument("--run", help="which of the trained runs (default: the first)")
+    export.add_argument("--to", required=True, metavar="FOLDER", help="folder that the files are written to")
+    export.add_argument("--run", help="name of the trained run to export (default: the first)")
     export.add_argument(
-        "--forms", default="holism", metavar="A,B", help="of holism, open_clip, onnx (default: %(default)s)"
+        "--forms",
+        default="holism",
+        metavar="A,B",
+        help="which forms to write: holism, open_clip, onnx (default: %(default)s)",
     )
     diversity = commands.add_parser("diversity", help="report on how different the captions of images are")
     diversity.add_argument("configs", nargs="+", metavar="CONFIG", help="configuration files, compared side by side")
-    diversity.add_argument("--output", metavar="FILE", help="the page (default: in the first one's workspace)")
-    diversity.add_argument("--plots", metavar="FOLDER", help="write the plots as PNG as well")
     diversity.add_argument(
-        "--model", help="of the sentence embeddings (default: curate.select.embedding; none: do without)"
+        "--output", metavar="FILE", help="file that the page is written to (default: in the first workspace)"
+    )
+    diversity.add_argument("--plots", metavar="FOLDER", help="folder that the plots are written to as PNG")
+    diversity.add_argument(
+        "--model", help="model of the sentence embeddings (default: curate.select.embedding; none: leave them out)"
     )
     diversity.set_defaults(handler=_diversity)
     settings = commands.add_parser("settings", help="say what every key of a configuration means")
@@ -146,19 +156,30 @@ def _command(commands: argparse._SubParsersAction, name: str, text: str, handler
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     command.add_argument("config", nargs="?", default="holism.yaml", help="configuration file (default: %(default)s)")
     command.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE", help="override one setting"
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        help="change one setting of the configuration",
     )
     command.set_defaults(handler=handler)
     return command
 
 
 def _add_stages(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--stages", metavar="A,B", help="only these stages, for example caption,curate")
+    command.add_argument(
+        "--stages", metavar="A,B", help="stages to look at or run, such as caption,curate (default: all)"
+    )
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--wait", action="store_true", help="wait for another run that holds the workspace")
-    command.add_argument("--retry-failed", action="store_true", help="try rows again that ended in an error")
+    command.add_argument("--wait", action="store_true", help="wait while another run holds the workspace")
+    command.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="try rows again that ended in an error, and make damaged files anew",
+    )
 
 
 def _init(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ class Progress:
     """Counts work done against a known total.
 
     `done` is work that an earlier run finished: it counts towards the total and not towards the rate, so
-    that the ETA of a resumed run is honest.
+    that the ETA of a resumed run is honest. Neither does time spent waiting, which `waited` is told of.
     """
 
     def __init__(self, label: str, total: int, unit: str, *, done: int = 0, stream: TextIO | None = None) -> None:
@@ -29,7 +29,7 @@ class Progress:
         self._heard = stream is None and messages.heard()
         self._terminal = self._stream.isatty() and not self._heard
         self._start = time.monotonic()
-        self._shown = 0.0
+        self._shown = self._waited = 0.0
         self._show("")
 
     def update(self, amount: int = 1, note: str = "") -> None:
@@ -39,6 +39,10 @@ class Progress:
         pause = TERMINAL_SECONDS if self._terminal else LISTENER_SECONDS if self._heard else LOG_SECONDS
         if now - self._shown >= pause:
             self._show(note)
+
+    def waited(self, seconds: float) -> None:
+        """Leave so much of the time out of the rate: nothing could be done in it, such as while an engine starts."""
+        self._waited += seconds
 
     def close(self, note: str = "") -> None:
         """Show the final state."""
@@ -59,7 +63,7 @@ class Progress:
     def line(self, note: str = "") -> str:
         """The current state as text."""
         elapsed = max(time.monotonic() - self._start, 1e-6)
-        rate = (self._count - self._initial) / elapsed
+        rate = (self._count - self._initial) / max(elapsed - self._waited, 1e-6)
         share = 100 * self._count / self.total if self.total else 100.0
         left = duration((self.total - self._count) / rate) if rate > 0 else "?"
         timing = f"{duration(elapsed)}" if self._count >= self.total else f"{duration(elapsed)}, ETA {left}"

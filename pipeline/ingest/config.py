@@ -29,6 +29,11 @@ def _encoding() -> Any:
     )
 
 
+def decoders() -> int:
+    """one for each core, at most 8"""
+    return min(8, os.cpu_count() or 1)
+
+
 class _Files(Section):
     """What folders and tars have in common: texts in files, and sizes that somebody else decided."""
 
@@ -107,7 +112,7 @@ Source = Annotated[FolderSource | WebdatasetSource | UrlSource, Field(discrimina
 
 
 class IngestConfig(Section):
-    """The section `ingest`."""
+    """Images: where they come from, and how they are packed into shards."""
 
     source: Source
     shard_images: int = Field(
@@ -125,9 +130,7 @@ class IngestConfig(Section):
         description="shrink images whose short side is longer than this many pixels. They are encoded again, "
         "and since an image's id is the hash of its stored bytes, ids then differ from those of the originals",
     )
-    workers: int = operational(
-        default_factory=lambda: min(8, os.cpu_count() or 1), ge=1, description="processes that decode images"
-    )
+    workers: int = operational(default_factory=decoders, ge=1, description="processes that decode images")
 
     @model_validator(mode="after")
     def _tars_stay_as_they_are(self) -> IngestConfig:

@@ -200,3 +200,23 @@ def test_intervals_follow_from_the_seed(squares: Path, tmp_path: Path) -> None:
     first = intervals("a", 1)
     assert intervals("b", 1) == first
     assert intervals("c", 2) != first
+
+
+def test_more_than_two_runs_stand_below_each_other(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side_by_side = page_of(evaluated(tmp_path, squares))
+    assert "stacked" not in side_by_side.split("</style>")[1]
+    monkeypatch.setattr(f"{__name__}.RUNS", dict.fromkeys(("a", "b", "c", "d", "e"), ("alt_text",)))
+    manifest = evaluated(tmp_path / "five", squares)
+    body = page_of(manifest).split("</style>")[1]
+    tables = re.findall(r'<table class="wide stacked">(.*?)</table>', body, re.DOTALL)
+    assert len(tables) == 3, "classification, and retrieval in both directions"
+    for table in tables:
+        rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+        assert max(len(re.findall(r"<t[dh]", row)) for row in rows) == len(re.findall("<th>", rows[0])) <= 6
+    lines = STAGE.describe(manifest)
+    assert lines[0] == "5 runs on 1 benchmark"
+    assert re.fullmatch(r"squares, served vector, % +chance +a +b +c +d +e", lines[1])
+    assert re.fullmatch(r"macro accuracy colour +33\.3( +\d+\.\d){5}", lines[2])
+    assert lines[-1] == f"report: {manifest.store}/report.html"
