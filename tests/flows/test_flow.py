@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import signal
 import socket
@@ -12,7 +13,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from logging import ERROR
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +151,9 @@ def test_a_cancelled_run_says_so_in_one_line(served: tuple[Path, str, dict[str, 
     assert state() == "CANCELLED"
     wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
     _until(lambda: "stopped; the same run goes on" in _post(f"{url}/logs/filter", wanted).decode())
-    errors = [line["message"] for line in json.loads(_post(f"{url}/logs/filter", wanted)) if line["level"] >= ERROR]
+    errors = [
+        line["message"] for line in json.loads(_post(f"{url}/logs/filter", wanted)) if line["level"] >= logging.ERROR
+    ]
     assert errors == ["Finished in state Cancelled('stopped; the same run goes on where it stopped')"]
     assert not list(tmp_path.rglob("_attempts/**/*.json"))
 
@@ -213,3 +215,20 @@ def test_a_configured_server_that_does_not_answer_is_one_sentence(tmp_path: Path
     assert done.returncode == 2
     assert f"PREFECT_API_URL is {url}, but no Prefect server answers there" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_stage_that_went_well_stays_so_if_its_artifacts_cannot_be_published(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from flows import flow
+
+    def publish(*_: object) -> None:
+        raise ConnectionError("the server went away")
+
+    monkeypatch.setattr(flow, "publish", publish)
+    monkeypatch.setattr(flow, "get_run_logger", lambda: logging.getLogger("run"))
+    session = Session.open(str(finished))
+    manifest = session.resolve()["train"].manifest
+    assert manifest is not None
+    flow._publish(session, manifest)
+    assert "train: its artifacts could not be published: the server went away" in caplog.text
