@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,7 +76,7 @@ def _post(url: str, data: dict[str, Any] | None = None) -> bytes:
         url, data=json.dumps(data or {}).encode(), headers={"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # a busy machine takes its time
             return bytes(answer.read())
     except OSError:
         return b""
@@ -144,7 +145,7 @@ def test_a_cancelled_run_says_so_in_one_line(served: tuple[Path, str, dict[str, 
     _post(f"{url}/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
 
     def state() -> str:
-        with urllib.request.urlopen(f"{url}/flow_runs/{run['id']}", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/flow_runs/{run['id']}", timeout=30) as answer:
             return str(json.load(answer)["state_type"])
 
     _until(lambda: state() != "CANCELLING")
@@ -218,7 +219,7 @@ def test_a_configured_server_that_does_not_answer_is_one_sentence(tmp_path: Path
 
 
 def test_a_stage_that_went_well_stays_so_if_its_artifacts_cannot_be_published(
-    finished: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows import flow
 
@@ -226,9 +227,12 @@ def test_a_stage_that_went_well_stays_so_if_its_artifacts_cannot_be_published(
         raise ConnectionError("the server went away")
 
     monkeypatch.setattr(flow, "publish", publish)
-    monkeypatch.setattr(flow, "get_run_logger", lambda: logging.getLogger("run"))
+    said = list[str]()
+    monkeypatch.setattr(
+        flow, "get_run_logger", lambda: SimpleNamespace(warning=lambda text, *values: said.append(text % values))
+    )
     session = Session.open(str(finished))
     manifest = session.resolve()["train"].manifest
     assert manifest is not None
     flow._publish(session, manifest)
-    assert "train: its artifacts could not be published: the server went away" in caplog.text
+    assert said == ["train: its artifacts could not be published: the server went away"]
