@@ -40,6 +40,16 @@ class _WithoutTracebacks(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], STATES))
 
 
+class _CancelledIsNoError(logging.Filter):
+    """Lowers the level of the line in which Prefect says that a task was cancelled."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("Finished in state Cancelled("):
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+logging.getLogger("prefect.task_runs").addFilter(_CancelledIsNoError(__name__))
 for _name in PREFECTS_LOGGERS:
     logging.getLogger(_name).addFilter(_WithoutTracebacks(__name__))
 
