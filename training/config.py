@@ -95,6 +95,9 @@ class RunConfig(Section):
     keep_checkpoints: int = operational(2, ge=1, description="older ones are removed")
     log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")
     workers: int = operational(4, ge=0, le=512, description="loader processes per rank; 0: the training process loads")
+    index: str | None = operational(
+        None, description="folder of each machine for the training index; None: in the workspace, if that is local"
+    )
     device: Literal["auto", "cpu", "cuda"] = operational("auto")
     threads: int | None = operational(None, ge=1, le=4096, description="CPU threads of torch; None: torch's choice")
 
