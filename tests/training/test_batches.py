@@ -86,6 +86,23 @@ def test_any_number_of_ranks_up_to_the_batch_shares_it(tmp_path: Path, recipe: R
     assert texts == [text for _, text in sorted(texts_by_place(whole).items())]
 
 
+def test_ranks_that_come_and_go_see_the_samples_of_one_process(tmp_path: Path, recipe: Recipe) -> None:
+    """One rank, then two, four and one again, each going on where the last stopped, across the borders of epochs."""
+    settings = recipe(epochs=40, captions_per_image=2)
+    expected = list(loader(make(tmp_path, settings), 0, workers=0, pin_memory=False))
+    assert len(expected) == 120
+    for ranks, first, end in ((1, 0, 29), (2, 29, 50), (4, 50, 100), (1, 100, 120)):
+        makers = [make(tmp_path, settings, rank=rank, ranks=ranks) for rank in range(ranks)]
+        for step in range(first, end):
+            shares = [maker[step] for maker in makers]
+            for name in ("image_BCSS", "box_B4", "mask_BM"):
+                assert torch.equal(
+                    torch.cat([getattr(share, name) for share in shares]), getattr(expected[step], name)
+                )
+            texts = [text for share in shares for _, text in sorted(texts_by_place(share).items())]
+            assert texts == [text for _, text in sorted(texts_by_place(expected[step]).items())]
+
+
 def test_more_ranks_than_images_in_a_batch_are_refused(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(ConfigError, match="global_batch is 6, which leaves no image for some of 7 ranks"):
         make(tmp_path, recipe(), rank=0, ranks=7)

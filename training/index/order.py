@@ -79,7 +79,7 @@ def _content(pieces: Sequence[Piece], place: Place) -> str:
 
 
 def _merged(pieces: Sequence[Piece], copies: Sequence[Place]) -> Piece:
-    """One row with the captions of all, each text of a slot once, at its largest weight; it lies where the first is."""
+    """One row with the captions of all, each text of a slot once, at its largest weight, lying where the first is."""
     weights: dict[tuple[int, tuple[int, ...]], float] = {}
     for number, row in copies:
         piece, captions = pieces[number], pieces[number].captions(row)
