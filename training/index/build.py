@@ -32,7 +32,7 @@ VERSION = 1  # of the files
 
 def order_file(curate: Manifest, slots: Sequence[Slot], folder: Location) -> Location:
     """Where the order of these bundles' samples is, or will be."""
-    return folder / f"order-{digest([_name(part, slots) for part in _parts(curate)])}.arrow"
+    return folder / f"order-{digest([piece_name(part, slots) for part in _parts(curate)])}.arrow"
 
 
 def build(curate: Manifest, slots: Sequence[Slot], folder: Location) -> None:
@@ -45,7 +45,7 @@ def build(curate: Manifest, slots: Sequence[Slot], folder: Location) -> None:
         pieces = _pieces(curate, slots, folder)
         piece_S, row_S, copies = in_order(pieces)
         facts = {
-            "pieces": [_name(part, slots) for part in _parts(curate)],
+            "pieces": [piece_name(part, slots) for part in _parts(curate)],
             "dropped": sum(piece.dropped for piece in pieces),
             "captions": np.sum([np.bincount(piece.slot, minlength=len(slots)) for piece in pieces], axis=0).tolist(),
         }
@@ -63,7 +63,7 @@ def _parts(curate: Manifest) -> tuple[Part, ...]:
     return curate.select("bundles/")
 
 
-def _name(part: Part, slots: Sequence[Slot]) -> str:
+def piece_name(part: Part, slots: Sequence[Slot]) -> str:
     """The name of a part's piece, which says all that it follows from."""
     wanted = [[slot.perspective, slot.granularity] for slot in slots]
     return f"piece-{digest([VERSION, TOKENIZER, part.digest, wanted])}.arrow"
@@ -73,7 +73,7 @@ def _pieces(curate: Manifest, slots: Sequence[Slot], folder: Location) -> list[P
     """The pieces of all parts, made where they are missing."""
     pieces, progress = [], None
     for number, part in enumerate(_parts(curate)):
-        file = folder / _name(part, slots)
+        file = folder / piece_name(part, slots)
         with suppress(StoreError):
             pieces.append(open_piece(file.uri))
             continue
