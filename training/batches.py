@@ -26,6 +26,7 @@ from training.index.piece import Piece
 from training.text import length_groups, pad, within
 
 ASPECTS = (3 / 4, 4 / 3)  # of training crops, as CLIP's
+RELEASED_AFTER = 128  # samples: reading one maps up to 1 MB of the index, as neighbours of a page come with it
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ class BatchMaker:
         self._canvas, self._context_length = canvas, context_length
         start = sum(self.share_sizes[:rank])
         self._share = slice(start, start + self.share_sizes[rank])
+        self._read_since = 0  # samples, since the index's pages were let go
 
     def __getitem__(self, step: int) -> Batch:
         return self.make(self.share(step))
@@ -169,7 +171,7 @@ class BatchMaker:
         captions_of: dict[bytes, list[int]] = {}  # the places of each different text, by its tokens
         unreadable = []
         for b, sample in enumerate(share.samples.tolist()):
-            piece, row = self.bundles.sample(sample)
+            piece, row = self._sample(sample)
             rng = np.random.default_rng([self._config.seed, share.epoch, sample])
             of_row = piece.captions(row)
             drawn = draw_captions(
@@ -189,6 +191,13 @@ class BatchMaker:
                 captions_of.setdefault(tokens, []).append(b * slots + slot)
         grouped = _group(captions_of, self._context_length)
         return Batch(share.step, image_BCSS, box_B4, *grouped, mask_BM, tuple(unreadable))
+
+    def _sample(self, number: int) -> tuple[Piece, int]:
+        self._read_since += 1
+        if self._read_since > RELEASED_AFTER:
+            self.bundles.release()
+            self._read_since = 1
+        return self.bundles.sample(number)
 
     def _read(self, piece: Piece, row: int) -> bytes:
         shard = piece.shard_names[piece.shard[row]]

@@ -162,6 +162,20 @@ def test_pieces_are_used_again_and_damaged_ones_made_again(tmp_path: Path, recip
         assert samples_of(read_bundles(inputs["curate"], SLOTS, Location.of(folder))) == expected
 
 
+def test_a_reader_keeps_no_pages_of_the_index(tmp_path: Path) -> None:
+    bundles = read_bundles(make_inputs(tmp_path, 20)["curate"], SLOTS, Location.of(tmp_path / "index"))
+
+    def resident() -> int:
+        maps = Path("/proc/self/smaps").read_text().split("/index/piece-")[1:]
+        return sum(int(text.split("Rss:")[1].split()[0]) for text in maps)
+
+    before = samples_of(bundles)
+    assert resident() > 0
+    bundles.release()
+    assert resident() == 0
+    assert samples_of(bundles) == before
+
+
 def test_those_that_start_together_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     curate, built = make_inputs(tmp_path, 20)["curate"], []
     original = Manifest.read

@@ -7,6 +7,7 @@ of caption c are first_token[c] : first_token[c + 1], without start and end, as 
 from __future__ import annotations
 
 import json
+import mmap
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Piece:
     token: np.ndarray  # (T,)
     dropped: int
     path: str | None = None  # of the file it is mapped from
+    memory: mmap.mmap | None = None  # that it is mapped into
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -53,6 +55,15 @@ class Piece:
     def captions(self, row: int) -> slice:
         """Where a row's captions are."""
         return slice(int(self.first[row]), int(self.first[row + 1]))
+
+    def release(self) -> None:
+        """Lets go of the file's pages that were read: they stay in the system's cache, and count to this process no
+        more.
+
+        Without it a process that reads at random ends with the whole index as its own.
+        """
+        if self.memory is not None:
+            self.memory.madvise(mmap.MADV_DONTNEED)
 
     def tokens(self, caption: int) -> np.ndarray:
         """Of one caption."""
@@ -181,7 +192,7 @@ def to_bytes(piece: Piece) -> bytes:
 
 def open_piece(path: str) -> Piece:
     """A piece on the memory of its file. Raises StoreError where that is damaged."""
-    batch, facts = open_arrow_file(path)
+    batch, facts, memory = open_arrow_file(path)
     captions = batch["captions"]
     slot, weight, token = captions.values.flatten()
     return Piece(
@@ -198,6 +209,7 @@ def open_piece(path: str) -> Piece:
         token=token.values.to_numpy(),
         dropped=facts["dropped"],
         path=path,
+        memory=memory,
     )
 
 
@@ -210,11 +222,14 @@ def arrow_file(batch: pa.RecordBatch, facts: dict[str, Any]) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def open_arrow_file(path: str) -> tuple[pa.RecordBatch, dict[str, Any]]:
-    """The batch, on the file's own memory, and the facts."""
+def open_arrow_file(path: str) -> tuple[pa.RecordBatch, dict[str, Any], mmap.mmap]:
+    """The batch, on the file's own memory, the facts, and that memory."""
     try:
-        batch = pa.ipc.open_file(pa.memory_map(path)).get_batch(0)
-        return batch, json.loads(batch.schema.metadata[b"facts"])
+        with open(path, "rb") as file:
+            memory = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+        memory.madvise(mmap.MADV_RANDOM)
+        batch = pa.ipc.open_file(pa.py_buffer(memory)).get_batch(0)
+        return batch, json.loads(batch.schema.metadata[b"facts"]), memory
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"{path}, a part of the training index, cannot be read ({error}); delete its folder, it is made again"
