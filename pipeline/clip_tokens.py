@@ -1,4 +1,4 @@
-"""CLIP's tokens of a text, exactly as open_clip's tokenizer makes them, and more than ten times as fast.
+"""CLIP's tokens of a text, exactly as open_clip's tokenizer makes them, in time linear in its length.
 
 Cleaning and the cut into words are open_clip's own, by the same libraries, so they hold for any text. The words are
 cut into pieces by the Rust tokenizer of `tokenizers`, from open_clip's own merges: in time that is all but linear,
