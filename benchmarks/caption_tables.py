@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioning import tables
 from captioning.config import TableConfig
+from captioning.importing import tables
 from pipeline import demo_world, schemas
 from pipeline.commits import CommitLog
 from pipeline.config import build

@@ -56,6 +56,15 @@ def _instead(*texts: str) -> Callable[[dict[str, Any], Random], str | None]:
     return plant
 
 
+def _wrapped(*wrappings: str) -> Callable[[dict[str, Any], Random], str | None]:
+    def plant(row: dict[str, Any], rng: Random) -> str:
+        honest: str = row["text"]
+        row["text"] = rng.choice(wrappings).replace("{}", honest)
+        return honest if honest.endswith(".") else f"{honest}."  # `ending` sets it
+
+    return plant
+
+
 def _opener(*openers: str) -> Callable[[dict[str, Any], Random], str | None]:
     def plant(row: dict[str, Any], rng: Random) -> str:
         honest = row["text"] if row["text"].endswith(".") else f"{row['text']}."
@@ -207,6 +216,7 @@ def faults(seed: int) -> list[Fault]:
             found.append(Fault(name, (gadget,), count, prompts, plant, half == 1, fits))
     return [
         *found,
+        Fault("markup", ("clean",), 100, ("detail", "sentence"), _wrapped(*known["markup"])),
         Fault("loop", ("reject",), 150, ("detail", "sentence"), _loop),
         Fault("cut paragraph", ("ending",), 120, ("detail",), _cut("length")),
         Fault("cut sentence", ("ending",), 80, ("sentence", "background"), _cut("length")),

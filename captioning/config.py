@@ -30,10 +30,14 @@ class PromptSelection(Section):
     `seed` and the image's id, as many different perspectives as possible, all of them equally often.
     """
 
-    set: str = "paper"
-    only: tuple[str, ...] | None = None
-    sample: int | None = Field(None, ge=1)
-    seed: Seed = 0
+    set: str = Field("paper", description="a built-in set (paper, holism) or the path of a YAML file")
+    only: tuple[str, ...] | None = Field(
+        None, description="ids of the prompts to ask; empty: all but the structured ones"
+    )
+    sample: int | None = Field(
+        None, ge=1, description="prompts that each image is asked, drawn by seed and image; empty: all"
+    )
+    seed: Seed = Field(0, description="of the draw of prompts")
 
 
 class ModelReference(Section):
@@ -43,10 +47,18 @@ class ModelReference(Section):
     found from its content. `weight` is its share of the images where models split them.
     """
 
-    model: str
-    name: str | None = None
-    revision: str | None = None
-    weight: float = Field(1.0, gt=0)
+    model: str = Field(description="demo_vlm, a folder, a hub id, or a name of the server's")
+    name: str | None = Field(
+        None, description="what the captions table calls it; empty: the folder's name or the hub id"
+    )
+    revision: str | None = Field(
+        None, description="commit, branch or tag of a hub id; a folder's is found from its content"
+    )
+    weight: float = Field(1.0, gt=0, description="its share of the images, with mix: split")
+
+    def short(self) -> Any:
+        """The model's name, where that says all."""
+        return self.model if self == ModelReference(model=self.model) else super().short()
 
     @model_validator(mode="before")
     @classmethod
@@ -57,33 +69,46 @@ class ModelReference(Section):
 class SamplingConfig(Section):
     """How text is drawn. Temperature 0 is greedy; then `top_p` and `seed` change nothing and are left out of ids."""
 
-    temperature: float = Field(0.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    seed: Seed = 0
-    max_tokens: int | None = Field(None, gt=0)  # instead of each prompt's own budget
+    temperature: float = Field(0.0, ge=0, description="0: greedy, the most probable text")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="probability mass that tokens are drawn from; of no effect at temperature 0"
+    )
+    seed: Seed = Field(0, description="of the draw of tokens; of no effect at temperature 0")
+    max_tokens: int | None = Field(None, gt=0, description="of each answer; empty: each prompt's own budget")
 
 
 class FakeEngineConfig(Section):
     """Behaviour and faults of the fake engine. Image ids are those of the images table."""
 
-    at_once: int = operational(1, ge=1)  # questions it claims to answer together: decides how many chunks are in hand
-    raise_on: tuple[str, ...] = operational(())  # images on which a request raises
-    die_on: tuple[str, ...] = operational(())  # images on which the process dies by SIGKILL
-    die_at_call: int | None = operational(None, ge=1)  # the process dies when asked for the n-th time; with a ledger
-    # the calls of all processes count, so that only one of them dies
-    delay_seconds: float = operational(0.0, ge=0)  # per call
-    start_seconds: float = operational(0.0, ge=0)  # that loading takes
-    ledger: str | None = operational(None)  # a file to which every call adds process, questions and output tokens
+    at_once: int = operational(
+        1, ge=1, description="questions that it claims to answer together: decides how many chunks are in hand"
+    )
+    raise_on: tuple[str, ...] = operational((), description="image ids on which a request raises")
+    die_on: tuple[str, ...] = operational((), description="image ids on which the process is killed")
+    die_at_call: int | None = operational(
+        None,
+        ge=1,
+        description="the process is killed at its n-th call; with a ledger the calls of all processes count",
+    )
+    delay_seconds: float = operational(0.0, ge=0, description="of each call")
+    start_seconds: float = operational(0.0, ge=0, description="that loading takes")
+    ledger: str | None = operational(
+        None, description="a file to which every call adds process, questions and output tokens"
+    )
 
 
 class ServerConfig(Section):
     """An OpenAI-compatible server. Its key is read from the environment and written nowhere."""
 
-    base_url: str = operational("http://127.0.0.1:8000/v1")
-    api_key_env: str = operational("OPENAI_API_KEY")  # name of the variable; unset: no key
-    concurrency: int = operational(64, ge=1, le=1000)  # requests under way from each actor
-    timeout_seconds: float = operational(120.0, gt=0)  # of one try
-    retries: int = operational(5, ge=0)  # after timeouts, lost connections, 429 and 5xx; with growing, random waits
+    base_url: str = operational("http://127.0.0.1:8000/v1", description="where the server answers")
+    api_key_env: str = operational(
+        "OPENAI_API_KEY", description="environment variable that holds the key; unset: no key"
+    )
+    concurrency: int = operational(64, ge=1, le=1000, description="requests under way from each actor")
+    timeout_seconds: float = operational(120.0, gt=0, description="of one try")
+    retries: int = operational(
+        5, ge=0, description="after timeouts, lost connections, 429 and 5xx, with growing, random waits"
+    )
 
     @field_validator("base_url")
     @classmethod
@@ -97,15 +122,23 @@ class ServerConfig(Section):
 class EngineConfig(Section):
     """What serves the models. `auto` is vLLM where it is installed, else transformers."""
 
-    kind: Literal["auto", "vllm", "openai", "transformers", "fake"] = "auto"
-    tensor_parallel_size: int = operational(1, ge=1)
-    max_model_len: int | None = operational(None, gt=0)
-    max_num_seqs: int = operational(256, ge=1)  # requests that vLLM decodes together
-    gpu_memory_utilization: float = operational(0.9, gt=0, le=1)
-    batch_size: int = operational(16, ge=1)  # of the transformers engine
-    options: dict[str, Any] = partly_operational(OPERATIONAL)  # more of vllm.LLM; transformers: trust_remote_code
-    server: ServerConfig = operational(default_factory=ServerConfig)  # for kind openai
-    fake: FakeEngineConfig = operational(default_factory=FakeEngineConfig)
+    kind: Literal["auto", "vllm", "openai", "transformers", "fake"] = Field(
+        "auto", description="auto: vllm where it is installed, else transformers"
+    )
+    tensor_parallel_size: int = operational(1, ge=1, description="GPUs that one engine spreads a model over")
+    max_model_len: int | None = operational(
+        None, gt=0, description="tokens of a question with its image and answer; empty: the model's own limit"
+    )
+    max_num_seqs: int = operational(256, ge=1, description="requests that vLLM decodes together")
+    gpu_memory_utilization: float = operational(0.9, gt=0, le=1, description="share of a GPU's memory that vLLM takes")
+    batch_size: int = operational(16, ge=1, description="requests that the transformers engine answers together")
+    options: dict[str, Any] = partly_operational(
+        OPERATIONAL, description="further arguments of vllm.LLM; transformers: trust_remote_code alone"
+    )
+    server: ServerConfig = operational(default_factory=ServerConfig, description="the server, for kind openai")
+    fake: FakeEngineConfig = operational(
+        default_factory=FakeEngineConfig, description="behaviour of the fake engine, for tests"
+    )
 
     @model_validator(mode="after")
     def _options_are_read(self) -> Self:
@@ -131,31 +164,36 @@ class TableColumns(Section):
     A text column may hold lists of captions.
     """
 
-    image: Column
-    text: Column
-    shard: Column | None = None  # beside a key, where keys are not unique over shards
-    perspective: Column | None = None
-    granularity: Column | None = None
-    level: Column | None = None
+    image: Column = Field(description="the column that says which image a caption is of; match says by what")
+    text: Column = Field(description="the column of the captions")
+    shard: Column | None = Field(
+        None, description="the column of the shard, beside a key where keys are not unique over shards"
+    )
+    perspective: Column | None = Field(None, description="the column of the perspective")
+    granularity: Column | None = Field(None, description="the column of the granularity")
+    level: Column | None = Field(None, description="the column of the level")
 
 
 class TableConfig(Section):
-    """Captions of others. `perspective`, `granularity` and `level` are those of rows whose column has or says none.
+    """Captions that others have written, in a table."""
 
-    `header` says whether the first line of a csv or tsv names the columns (empty: unless all are given by number), and
-    `encoding` how texts are read that are neither UTF-8 nor marked as UTF-16.
-    """
-
-    name: str = Field(pattern=r"^[\w.-]+$")
-    path: str  # a file, a folder or a glob, on any file system
-    format: Literal["parquet", "jsonl", "csv", "tsv"] | None = None  # empty: by the suffix of the path
-    columns: TableColumns
-    match: Literal["image_id", "key", "source", "url"] = "image_id"  # the column of the images table
-    perspective: str | None = None
-    granularity: Granularity = "sentence"
-    level: Level = "scene"
-    header: bool | None = added(None)
-    encoding: Encoding = added("utf-8")
+    name: str = Field(pattern=r"^[\w.-]+$", description="what the captions table calls the source of these captions")
+    path: str = Field(description="a file, a folder or a glob, on any file system")
+    format: Literal["parquet", "jsonl", "csv", "tsv"] | None = Field(
+        None, description="empty: by the suffix of the path"
+    )
+    columns: TableColumns = Field(description="which columns hold what")
+    match: Literal["image_id", "key", "source", "url"] = Field(
+        "image_id", description="the column of the images table that columns.image is compared with"
+    )
+    perspective: str | None = Field(None, description="of rows whose column has or says none")
+    granularity: Granularity = Field("sentence", description="of rows whose column has or says none")
+    level: Level = Field("scene", description="of rows whose column has or says none")
+    header: bool | None = added(
+        None,
+        description="whether the first line of a csv or tsv names the columns; empty: unless all are given by number",
+    )
+    encoding: Encoding = added("utf-8", description="how texts are read that are neither UTF-8 nor marked as UTF-16")
 
     @property
     def kind(self) -> str:
@@ -174,22 +212,30 @@ class TableConfig(Section):
 
 
 class CaptionConfig(Section):
-    """The caption stage: images × prompts × models, and tables of captions beside or instead of models.
-
-    `mix` says which model sees which image: `cross` all of them, `split` each image one, by the models' weights.
-    """
+    """Captions: images × prompts × models, and tables of captions beside or instead of models."""
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
-    models: tuple[ModelReference, ...] = (ModelReference(model=DEMO_VLM),)
-    tables: tuple[TableConfig, ...] = ()
-    mix: Literal["cross", "split"] = "cross"
+    models: tuple[ModelReference, ...] = Field(
+        (ModelReference(model=DEMO_VLM),), description="who is asked; a name alone stands for {model: name}"
+    )
+    tables: tuple[TableConfig, ...] = Field(
+        (), description="captions that are imported, beside those of models or instead of them"
+    )
+    mix: Literal["cross", "split"] = Field(
+        "cross",
+        description="cross: every model sees every image; split: each image is seen by one model, by their weights",
+    )
     prompts: PromptSelection = Field(default_factory=PromptSelection)
     sampling: SamplingConfig = SamplingConfig()
-    max_pixels: int = Field(1_048_576, ge=1024)  # larger images are scaled down before the engine
-    paraphrases: Literal["first", "rotate"] = "first"  # the canonical wording, or one by image
-    samples_per_prompt: int = Field(1, ge=1)
-    chunk_images: int = operational(64, ge=1)  # images of one commit
-    ray: StageRayConfig = operational(default_factory=StageRayConfig)
+    max_pixels: int = Field(
+        1_048_576, ge=1024, description="larger images are scaled down before the engine sees them"
+    )
+    paraphrases: Literal["first", "rotate"] = Field(
+        "first", description="first: each prompt in its first wording; rotate: in another wording for each image"
+    )
+    samples_per_prompt: int = Field(1, ge=1, description="answers to each question; at temperature 0 all are the same")
+    chunk_images: int = operational(64, ge=1, description="images of one commit")
+    ray: StageRayConfig = operational(default_factory=StageRayConfig, description="how the work is spread")
 
     @field_validator("models")
     @classmethod

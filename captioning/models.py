@@ -21,6 +21,7 @@ from pipeline.storage import Location
 
 HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 DESCRIPTIONS = ("README", "LICENSE", "LICENCE", "NOTICE", "USE_POLICY")  # files that begin so say nothing to a model
+FAKE = "fake:"  # what names of models that the fake engine plays begin with
 WEIGHTS = (".safetensors", ".bin", ".pt", ".gguf")
 
 
@@ -37,7 +38,8 @@ class Model:
 def resolve(reference: ModelReference, engine: EngineConfig) -> Model:
     """Find a model. Raises `EngineError` if it is a folder that cannot be a model."""
     if engine.kind == "fake":  # never to be taken for the model whose name it bears
-        return Model(f"fake:{reference.name or reference.model}", reference.revision or "0", reference.model, False)
+        name = (reference.name or reference.model).removeprefix(FAKE)
+        return Model(f"{FAKE}{name}", reference.revision or "0", reference.model, False)
     if engine.kind == "openai":  # a name of the server's, which says nothing of revisions
         return Model(reference.name or reference.model, reference.revision or "served", reference.model, False)
     folder = _folder(reference.model)

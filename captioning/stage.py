@@ -5,7 +5,6 @@ What is missing is found first, from records alone. A model and its engine are o
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -13,23 +12,28 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from captioning import hub, job, prompts, store, tables
+from captioning import hub, prompts, store
+from captioning.asking import job
+from captioning.asking.estimate import preview
+from captioning.asking.missing import Demand, tokens
+from captioning.asking.worker import WorkerSpec
 from captioning.config import CaptionConfig
-from captioning.estimate import preview
-from captioning.missing import Demand, tokens
+from captioning.describe import describe
+from captioning.importing import tables
 from captioning.models import Model, resolve
 from captioning.rounds import ROUND, Round
 from captioning.store import WorkItem
-from captioning.worker import WorkerSpec
 from pipeline.cluster.config import ClusterConfig
 from pipeline.commits import Part
 from pipeline.config import semantic
 from pipeline.errors import ConfigError, EngineError
 from pipeline.identity import digest, union
 from pipeline.manifest import Manifest
+from pipeline.messages import say
 from pipeline.progress import Progress
 from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
+from pipeline.summary import counted
 from pipeline.workspace import Workspace
 
 SECONDS = ("decode_seconds", "preprocess_seconds", "encode_seconds")
@@ -42,9 +46,9 @@ def run(stage_run: StageRun) -> Outcome:
     """
     folder, ingest = stage_run.workspace.folder("caption"), stage_run.inputs["ingest"]
     demand = Demand.of(stage_run.config, ingest, folder, save=True, verify=stage_run.retry_failed)
-    brought = tables.bring_in(stage_run.config.tables, ingest, folder)
+    imported = tables.import_captions(stage_run.config.tables, ingest, folder)
     written = _write(stage_run.config, demand, stage_run.cluster, retry_failed=stage_run.retry_failed)
-    return _selecting(tables.add(written, brought), ingest)
+    return _selecting(tables.add(written, imported), ingest)
 
 
 def run_round(
@@ -125,14 +129,26 @@ def _ask(
     made: dict[str, Part],
     progress: Progress,
 ) -> float:
-    """Have one model answer its items; its parts go into `made`. Returns its captions per second."""
-    print(f"caption: {len(items):,} chunks for {model.name}; an engine can take a while to start", file=sys.stderr)
-    began, before = time.monotonic(), sum(part.rows for part in made.values())
+    """Have one model answer its items; its parts go into `made`.
+
+    Returns its captions per second, without the time that its engine took to start.
+    """
+    say(f"caption: {counted(len(items), 'chunk')} for {model.name}; an engine can take a while to start")
+    began, rows, waited = time.monotonic(), 0, None
     with closing(job.run(spec, items, config, cluster)) as parts:  # a stop in here ends the work at once
         for part in parts:
+            if waited is None:
+                waited = _waited(part, time.monotonic() - began)
+                progress.waited(waited)
             made[part.name] = part
+            rows += part.rows
             progress.update(part.rows)
-    return round((sum(part.rows for part in made.values()) - before) / (time.monotonic() - began), 2)
+    return round(rows / max(time.monotonic() - began - (waited or 0), 1e-6), 2)
+
+
+def _waited(first: Part, seconds: float) -> float:
+    """How long the engine took to start: so much of the `seconds` to the first part was over when that began."""
+    return min(max(seconds - (time.time() - float(first.detail["began"])), 0), seconds)
 
 
 def _progress(demand: Demand, left: int, retry_failed: bool) -> Progress:
@@ -230,4 +246,4 @@ def _identity(prompt: prompts.Prompt) -> dict[str, Any]:
     return prompt.model_dump(exclude_defaults=True)
 
 
-STAGE = Stage("caption", 2, ("ingest",), CaptionConfig, run, external, preview)
+STAGE = Stage("caption", 2, ("ingest",), CaptionConfig, run, external, preview, describe=describe)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioning import index
-from captioning.cells import short_hash
+from captioning.asking.cells import short_hash
 from captioning.index import QUARANTINED
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part

@@ -37,7 +37,7 @@ class Queries:
     pair_image_P: np.ndarray
 
 
-class Table:
+class BenchmarkTable:
     """Columns of a Parquet file. Raises `InputError` if one is missing, there twice, or cannot be read."""
 
     def __init__(self, location: Location, columns: Sequence[str]) -> None:
@@ -79,7 +79,7 @@ class Names:
         return self._exact.get(name, self._alike.get(texts.name_key(name)))
 
 
-def files(labels: Table, present: Sequence[str]) -> tuple[str, ...]:
+def files(labels: BenchmarkTable, present: Sequence[str]) -> tuple[str, ...]:
     """The images that are measured, by the names that they have in the folder, where `present` are."""
     named = [_one_text(labels, "file", row, value) for row, value in enumerate(labels.values("file"), 1)]
     if not named:
@@ -96,7 +96,7 @@ def files(labels: Table, present: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def class_indices(labels: Table, task: str, classes: Sequence[str]) -> np.ndarray:
+def class_indices(labels: BenchmarkTable, task: str, classes: Sequence[str]) -> np.ndarray:
     """The class of each image, -1 where it cannot be told."""
     values = [_label(labels, task, value) for value in labels.values(task)]
     numbers = {value for value in values if isinstance(value, int)}
@@ -117,7 +117,7 @@ def class_indices(labels: Table, task: str, classes: Sequence[str]) -> np.ndarra
     return found
 
 
-def _numbered(labels: Table, task: str, numbers: set[int], classes: Sequence[str]) -> dict[int, int]:
+def _numbered(labels: BenchmarkTable, task: str, numbers: set[int], classes: Sequence[str]) -> dict[int, int]:
     """What class each number means: the one of that name, if all are names, or the one at that place."""
     names = {name: place for place, name in enumerate(classes) if classes.count(name) == 1}
     by_name = {number: names[str(number)] for number in numbers if str(number) in names}
@@ -132,7 +132,7 @@ def _numbered(labels: Table, task: str, numbers: set[int], classes: Sequence[str
     return by_name if len(by_name) == len(numbers) else by_place
 
 
-def _label(labels: Table, task: str, value: Any) -> str | int | None:
+def _label(labels: BenchmarkTable, task: str, value: Any) -> str | int | None:
     """A class's name or number; None where there is none."""
     if isinstance(value, float) and value.is_integer():  # what pandas makes of numbers where some are missing
         value = int(value)
@@ -147,7 +147,7 @@ def _label(labels: Table, task: str, value: Any) -> str | int | None:
 
 def queries(location: Location, names: Sequence[str]) -> tuple[Queries, ...]:
     """Texts and what they are true for, by perspective; `names` are the images."""
-    table = Table(location, ["query_id", "perspective", "text", "relevant"])
+    table = BenchmarkTable(location, ["query_id", "perspective", "text", "relevant"])
     ids = [str(value) for value in table.values("query_id")]
     if len(set(ids)) < len(ids):
         raise InputError(f"{location}: {len(ids) - len(set(ids))} query_id values occur more than once")
@@ -191,7 +191,7 @@ def with_copies(queries: Queries, original_N: np.ndarray) -> Queries:
     return replace(queries, pair_text_P=np.repeat(pair_PP[0], times_P), pair_image_P=image_P)
 
 
-def _one_text(table: Table, column: str, row: int | str, value: Any) -> str:
+def _one_text(table: BenchmarkTable, column: str, row: int | str, value: Any) -> str:
     """The text of a cell that has to have one; `row` is its number, or the id that it goes by."""
     found = _all_texts(table, column, value)
     if len(found) != 1:
@@ -199,7 +199,7 @@ def _one_text(table: Table, column: str, row: int | str, value: Any) -> str:
     return found[0]
 
 
-def _all_texts(table: Table, column: str, value: Any) -> tuple[str, ...]:
+def _all_texts(table: BenchmarkTable, column: str, value: Any) -> tuple[str, ...]:
     found = texts.texts_of(value)
     if found.refused:
         raise table.refused(column, found.refused)

@@ -42,6 +42,13 @@ class Task(Section):
     classes: tuple[str, ...] = Field(min_length=2)
     templates: tuple[str, ...] = Field(("a photo of a {}",), min_length=1)
 
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _are_texts(cls, classes: object) -> object:
+        if isinstance(classes, list) and (strange := [name for name in classes if not isinstance(name, str)]):
+            raise ValueError(f"{strange[0]!r} is no text; write names of classes in quotes")
+        return classes
+
     @field_validator("classes")
     @classmethod
     def _have_names(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,7 +125,7 @@ def _read(root: Location) -> tuple[Benchmark, list[int]]:
     spec = _read_spec(root / SPEC)
     prefix = (root / IMAGES).uri + "/"
     size = {file.uri.removeprefix(prefix): size for file, size in (root / IMAGES).files(recursive=True)}
-    labels = tables.Table(root / LABELS, ["file", *spec.classification])
+    labels = tables.BenchmarkTable(root / LABELS, ["file", *spec.classification])
     files = tables.files(labels, list(size))
     indices = {name: tables.class_indices(labels, name, task.classes) for name, task in spec.classification.items()}
     queries = tables.queries(root / QUERIES, files) if (root / QUERIES).exists() else ()

@@ -73,7 +73,7 @@ def compare(
         tuple(evaluation.by_key[(suite, readout, query, metric)].value for metric in further) for evaluation in group
     )
     first = asked[0]
-    return Row(query, first.sample.n, first.chance, tuple(figures), tuple(differences), more, relevant)
+    return Row(query, first.estimate.n, first.chance, tuple(figures), tuple(differences), more, relevant)
 
 
 def percent(value: float, signed: bool = False) -> str:

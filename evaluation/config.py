@@ -15,8 +15,8 @@ _NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
 class EvaluateConfig(Section):
     """What is measured, and on what.
 
-    The benchmarks' folders are operational because their *content* enters the stage's identity (see `stage.py`):
-    moving a folder changes nothing, changing a label does.
+    The benchmarks' folders are operational because their *content* enters the stage's identity: moving a folder
+    changes nothing, changing a label does.
     """
 
     benchmarks: tuple[str, ...] = operational((), description="benchmark folders (docs/architecture.md)")
@@ -28,12 +28,12 @@ class EvaluateConfig(Section):
     rerank_depth: int = Field(64, ge=1, description="candidates of the served vector that rerank puts in order")
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
     bootstrap_samples: int = Field(1000, ge=100, le=10**6, description="resamples behind each 95 % interval")
-    seed: Seed = 0
+    seed: Seed = Field(0, description="of the resamples and of the pictures that are shown")
 
-    image_batch: int = operational(64, ge=1)
-    text_batch: int = operational(256, ge=1)
+    image_batch: int = operational(64, ge=1, description="images that are encoded together")
+    text_batch: int = operational(256, ge=1, description="texts that are encoded together")
     workers: int = operational(2, ge=1, le=512, description="threads that decode images")
-    device: Literal["auto", "cpu", "cuda"] = operational("auto")
+    device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
 
     @field_validator("readouts")
     @classmethod

@@ -56,7 +56,7 @@ class Encoder:
 
 
 @dataclass(frozen=True)
-class Features:
+class EncodedBenchmark:
     """Embeddings of one benchmark by one model; branches and texts are normalised."""
 
     branch_NHD: Tensor
@@ -86,7 +86,7 @@ class Needs:
 
 def features(
     encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location, needs: Needs
-) -> Features:
+) -> EncodedBenchmark:
     """Encode a benchmark, or fetch what an earlier evaluation encoded."""
     device = pick_device(config.device)
     encoder.model.to(device).eval()
@@ -101,7 +101,9 @@ def features(
         key = [VERSION, encoder.weights, benchmark.digest, "patches"]
         patches = _cached(cache, key, lambda: _encode_patches(encoder, benchmark, config, device))
         patch_NPD = torch.from_numpy(patches).to(device)
-    return Features(torch.from_numpy(branch_NHD).to(device), torch.from_numpy(text_TD).to(device), row, patch_NPD)
+    return EncodedBenchmark(
+        torch.from_numpy(branch_NHD).to(device), torch.from_numpy(text_TD).to(device), row, patch_NPD
+    )
 
 
 def pick_device(device: str) -> torch.device:

@@ -39,7 +39,7 @@ def statistic(outcome_N: np.ndarray, group_N: np.ndarray | None = None) -> float
 
 
 @dataclass(frozen=True)
-class MeanSample:
+class MeanEstimate:
     """A figure that is the mean of outcomes (or, given `group_N`, of the means of groups of them)."""
 
     outcome_N: np.ndarray

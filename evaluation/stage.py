@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation import benchmarks
 from evaluation.config import EvaluateConfig
+from evaluation.describe import describe
 from pipeline import identity, schemas
 from pipeline.commits import CommitLog
 from pipeline.errors import ConfigError
@@ -89,4 +90,4 @@ def load_encoder(train: Manifest, name: str, details: Mapping[str, Any]) -> Enco
     return Encoder(name, details["fingerprint"], weights, model, preprocess, tokenizer, tuple(details["branches"]))
 
 
-STAGE = Stage("evaluate", VERSION, ("train",), EvaluateConfig, run, external)
+STAGE = Stage("evaluate", VERSION, ("train",), EvaluateConfig, run, external, describe=describe)

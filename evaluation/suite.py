@@ -15,12 +15,12 @@ import numpy as np
 from evaluation.attention import Looks
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder, Features, Needs
+from evaluation.features import EncodedBenchmark, Encoder, Needs
 
 SERVED = "mean"  # the readout that an index serves, that reports and summaries are about
 
 
-class Sample(Protocol):
+class Estimate(Protocol):
     """What a figure is computed from: so many units (queries, images), which can be drawn again."""
 
     @property
@@ -45,12 +45,12 @@ class Measurement:
     query: str  # what was asked: the perspective of the queries, or the task
     metric: str
     chance: float
-    sample: Sample
+    estimate: Estimate
 
     @property
     def value(self) -> float:
         """The figure."""
-        return self.sample.value
+        return self.estimate.value
 
     @property
     def key(self) -> tuple[str, str, str, str]:
@@ -59,7 +59,7 @@ class Measurement:
 
     def replicates(self, config: EvaluateConfig) -> np.ndarray:
         """The figure on each bootstrap resample; paired between models measured on the same benchmark."""
-        return self.sample.replicates(samples=config.bootstrap_samples, seed=config.seed)
+        return self.estimate.replicates(samples=config.bootstrap_samples, seed=config.seed)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Subject:
 
     encoder: Encoder
     benchmark: Benchmark
-    features: Features
+    features: EncodedBenchmark
     config: EvaluateConfig
 
 

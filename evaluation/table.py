@@ -36,7 +36,7 @@ def _rows(evaluation: Evaluation, config: EvaluateConfig) -> list[dict[str, Any]
                 "chance": figure.chance,
                 "ci_low": low,
                 "ci_high": high,
-                "n": figure.sample.n,
+                "n": figure.estimate.n,
             }
         )
     return found

@@ -1,75 +1,125 @@
-"""What a stage did, as Prefect artifacts: figures, tables of counts, samples and links."""
+"""What a stage did, as Prefect artifacts: its summary, tables of counts, samples, losses and headline figures.
+
+Their keys begin with the workspace's name and a digest of its place: several workspaces may share one server, and
+"the latest" of a key is then always that workspace's own. Which flow run made an artifact is Prefect's to know.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from flows import losses, samples
+from flows.run import Session
+from flows.stages import select
 from pipeline import schemas
+from pipeline.identity import digest
 from pipeline.manifest import Manifest
 from pipeline.progress import duration
+from pipeline.summary import words
 
 SAMPLE_ROWS = 12
-# The table a stage's first part holds, and the columns of it that people want to see.
-SAMPLES = {
-    "ingest": ("images/", schemas.IMAGES, ["key", "width", "height", "format", "alt_text", "status", "error"]),
-    "caption": ("captions/", schemas.CAPTIONS, ["key", "perspective", "granularity", "text", "status"]),
-    "curate": ("verdicts/", schemas.VERDICTS, ["key", "keep", "gadget", "reason", "clean_text"]),
-    "evaluate": ("results", schemas.RESULTS, ["run", "dataset", "readout", "query", "metric", "value", "chance", "n"]),
-}
+PLACE_DIGITS = 6
+SAMPLE_COLUMNS = ["key", "width", "height", "format", "alt_text", "status", "error"]  # of the table of images
 
 
-def publish(manifest: Manifest) -> None:
-    """Publish a stage's artifacts under keys of its name."""
-    from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+def publish(session: Session, manifest: Manifest) -> None:
+    """Publish a stage's artifacts. Needs the context of a Prefect run."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    stage = manifest.stage
-    create_markdown_artifact(key=f"{stage}-summary", markdown=summary(manifest), description=f"{stage}: what was done")
-    for name, counts in manifest.counts.items():
-        if isinstance(counts, Mapping) and counts:
-            rows = [{name.replace("_", " "): key, "count": value} for key, value in counts.items()]
-            create_table_artifact(key=f"{stage}-{_slug(name)}", table=rows, description=f"{stage}: {name}")
-    rows = samples(manifest)
-    if rows:
-        create_table_artifact(key=f"{stage}-samples", table=rows, description=f"{stage}: first rows")
-    report = manifest.detail.get("report")
-    if report:
-        place = f"{manifest.store}/{report}"
-        link = place if "://" in place else f"file://{place}"
-        create_link_artifact(key=f"{stage}-report", link=link, link_text="report", description="the HTML report")
+    name = f"{prefix(session)}-{manifest.stage}"
+    for kind, text in markdowns(session, manifest).items():
+        create_markdown_artifact(key=f"{name}-{kind}", markdown=text, description=_about(session, manifest, kind))
+    for kind, rows in tables(manifest).items():
+        if rows:
+            create_table_artifact(key=f"{name}-{kind}", table=rows, description=_about(session, manifest, kind))
 
 
-def summary(manifest: Manifest) -> str:
-    """A stage's figures and warnings as markdown."""
+def prefix(session: Session) -> str:
+    """What the keys of a workspace's artifacts begin with."""
+    place = session.workspace.root.uri
+    return f"{_slug(place.rstrip('/').rpartition('/')[2]) or 'workspace'}-{digest(place)[:PLACE_DIGITS]}"
+
+
+def markdowns(session: Session, manifest: Manifest) -> dict[str, str]:
+    """Texts by kind: the summary, and pictures with their captions or curves of losses."""
+    found = {"summary": summary(session, manifest)}
+    if manifest.stage in ("caption", "curate"):
+        results = {name: resolution.manifest for name, resolution in session.resolve().items()}
+        if (ingest := results["ingest"]) is not None and (captions := results["caption"]) is not None:
+            curated = manifest if manifest.stage == "curate" else None
+            found["samples"] = samples.markdown(ingest, captions, curated)
+    if manifest.stage == "train":
+        found["losses"] = f"![loss of each run by step]({losses.picture(losses.curves(manifest))})"
+    return found
+
+
+def tables(manifest: Manifest) -> dict[str, list[dict[str, Any]]]:
+    """Tables by kind."""
+    if manifest.stage == "train":
+        return {"runs": losses.table(manifest)}
+    found = {
+        _slug(name): [{words(name): key, "count": value} for key, value in counts.items()]
+        for name, counts in manifest.counts.items()
+        if isinstance(counts, Mapping) and not name.endswith("_by_gadget") and _is_flat(counts)
+    }
+    if manifest.stage == "caption":
+        found["perspectives"] = [{"perspective": name, **own} for name, own in manifest.counts["perspectives"].items()]
+    if manifest.stage == "ingest":
+        rows = manifest.read(manifest.select("images/")[0], schemas.IMAGES, SAMPLE_COLUMNS).slice(0, SAMPLE_ROWS)
+        found["samples"] = [_as_text(row) for row in rows.to_pylist()]
+    if manifest.stage == "curate":
+        found["gadgets"] = _gadgets(manifest.counts)
+    if manifest.stage == "evaluate":
+        found["headline"] = _headline(manifest)
+    return found
+
+
+def summary(session: Session, manifest: Manifest) -> str:
+    """A stage's figures and warnings as Markdown."""
+    (stage,) = select([manifest.stage])
+    told = "\n".join(stage.describe(manifest))
     lines = [
         f"## {manifest.stage}",
         f"`{manifest.fingerprint}`, {duration(manifest.seconds)}, {len(manifest.parts)} parts in `{manifest.store}`",
-        "",
-        "| figure | value |",
-        "| --- | --- |",
+        f"\n```\n{told}\n```\n",
+        *(f"- warning: {samples.text(warning)}" for warning in manifest.warnings),
     ]
-    plain = {key: value for key, value in manifest.counts.items() if isinstance(value, (int, float, str))}
-    lines += [f"| {key.replace('_', ' ')} | {_cell(value)} |" for key, value in plain.items()]
-    lines += ["", *(f"- warning: {_cell(warning)}" for warning in manifest.warnings)]
+    if manifest.stage == "evaluate":
+        lines.append(f"\n`{session.command('browse')}` shows the report at http://127.0.0.1:8808/report")
     return "\n".join(lines)
 
 
-def samples(manifest: Manifest) -> list[dict[str, Any]]:
-    """The first rows of the stage's table, as text."""
-    if manifest.stage not in SAMPLES:
-        return []
-    prefix, schema, columns = SAMPLES[manifest.stage]
-    parts = manifest.select(prefix)
-    if not parts:
-        return []
-    rows = manifest.read(parts[0], schema, columns).slice(0, SAMPLE_ROWS).to_pylist()
-    return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
+def _headline(manifest: Manifest) -> list[dict[str, Any]]:
+    from evaluation.describe import headline_rows
+
+    headline = manifest.detail["headline"]
+    rows = []
+    for benchmark in dict.fromkeys(name for figures in headline.values() for name in figures):
+        for name, chance, values in headline_rows({run: figures[benchmark] for run, figures in headline.items()}):
+            rows.append({"benchmark": benchmark, "figure": name, "chance": chance, **values})
+    return rows
 
 
-def _cell(value: Any) -> str:
-    text = f"{value:,.4g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+def _gadgets(counts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    columns = ("seen", "dropped", "changed", "seconds")
+    return [
+        {"gadget": gadget, **{column: counts[f"{column}_by_gadget"].get(gadget) for column in columns}}
+        for gadget in counts["seen_by_gadget"]
+    ]
+
+
+def _about(session: Session, manifest: Manifest, kind: str) -> str:
+    return f"{manifest.stage}: {words(kind)}, of the workspace {session.workspace.root}"
+
+
+def _as_text(row: Mapping[str, Any]) -> dict[str, str]:
+    return {key: "" if value is None else str(value) for key, value in row.items()}
+
+
+def _is_flat(counts: Mapping[str, Any]) -> bool:
+    return bool(counts) and not any(isinstance(value, Mapping) for value in counts.values())
 
 
 def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
+    return "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name.lower()).strip("-")

@@ -1,4 +1,4 @@
-"""The caption browser on the results of a configuration.
+"""The caption browser on the results of a configuration, and beside it the report of evaluation.
 
 It shows what this very configuration made. Where a stage has nothing under it (stale, or not run yet), an earlier
 result stands in, and a note on every page says so.
@@ -7,6 +7,7 @@ result stands in, and a note on every page says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from captioning.browse.results import STAGES as SHOWN
 from captioning.browse.results import Results
@@ -17,6 +18,11 @@ from pipeline.config import semantic
 from pipeline.manifest import Manifest
 from pipeline.stage import Resolution, resolve
 
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+# The report has its styles and pictures in itself, and loads nothing.
+REPORT_HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:"}
 MADE = {"ingest": "images", "caption": "captions", "curate": "verdicts"}
 
 
@@ -24,7 +30,25 @@ def browse(session: Session, host: str, port: int, allowed: Sequence[str] = ()) 
     """Serve the browser until interrupted; beside the usual host names those `allowed` are answered."""
     from captioning.browse.server import serve
 
-    serve(session.workspace, lambda: results(session), host, port, allowed)
+    serve(session.workspace, lambda: results(session), host, port, allowed, [report_route(session)])
+
+
+def report_route(session: Session) -> BaseRoute:
+    """The page of the report: that of this configuration, or the newest there is."""
+    from starlette.exceptions import HTTPException
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse
+    from starlette.routing import Route
+
+    def show(_: Request) -> HTMLResponse:
+        found = session.resolve()["evaluate"].manifest or next(iter(session.workspace.manifests("evaluate")), None)
+        if found is None:
+            raise HTTPException(404, f"There is no report yet: {session.command('evaluate')} makes it.")
+        (part,) = found.select(str(found.detail["report"]))
+        found.check(part)
+        return HTMLResponse(found.location(part).read(), headers=REPORT_HEADERS)
+
+    return Route("/report", show, name="report")
 
 
 def results(session: Session) -> Results:

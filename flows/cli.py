@@ -7,6 +7,8 @@ and a run with nothing to do answer at once.
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import HolismError
 from pipeline.faults import outside_faults
+from pipeline.progress import duration
 from pipeline.stops import Stop, end_children, stoppable
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ STAGE_HELP = {
     "evaluate": "measure it and write the report",
 }
 USER_ERROR, GIVEN_UP = 2, 3
+NOBODY_READS = 128 + signal.SIGPIPE
 SERVERS = ("browse", "serve")  # which end well when they are stopped
 
 
@@ -34,18 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status.
 
     0 is well, 2 a user error, 3 a run that went to its end but had to give images up, 130 stopped by Ctrl-C, 143 by
-    SIGTERM.
+    SIGTERM, 141 if nobody reads its output any more.
     """
     options = _parser().parse_args(arguments)
     with stoppable() as stop:
         try:
             with outside_faults():
                 status = int(options.handler(options) or 0)
+                sys.stdout.flush()
         except HolismError as error:
             if stop.signal is None:
                 print(f"holism: error: {error}", file=sys.stderr)
                 return USER_ERROR
         except BaseException as error:
+            if stop.signal is None and isinstance(error, BrokenPipeError) and _nobody_reads():
+                return NOBODY_READS
             if stop.signal is None and not isinstance(error, KeyboardInterrupt):
                 raise
         else:
@@ -63,6 +70,16 @@ def _stopped(stop: Stop, command: str) -> int:
     return stop.status
 
 
+def _nobody_reads() -> bool:
+    """Whether what the output was piped to has ended, such as `head`; then nothing more is written to it."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if not any(events & select.POLLERR for _, events in output.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="holism",
@@ -71,6 +88,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
+    init = commands.add_parser("init", help="write a first configuration, with comments")
+    init.add_argument("kind", choices=("photos", "tars", "urls"), help="a folder of images, tars, or a table of links")
+    init.add_argument("path", metavar="PATH", help="where they are")
+    init.add_argument("--config", default="holism.yaml", metavar="FILE", help="what to write (default: %(default)s)")
+    init.set_defaults(handler=_init)
     run = _command(commands, "run", "run all stages that have work to do", _run)
     _add_stages(run)
     _add_run_options(run)
@@ -90,7 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     browse.add_argument("--port", type=int, default=8808, help="port to listen on (default: %(default)s)")
     browse.add_argument(
-        "--allow-host", dest="allowed", action="append", default=[], metavar="NAME", help="answer to this name as well"
+        "--allow-host",
+        dest="allowed",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another host name that the browser may be reached by",
     )
     serve = _command(commands, "serve", "serve the deployments to Prefect, here or where PREFECT_API_URL says", _serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -98,19 +125,28 @@ def _parser() -> argparse.ArgumentParser:
     export = _command(
         commands, "export", "write a trained model for others: Holism's form, open_clip's, ONNX", _export
     )
-    export.add_argument("--to", required=True, metavar="FOLDER", help="where the files go")
-    export.add_argument("--run", help="which of the trained runs (default: the first)")
+    export.add_argument("--to", required=True, metavar="FOLDER", help="folder that the files are written to")
+    export.add_argument("--run", help="name of the trained run to export (default: the first)")
     export.add_argument(
-        "--forms", default="holism", metavar="A,B", help="of holism, open_clip, onnx (default: %(default)s)"
+        "--forms",
+        default="holism",
+        metavar="A,B",
+        help="which forms to write: holism, open_clip, onnx (default: %(default)s)",
     )
     diversity = commands.add_parser("diversity", help="report on how different the captions of images are")
     diversity.add_argument("configs", nargs="+", metavar="CONFIG", help="configuration files, compared side by side")
-    diversity.add_argument("--output", metavar="FILE", help="the page (default: in the first one's workspace)")
-    diversity.add_argument("--plots", metavar="FOLDER", help="write the plots as PNG as well")
     diversity.add_argument(
-        "--model", help="of the sentence embeddings (default: curate.select.embedding; none: do without)"
+        "--output", metavar="FILE", help="file that the page is written to (default: in the first workspace)"
+    )
+    diversity.add_argument("--plots", metavar="FOLDER", help="folder that the plots are written to as PNG")
+    diversity.add_argument(
+        "--model", help="model of the sentence embeddings (default: curate.select.embedding; none: leave them out)"
     )
     diversity.set_defaults(handler=_diversity)
+    settings = commands.add_parser("settings", help="say what every key of a configuration means")
+    settings.add_argument("section", nargs="?", metavar="SECTION", help="only these, such as caption.engine")
+    settings.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
+    settings.set_defaults(handler=_settings)
     doctor = commands.add_parser("doctor", help="check what is installed and what this machine offers")
     doctor.set_defaults(handler=_doctor)
     return parser
@@ -120,38 +156,55 @@ def _command(commands: argparse._SubParsersAction, name: str, text: str, handler
     command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     command.add_argument("config", nargs="?", default="holism.yaml", help="configuration file (default: %(default)s)")
     command.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="A.B=VALUE", help="override one setting"
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        help="change one setting of the configuration",
     )
     command.set_defaults(handler=handler)
     return command
 
 
 def _add_stages(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--stages", metavar="A,B", help="only these stages, for example caption,curate")
+    command.add_argument(
+        "--stages", metavar="A,B", help="stages to look at or run, such as caption,curate (default: all)"
+    )
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--wait", action="store_true", help="wait for another run that holds the workspace")
-    command.add_argument("--retry-failed", action="store_true", help="try rows again that ended in an error")
+    command.add_argument("--wait", action="store_true", help="wait while another run holds the workspace")
+    command.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="try rows again that ended in an error, and make damaged files anew",
+    )
+
+
+def _init(options: argparse.Namespace) -> None:
+    from flows.init import init
+
+    print(init(options.kind, options.path, options.config))
 
 
 def _run(options: argparse.Namespace) -> int:
     from flows.run import Session
-    from flows.status import figures
 
     session = Session.open(options.config, options.overrides)
     names = _stages(options)
     if not options.retry_failed and not session.needs_work(names):
         print(f"nothing to do: {', '.join(names or STAGE_HELP)} up to date in {session.workspace.root}")
         return 0
-    from flows.stages import select
+    from flows.stages import select as chosen
 
     with session.hold(wait=options.wait):
         session.check(names)
         given_up = 0
-        for stage in select(names):
+        for stage in chosen(names):
             manifest, fresh = session.run(stage.name, retry_failed=options.retry_failed)
-            print(f"{stage.name}: {'done' if fresh else 'up to date'}: {figures(manifest)}", flush=True)
+            state = f"done in {duration(manifest.seconds)}" if fresh else "up to date"
+            print(f"{stage.name}: {state}: " + "\n  ".join(stage.describe(manifest)), flush=True)
             for warning in manifest.warnings:
                 print(f"{stage.name}: warning: {warning}", file=sys.stderr, flush=True)
             given_up += manifest.counts.get("quarantined", 0) if fresh else 0
@@ -224,6 +277,12 @@ def _diversity(options: argparse.Namespace) -> None:
     sessions = [Session.open(config) for config in options.configs]
     for file in report(sessions, options.output, options.model, options.plots):
         print(file)
+
+
+def _settings(options: argparse.Namespace) -> None:
+    from flows.settings import markdown, settings
+
+    print(markdown() if options.markdown else settings(options.section))
 
 
 def _doctor(_: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ class FlowConfig(Section):
     """How Prefect treats a stage's task."""
 
     retries: int = operational(1, ge=0, description="runs of a failed stage after the first; user errors never retry")
-    retry_delay_seconds: float = operational(10.0, ge=0)
+    retry_delay_seconds: float = operational(10.0, ge=0, description="wait before a failed stage runs again")
     timeout_hours: float | None = operational(None, gt=0, description="a stage that takes longer fails")
 
 
@@ -31,13 +31,13 @@ class HolismConfig(Section):
     """Everything a run needs."""
 
     workspace: str = operational(description="folder or URI (s3://, gs://) that keeps all results")
-    ingest: IngestConfig
-    caption: CaptionConfig = Field(default_factory=CaptionConfig)
-    curate: CurateConfig = Field(default_factory=CurateConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
-    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    ingest: IngestConfig = Field(description="images: where they come from and how they are stored")
+    caption: CaptionConfig = Field(default_factory=CaptionConfig, description="who is asked what about the images")
+    curate: CurateConfig = Field(default_factory=CurateConfig, description="which captions are kept")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="the models and their recipe")
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig, description="what is measured, and on what")
     ray: ClusterConfig = operational(default_factory=ClusterConfig, description="the Ray cluster of all stages")
-    flow: FlowConfig = Field(default_factory=FlowConfig)
+    flow: FlowConfig = Field(default_factory=FlowConfig, description="how Prefect treats a stage")
 
     @field_validator("workspace")
     @classmethod

@@ -33,9 +33,9 @@ def report(
     first: CurateConfig = sessions[0].config.curate
     wanted = EmbeddingConfig(model=model) if model else first.select.embedding
     digest = embedding_digest(wanted) if model != NO_MODEL else ""
+    results = [_curated(session) for session in sessions]  # what is missing is said before any work
     sets = []
-    for name, session in zip(_names(sessions), sessions, strict=True):
-        inputs, curated = _curated(session)
+    for name, session, (inputs, curated) in zip(_names(sessions), sessions, results, strict=True):
         measures = session.workspace.folder("curate") / MEASURES
         statistic = Diversity(Embeddings(wanted, digest, measures), digest) if digest else Diversity()
         sets.append(collect(name, inputs, curated, statistic, ngram=first.ngram, samples=SAMPLES))

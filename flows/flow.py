@@ -6,48 +6,75 @@ our own manifests: a stage with nothing to do ends as `Cached`, and no Prefect r
 
 from __future__ import annotations
 
+import logging
+import signal
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed, Failed
+from prefect.exceptions import CancelledRun, CrashedRun, FailedRun, TerminationSignal
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect.tasks import Task
 
 from flows.artifacts import publish
 from flows.run import Session
-from flows.stages import select
-from flows.status import figures
+from flows.stages import StageName, select
 from pipeline.errors import HolismError
 from pipeline.faults import outside_faults
+from pipeline.messages import Listener, heard_by
+from pipeline.stops import end_children
 
 USER_ERROR = "UserError"
+STOPPED = "stopped; the same run goes on where it stopped"
+PREFECTS_LOGGERS = ("prefect.flow_runs", "prefect.engine")  # which log a traceback of a state that is not well
+STATES = (FailedRun, CancelledRun, CrashedRun, TerminationSignal)
+
+
+class _WithoutTracebacks(logging.Filter):
+    """Drops what Prefect says of an exception that only stands for a state or a stop: those are in the log already."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], STATES))
+
+
+for _name in PREFECTS_LOGGERS:
+    logging.getLogger(_name).addFilter(_WithoutTracebacks(__name__))
 
 
 def _is_worth_retrying(_: Task[..., Any], __: TaskRun, state: State[Any]) -> bool:
-    """A wrong configuration or unreadable input stays wrong however often it is tried."""
-    return not (isinstance(state.data, State) and state.data.name == USER_ERROR)
+    """A wrong configuration or unreadable input stays wrong however often it is tried, and a stop is a stop."""
+    return not isinstance(state.data, State) or state.data.name not in (USER_ERROR, "Cancelled", "Crashed")
 
 
 @task(persist_result=False, cache_policy=NO_CACHE, retry_condition_fn=_is_worth_retrying)
 def run_stage(session: Session, stage: str, retry_failed: bool) -> State[Any]:
     """Run one stage and publish what it did as artifacts. A user's error is a failed state, not a traceback."""
+    logger = get_run_logger()
     try:
-        with outside_faults():
+        with heard_by(_log(logger)), outside_faults():
             manifest, fresh = session.run(stage, retry_failed=retry_failed)
+            publish(session, manifest)
     except HolismError as error:
         return Failed(name=USER_ERROR, message=str(error))
-    publish(manifest)
+    except (TerminationSignal, KeyboardInterrupt):
+        if (state := _stopped()) is None:
+            raise
+        return state
     for warning in manifest.warnings:
-        get_run_logger().warning("%s: %s", stage, warning)
-    message = f"{stage}: {figures(manifest)}"
+        logger.warning("%s: %s", stage, warning)
+    first, *more = select([stage])[0].describe(manifest)
+    for line in more:
+        logger.info("%s: %s", stage, line)
+    message = f"{stage}: {first}"
     return Completed(message=message) if fresh else Completed(name="Cached", message=message)
 
 
 @flow(name="holism", persist_result=False)
 def holism(
     config: str,
-    stages: list[str] | None = None,
+    stages: list[StageName] | None = None,
     overrides: list[str] | None = None,
     retry_failed: bool = False,
     wait: bool = False,
@@ -56,7 +83,7 @@ def holism(
 
     Args:
         config: path of the YAML configuration.
-        stages: some of ingest, caption, curate, train, evaluate; all of them if empty.
+        stages: which stages run; all of them if empty.
         overrides: settings as `section.key=value`.
         retry_failed: try rows again that ended in an error.
         wait: wait for another run that holds the workspace.
@@ -64,13 +91,18 @@ def holism(
     try:
         with outside_faults():
             session = Session.open(config, overrides or ())
-            with session.hold(wait=wait):
+            with heard_by(_log(get_run_logger())), session.hold(wait=wait):
                 return _run_stages(session, stages, retry_failed)
     except HolismError as error:
         return Failed(name=USER_ERROR, message=str(error))
+    except (TerminationSignal, KeyboardInterrupt):
+        state = _stopped()
+        if state is None or state.is_cancelled():
+            raise
+        return state
 
 
-def _run_stages(session: Session, stages: list[str] | None, retry_failed: bool) -> State[Any]:
+def _run_stages(session: Session, stages: list[StageName] | None, retry_failed: bool) -> State[Any]:
     settings = session.config.flow
     session.check(stages or None)
     states = []
@@ -83,8 +115,30 @@ def _run_stages(session: Session, stages: list[str] | None, retry_failed: bool) 
             timeout_seconds=settings.timeout_hours * 3600 if settings.timeout_hours else None,
         )(session, stage.name, retry_failed, return_state=True)
         states.append(state)
+        if state.is_cancelled():
+            raise TerminationSignal(signal.SIGTERM)  # Prefect ends the run: as cancelled, in one line
+        if state.is_crashed():
+            return Crashed(message=f"{stage.name}: {state.message}")
         if not state.is_completed():
             return Failed(message=f"{stage.name}: {state.message}")
     if all(state.name == "Cached" for state in states):
         return Completed(name="Cached", message="nothing to do")
     return Completed(message="; ".join(str(state.message) for state in states))
+
+
+def _log(logger: logging.Logger | logging.LoggerAdapter[Any]) -> Listener:
+    """What a stage says, in Prefect's log."""
+    return lambda line, warning: logger.log(logging.WARNING if warning else logging.INFO, "%s", line)
+
+
+def _stopped() -> State[Any] | None:
+    """The state of a run that somebody stopped, as Prefect itself would only log a traceback.
+
+    None where Prefect has other plans with the run, such as to schedule it anew.
+    """
+    end_children()
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(flow_run.id).state
+    if state is not None and (state.is_cancelling() or state.is_cancelled()):
+        return Cancelled(message=STOPPED)
+    return Crashed(message=STOPPED) if state is not None and state.is_running() else None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 from flows import checks, services
 from flows.config import HolismConfig, load_config
 from flows.stages import STAGES, select
+from pipeline import failures
 from pipeline.errors import ConfigError, HolismError
 from pipeline.manifest import Manifest
 from pipeline.stage import Resolution, execute, resolve
@@ -72,15 +73,21 @@ class Session:
         fresh = not resolution.done or retry_failed
         if fresh:
             _require_one_process(stage)
-        manifest = execute(
-            resolution,
-            self.workspace,
-            retry_failed=retry_failed,
-            services=services.of(self.config, resolution.inputs, self.workspace),
-            cluster=self.config.ray,
-            command=self.command("{stage}"),
-        )
+        with self._failure_remembered(resolution):
+            manifest = execute(
+                resolution,
+                self.workspace,
+                retry_failed=retry_failed,
+                services=services.of(self.config, resolution.inputs, self.workspace),
+                cluster=self.config.ray,
+                command=self.command("{stage}"),
+            )
         return manifest, fresh
+
+    def _failure_remembered(self, resolution: Resolution) -> AbstractContextManager[None]:
+        if _rank() > 0:
+            return nullcontext()
+        return failures.remembered(self.workspace, resolution.stage.name, resolution.fingerprint)
 
     @contextmanager
     def hold(self, *, wait: bool = False) -> Iterator[None]:

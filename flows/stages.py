@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from captioning.curate.stage import STAGE as CURATE
 from captioning.stage import STAGE as CAPTION
@@ -13,7 +14,8 @@ from pipeline.stage import Stage
 from training.stage import STAGE as TRAIN
 
 STAGES: tuple[Stage, ...] = (INGEST, CAPTION, CURATE, TRAIN, EVALUATE)
-NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
+StageName = Literal["ingest", "caption", "curate", "train", "evaluate"]  # a choice in Prefect's form
+NAMES: tuple[str, ...] = get_args(StageName)
 
 
 def select(names: Sequence[str] | None) -> tuple[Stage, ...]:

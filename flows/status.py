@@ -7,13 +7,13 @@ from typing import Any
 
 from flows.run import Session
 from flows.stages import select
+from pipeline import failures
 from pipeline.config import semantic
 from pipeline.manifest import Manifest
 from pipeline.progress import duration
 from pipeline.stage import Resolution
 
 MAX_DIFFERENCES = 4
-PLAIN = (int, float, str)
 
 
 def status(session: Session, stages: Sequence[str] | None = None) -> str:
@@ -22,9 +22,9 @@ def status(session: Session, stages: Sequence[str] | None = None) -> str:
     for name, resolution in session.resolve().items():
         if name not in chosen:
             continue
-        lines.append(f"  {name:9} {_state(session, resolution)}")
-        if resolution.manifest is not None:
-            lines += [f"  {'':9} warning: {warning}" for warning in resolution.manifest.warnings]
+        state, *more = _state(session, resolution)
+        lines.append(f"  {name:9} {state}")
+        lines += [f"  {'':9} {line}" for line in (*more, *_failure(session, resolution))]
     return "\n".join(lines)
 
 
@@ -46,34 +46,27 @@ def plan(session: Session, stages: Sequence[str] | None = None) -> str:
     return "\n".join(lines)
 
 
-def _state(session: Session, resolution: Resolution) -> str:
+def _state(session: Session, resolution: Resolution) -> list[str]:
     manifest = resolution.manifest
     if manifest is not None:
-        return (
-            f"done    {manifest.created_at[:16].replace('T', ' ')}, {duration(manifest.seconds)}: {figures(manifest)}"
-        )
+        first, *more = resolution.stage.describe(manifest)
+        done = f"done    {_minute(manifest.created_at)}, {duration(manifest.seconds)}: {first}"
+        return [done, *more, *(f"warning: {warning}" for warning in manifest.warnings)]
     stale = bool(session.workspace.manifests(resolution.stage.name))
-    return f"{'stale' if stale else 'not run':7} {_why(session, resolution)}"
+    return [f"{'stale' if stale else 'not run':7} {_why(session, resolution)}"]
 
 
-def figures(manifest: Manifest, most: int = 6) -> str:
-    """The figures of a manifest's counts in one line: plain ones, or those of each group where all are grouped."""
-    counts = manifest.counts
-    if any(isinstance(value, PLAIN) for value in counts.values()):
-        return _in_words(counts, most)
-    groups = {name: value for name, value in counts.items() if isinstance(value, Mapping)}
-    return "; ".join(f"{name} {_in_words(value, most)}" for name, value in groups.items()) or "no figures"
+def _failure(session: Session, resolution: Resolution) -> list[str]:
+    """That the stage's last run failed, if it did."""
+    failure = failures.last(session.workspace, resolution.stage.name)
+    if failure is None:
+        return []
+    other = ", with other settings or inputs" if failure.fingerprint != resolution.fingerprint else ""
+    return [f"its last run failed {_minute(failure.at)}{other}: {failure.error}"]
 
 
-def _in_words(values: Mapping[str, Any], most: int) -> str:
-    plain = [(key, value) for key, value in values.items() if isinstance(value, PLAIN)]
-    return ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in plain[:most])
-
-
-def _number(value: float | str) -> str:
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")
 
 
 def _why(session: Session, resolution: Resolution) -> str:

@@ -9,13 +9,13 @@ another carries the other's too, so that a kill between record and publication l
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.identity import digest
+from pipeline.messages import say
 from pipeline.storage import Location
 
 COMMITS, DAMAGED = "_commits", "_damaged"
@@ -103,7 +103,7 @@ class CommitLog:
         if digest(data) == part.digest:
             return True
         aside = self.folder / DAMAGED / part.name
-        print(f"{file} is damaged; it is kept as {aside} and made again", file=sys.stderr, flush=True)
+        say(f"{file} is damaged; it is kept as {aside} and made again", warning=True)
         aside.write(data)
         file.remove()
         return False

@@ -6,7 +6,6 @@ Every stage owns a `Section`. What a field does to results decides its kind: a f
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -17,10 +16,10 @@ from pydantic.fields import FieldInfo
 from pipeline import plain_yaml
 from pipeline.errors import ConfigError
 from pipeline.presentable import holds_secret
+from pipeline.problems import explained, shown
 
 SectionT = TypeVar("SectionT", bound="Section")
 Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy and torch both take
-MAX_SHOWN = 80  # characters of a value in a message
 
 
 class Section(BaseModel):
@@ -33,6 +32,10 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
+    def short(self) -> Any:
+        """The section as a user would write it, without what is default anyway."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
 
 def operational(default: Any = ..., *, default_factory: Any = None, **constraints: Any) -> Any:
     """Declare a field that changes how fast or where work is done, and never what comes out of it."""
@@ -42,12 +45,12 @@ def operational(default: Any = ..., *, default_factory: Any = None, **constraint
     return Field(default, json_schema_extra=extra, **constraints)
 
 
-def partly_operational(operational_keys: Iterable[str]) -> Any:
+def partly_operational(operational_keys: Iterable[str], **constraints: Any) -> Any:
     """Declare a mapping of options of somebody else's: those that are named are operational, all others are not.
 
     Without any of the others it is no part of what decides results, as if the field were not there.
     """
-    return Field(default_factory=dict, json_schema_extra={"operational": [*sorted(operational_keys)]})
+    return Field(default_factory=dict, json_schema_extra={"operational": [*sorted(operational_keys)]}, **constraints)
 
 
 def added(default: Any, **constraints: Any) -> Any:
@@ -112,15 +115,15 @@ def apply_overrides(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         key, separator, raw = override.partition("=")
         names = key.strip().split(".")
         if not separator or not all(names) or len(names) > plain_yaml.MAX_DEPTH:
-            raise ConfigError(f"override {_shown(override)} is not of the form section.key=value")
-        value = plain_yaml.parse(raw, f"the value of override {_shown(override)}")
+            raise ConfigError(f"override {shown(override)} is not of the form section.key=value")
+        value = plain_yaml.parse(raw, f"the value of override {shown(override)}")
         node = result
         for name in names[:-1]:
             child = node.get(name)
             if child is None:
                 child = node[name] = {}
             if not isinstance(child, dict):
-                raise ConfigError(f"override {_shown(override)}: {name!r} is a value, not a section")
+                raise ConfigError(f"override {shown(override)}: {name!r} is a value, not a section")
             node = child
         node[names[-1]] = value
     return result
@@ -141,7 +144,7 @@ def build(model: type[SectionT], data: Mapping[str, Any], source: str = "configu
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_explain(model, problem) for problem in error.errors()]
+        problems = explained(model, data, error)
         head = f"{source}: " if len(problems) == 1 else f"{source} has {len(problems)} problems:\n  "
         raise ConfigError(head + "\n  ".join(problems)) from error
 
@@ -164,75 +167,3 @@ def _refuse_secrets(data: Any, source: str, key: str = "") -> None:
 
 def _copy(data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, Mapping) else value for key, value in data.items()}
-
-
-def _explain(model: type[BaseModel], problem: Any) -> str:
-    location = _keys(model, problem["loc"])
-    key = ".".join(location)
-    if problem["type"] == "missing":
-        return f"'{key}' is missing: add it to the configuration"
-    if problem["type"] == "extra_forbidden":
-        sections = _sections_at(model, problem["loc"][:-1])
-        if now := next((one.moved[location[-1]] for one in sections if location[-1] in one.moved), None):
-            return f"'{key}' is called '{now}' now: rename it"
-        known = sorted({name for section in sections for name in section.model_fields})
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known keys here: {', '.join(known) or 'none'}"
-        return f"unknown key '{key}': {hint}"
-    if problem["type"] == "union_tag_not_found":
-        return f"'{key}.{_discriminator(problem)}' is missing: add it to the configuration"
-    if problem["type"] == "union_tag_invalid":
-        context = problem["ctx"]
-        return f"'{key}.{_discriminator(problem)}' is {context['tag']!r}: expected one of {context['expected_tags']}"
-    message = problem["msg"].removeprefix("Value error, ")
-    message = f"{message[:1].lower()}{message[1:]}"
-    if isinstance(problem["input"], Mapping):  # a rule about a whole section: its message says what is wrong
-        return f"'{key}': {message}" if key else message
-    return f"'{key}' is {_shown(problem['input'])}: {message}"
-
-
-def _shown(value: Any) -> str:
-    """A value in a message; a long one is cut."""
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
-
-
-def _discriminator(problem: Any) -> str:
-    return str(problem["ctx"]["discriminator"]).strip("'")
-
-
-def _keys(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
-    """The keys of a problem's location as the user wrote them: pydantic also puts the tags of unions in."""
-    models: list[type[BaseModel]] = [model]
-    keys = []
-    for position, part in enumerate(location):
-        fields = [current.model_fields[str(part)] for current in models if str(part) in current.model_fields]
-        last, tags = position == len(location) - 1, [_tag(current) for current in models] if len(models) > 1 else []
-        if fields or last or part not in tags:
-            keys.append(str(part))
-        models = [found for field in fields for found in _models_in(field.annotation)] or models
-    return keys
-
-
-def _tag(model: type[BaseModel]) -> Any:
-    """The value of a union member's `kind`."""
-    field = model.model_fields.get("kind")
-    return field.default if field is not None else None
-
-
-def _sections_at(model: type[BaseModel], location: Sequence[Any]) -> list[Any]:
-    """The section that `location` leads to, or all members of a union."""
-    models: list[type[BaseModel]] = [model]
-    for part in location:
-        following: list[type[BaseModel]] = []
-        for current in models:
-            field = current.model_fields.get(str(part))
-            following += _models_in(field.annotation) if field is not None else []
-        models = following or models
-    return models
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in getattr(annotation, "__args__", ()) for found in _models_in(argument)]

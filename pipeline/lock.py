@@ -22,7 +22,6 @@ import os
 import secrets
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -32,6 +31,7 @@ from typing import Any
 
 from pipeline import faults
 from pipeline.errors import StoreError, WorkspaceLockedError
+from pipeline.messages import say
 from pipeline.storage import Location
 
 HEARTBEAT_SECONDS = 20.0
@@ -171,10 +171,10 @@ class _Lease:
             if self._is_mine(self._read()):
                 self.lock.remove()
         except (StoreError, OSError) as error:
-            print(
+            say(
                 f"holism: warning: the lock {self.lock} could not be removed ({error}); it counts for nothing "
                 f"{HEARTBEAT_SECONDS * BEATS:.0f} s from now",
-                file=sys.stderr,
+                warning=True,
             )
 
     def _renew(self) -> None:
@@ -203,7 +203,7 @@ class _Lease:
                     "run may take the workspace; its results so far are kept: run the same command again"
                 )
             if self.lost is not None:
-                print(f"holism: the lock of the workspace is lost: {self.lost}", file=sys.stderr, flush=True)
+                say(f"holism: the lock of the workspace is lost: {self.lost}", warning=True)
                 # Wakes the main thread from whatever it waits for, as Ctrl-C does; jobs of a script ignore that.
                 ignored = signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None)
                 number = signal.SIGTERM if ignored else signal.SIGINT
@@ -221,11 +221,9 @@ class _Lease:
         if time.time() - float(holder.get("beat", 0)) <= HEARTBEAT_SECONDS * BEATS:
             return False
         if holder:
-            print(
+            say(
                 f"holism: process {holder.get('pid', '?')} on {holder.get('host', '?')} holds the workspace and seems "
-                f"dead; making sure for {HEARTBEAT_SECONDS * 1.5:.0f} s",
-                file=sys.stderr,
-                flush=True,
+                f"dead; making sure for {HEARTBEAT_SECONDS * 1.5:.0f} s"
             )
             time.sleep(HEARTBEAT_SECONDS * 1.5)
         return self._read() == holder

@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from pipeline import levels
+from pipeline import levels, picture_kinds
+
+picture_kinds.readable()  # registers plug-ins with Pillow
 
 Size = tuple[int, int]  # width, height
 _ORIENTATION = 0x0112
@@ -58,6 +60,10 @@ def upright(opened: Image.Image) -> Image.Image:
     Raises `ValueError` for pixels that nobody knows how to show.
     """
     layer = levels.in_8_bits(opened) if levels.is_deep(opened) else opened
+    clear = layer.info.get("transparency")
+    if isinstance(clear, tuple) and max(clear) > 255:  # a colour of 16 bits; Pillow keeps the upper 8 of all others
+        layer = layer.copy()
+        layer.info["transparency"] = tuple(value >> 8 for value in clear)
     if layer.mode == "La":  # premultiplied grey, which Pillow converts to nothing else
         layer = layer.convert("LA")
     picture = layer.convert("RGBA" if layer.has_transparency_data else "RGB")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pipeline import summary
 from pipeline.cluster.config import ClusterConfig
 from pipeline.commits import Part
 from pipeline.config import Section, semantic
@@ -75,7 +76,8 @@ class Stage:
     `version` is raised by hand when the code's results change. `external` gives digests of what the stage
     reads from outside the workspace (source images, benchmark data), so that a change there is noticed.
     `run` imports heavy libraries inside. `preview` says in lines what a run would cost, without starting anything.
-    `damage` says in words what of a result is gone, if anything is: then there is work to do.
+    `damage` says in words what of a result is gone, if anything is: then there is work to do. `describe` says in
+    lines what came out, for the terminal, `holism status` and Prefect (`pipeline.summary`).
     """
 
     name: str
@@ -87,6 +89,7 @@ class Stage:
     preview: Callable[[Any, Mapping[str, Manifest], Workspace], list[str]] = _no_preview
     located_by: tuple[str, ...] = ()  # upstream stages that only say where things lie: they decide no result
     damage: Callable[[Manifest], str | None] = what_is_gone
+    describe: Callable[[Manifest], list[str]] = summary.plain
 
 
 @dataclass(frozen=True)

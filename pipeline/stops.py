@@ -56,6 +56,12 @@ def stoppable() -> Iterator[Stop]:
         _handle(before)
 
 
+def under_way() -> bool:
+    """Whether somebody has stopped this process: what is raised now is a consequence of that."""
+    handler = signal.getsignal(signal.SIGTERM)
+    return isinstance(handler, Stop) and handler.signal is not None
+
+
 @contextmanager
 def handlers_kept() -> Iterator[None]:
     """Put the handlers back that somebody else's code in here replaces: Ray's would end the process on the spot."""

@@ -4,6 +4,7 @@
 own commit. Light on purpose: reading a configuration must not import torch.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,13 +36,24 @@ class BranchOptions:
 class Slot(Section):
     """One of the M captions of a sample: which captions of a bundle may fill it."""
 
-    name: str
-    perspective: str
-    granularity: str | None = None  # None: any
+    name: str = Field(description="what the slot and its branch are called")
+    perspective: str = Field(description="the perspective of the captions that fill it")
+    granularity: str | None = Field(None, description="the granularity of the captions that fill it; empty: any")
+
+    def short(self) -> Any:
+        """Its name, where that says all."""
+        return self.name if _named_slot(self.name) == self else super().short()
 
 
 # `sentence` and `phrase` are one perspective at two granularities; every other name is its own perspective.
 _SUMMARIES = {"sentence": "sentence", "phrase": "phrase"}
+
+
+def loader_workers() -> int:
+    """one for each of a rank's cores beyond the first, 1 to 8"""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ranks = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    return min(max(cores // ranks - 1, 1), MOST_WORKERS)
 
 
 def _named_slot(value: Any) -> Any:
@@ -54,6 +66,7 @@ def _named_slot(value: Any) -> Any:
 
 
 SlotField = Annotated[Slot, BeforeValidator(_named_slot)]
+MOST_WORKERS = 8  # by default; decoding rarely keeps more busy
 DEFAULT_SLOTS = ("alt_text", "detail", "sentence", "phrase", "nouns", "main_object", "background", "style")
 
 
@@ -65,41 +78,63 @@ class RunConfig(Section):
         None,
         description="weights to start from: a path (open_clip, ours, a transformers CLIP) or open_clip:TAG",
     )
-    context_length: int | None = Field(None, ge=4, le=248, description="text tokens; None: the model's own (77)")
-    slots: tuple[SlotField, ...] = Field(tuple(_named_slot(name) for name in DEFAULT_SLOTS), validate_default=True)
-    branches: int | None = Field(None, ge=1, le=1024, description="None: one per slot, bearing its name")
+    context_length: int | None = Field(None, ge=4, le=248, description="text tokens; empty: the model's own (77)")
+    slots: tuple[SlotField, ...] = Field(
+        tuple(_named_slot(name) for name in DEFAULT_SLOTS),
+        validate_default=True,
+        description="the captions of a sample, each by its name or by what fills it; a branch bears its slot's name",
+    )
+    branches: int | None = Field(
+        None, ge=1, le=1024, description="image embeddings; empty: one for each slot, bearing its name"
+    )
     branch_kind: BranchKind = Field("cls", description="what a branch is: a class token, MLP layers, or a query")
     branch_blocks: int = Field(3, ge=1, description="the last blocks that branch, of kinds mlp and query")
-    isolation: Isolation = Field("tokens", description="what class tokens see, of kind cls")
-    projection: Projection = Field("shared", description="into the joint space: one for all branches, or one each")
+    isolation: Isolation = Field("tokens", description="what the class tokens of kind cls may attend to")
+    projection: Projection = Field("shared", description="into the joint space: one for all branches, or one for each")
     losses: dict[str, float] = Field({"m2m": 1.0, "served": 1.0}, description="weight of each loss term")
-    captions_per_image: int | None = Field(None, ge=1, description="captions drawn per image and step; None: all")
-
-    epochs: int = Field(32, ge=1)
-    global_batch: int = Field(1024, ge=2, le=2**24, description="images per step over all ranks")
-    lr: float = Field(5e-4, gt=0, le=10)
-    warmup_steps: int = Field(2000, ge=0)
-    weight_decay: float = Field(0.2, ge=0)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.98, ge=0, lt=1)
-    eps: float = Field(1e-6, gt=0)
-    grad_clip: float | None = Field(1.0, gt=0, description="largest gradient norm; None: unlimited")
-    precision: Literal["bf16", "fp32"] = "bf16"
-    image_mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's
-    image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
-    crop_scale: tuple[float, float] = Field((0.9, 1.0), description="share of the image's area a training crop keeps")
-    canvas: int | None = Field(None, ge=8, le=8192, description="side of images before cropping; None: 8/7 of it")
-    seed: Seed = 0
-
-    checkpoint_every: int = operational(1000, ge=1, description="steps")
-    keep_checkpoints: int = operational(2, ge=1, description="older ones are removed")
-    log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")
-    workers: int = operational(4, ge=0, le=512, description="loader processes per rank; 0: the training process loads")
-    index: str | None = operational(
-        None, description="folder of each machine for the training index; None: in the workspace, if that is local"
+    captions_per_image: int | None = Field(
+        None, ge=1, description="captions drawn for each image and step; empty: all"
     )
-    device: Literal["auto", "cpu", "cuda"] = operational("auto")
-    threads: int | None = operational(None, ge=1, le=4096, description="CPU threads of torch; None: torch's choice")
+
+    epochs: int = Field(32, ge=1, description="passes over the images")
+    global_batch: int = Field(1024, ge=2, le=2**24, description="images per step over all ranks")
+    lr: float = Field(5e-4, gt=0, le=10, description="highest learning rate; it falls by a cosine")
+    warmup_steps: int = Field(2000, ge=0, description="steps in which the learning rate rises to its highest")
+    weight_decay: float = Field(0.2, ge=0, description="AdamW's, of all weight matrices")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first momentum")
+    beta2: float = Field(0.98, ge=0, lt=1, description="AdamW's second momentum")
+    eps: float = Field(1e-6, gt=0, description="AdamW's epsilon")
+    grad_clip: float | None = Field(1.0, gt=0, description="largest norm of the gradient; empty: unlimited")
+    precision: Literal["bf16", "fp32"] = Field(
+        "bf16", description="of the arithmetic: bf16 with weights in fp32, or fp32"
+    )
+    image_mean: tuple[float, float, float] = Field(
+        (0.48145466, 0.4578275, 0.40821073), description="mean of each colour, which is subtracted; CLIP's"
+    )
+    image_std: tuple[float, float, float] = Field(
+        (0.26862954, 0.26130258, 0.27577711),
+        description="standard deviation of each colour, which is divided by; CLIP's",
+    )
+    crop_scale: tuple[float, float] = Field((0.9, 1.0), description="share of the image's area a training crop keeps")
+    canvas: int | None = Field(
+        None, ge=8, le=8192, description="side of images before cropping; empty: 8/7 of what the model takes"
+    )
+    seed: Seed = Field(0, description="of weights, order, crops and the draw of captions")
+
+    checkpoint_every: int = operational(1000, ge=1, description="steps between checkpoints")
+    keep_checkpoints: int = operational(2, ge=1, description="checkpoints that are kept; older ones are removed")
+    log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")
+    workers: int = operational(
+        default_factory=loader_workers,
+        ge=0,
+        le=512,
+        description="loader processes of each rank; 0: the training process loads",
+    )
+    index: str | None = operational(
+        None, description="folder of each machine for the training index; empty: in the workspace, if that is local"
+    )
+    device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
+    threads: int | None = operational(None, ge=1, le=4096, description="CPU threads of torch; empty: torch's choice")
 
     @field_validator("slots")
     @classmethod
@@ -185,9 +220,11 @@ class RunConfig(Section):
 
 
 class TrainConfig(RunConfig):
-    """The stage: a recipe, and the runs that vary it. Each run names only what differs."""
+    """One recipe, and the runs that vary it. Each run names only what differs."""
 
-    runs: dict[str, dict[str, Any]] = Field({"holism": {}}, description="name: overrides of the recipe")
+    runs: dict[str, dict[str, Any]] = Field(
+        {"holism": {}}, description="the models to train, by name: what differs from the recipe"
+    )
 
     @field_validator("runs")
     @classmethod

@@ -5,8 +5,8 @@ A run's identity is its own recipe and the data it reads, so adding a run, or ch
 
 from __future__ import annotations
 
+import json
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,12 @@ from pipeline.config import semantic
 from pipeline.identity import digest
 from pipeline.ingest import shard_uris
 from pipeline.manifest import Manifest
+from pipeline.messages import say
 from pipeline.shards import ShardReader
 from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
 from training.config import RunConfig, TrainConfig
+from training.describe import describe
 from training.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
     watch = run.services.get("on_checkpoint")
     warnings = _warnings_of(bundles, recipe)
     for sentence in warnings if ranks.is_first else ():  # now, not after days
-        print(f"train {name}: warning: {sentence}", file=sys.stderr, flush=True)
+        say(f"train {name}: warning: {sentence}", warning=True)
     trained = train(
         name,
         recipe,
@@ -158,6 +160,8 @@ def _commit(
     ]
     summary = {"steps": trained.steps, "images seen": trained.steps * recipe.global_batch}
     summary |= {key: trained.last[key] for key in ("loss", "logit_scale", "branch_cosine")}
+    summary["first_loss"] = json.loads(trained.metrics.split(b"\n", 1)[0])["loss"]
+    summary["terms"] = {term: trained.last[f"loss/{term}"] for term in recipe.losses}
     detail = {"summary": summary, "warnings": warnings}
     parts.append(log.commit(f"{folder}/{METRICS}", trained.metrics, rows=trained.steps, detail=detail))
     (store / folder / CHECKPOINTS).remove(recursive=True)
@@ -172,4 +176,5 @@ STAGE = Stage(
     run=run_train,
     external=_external,
     located_by=("ingest",),
+    describe=describe,
 )

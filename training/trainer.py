@@ -6,7 +6,6 @@ on with the very batch, and on a CPU the very losses, that an undisturbed run wo
 """
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, StoreError
+from pipeline.messages import say
 from pipeline.progress import Progress
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
@@ -297,7 +297,7 @@ def _warn_of_the_dead(run: _Run, rows: Sequence[Mapping[str, Any]]) -> None:
     """Says so when a branch dies; `run.dead` holds those that are dead by the last rows."""
     dead = dead_branches(rows, run.model.slots)
     for name in dead.keys() - run.dead.keys():
-        print(f"train {run.name}: warning: {dead[name]}", file=sys.stderr, flush=True)
+        say(f"train {run.name}: warning: {dead[name]}", warning=True)
     run.dead = dead
 
 

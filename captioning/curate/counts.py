@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from captioning.curate.reasons import Reason
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ def find_warnings(counts: Mapping[str, Any], silent: Sequence[str], shards: int)
     if silent:
         names = ", ".join(silent[:NAMED]) + (", …" if len(silent) > NAMED else "")
         warnings.append(f"{len(silent)} of {shards} shards have no caption at all ({names})")
+    if beyond := counts["reasons"].get(Reason.TOO_MANY):
+        warnings.append(
+            f"{beyond:,} captions were dropped as too_many: their images have more different captions than are "
+            "compared with each other; curate.max_compared sets how many are"
+        )
     if alone := counts["images_without_captions"]:
         warnings.append(
             f"{alone:,} of {counts['images']:,} images keep no caption; "

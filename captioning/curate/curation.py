@@ -143,7 +143,7 @@ class Curation:
 
     def _habits(self) -> tuple[tuple[str, ...], Habits]:
         """How the raw captions begin and end: one pass."""
-        clean, endings = self.config.clean, Endings()
+        clean, endings = self.config.clean, Endings(self.config.clean.markup)
         openers = Openers(clean, load_phrases(self.config.phrases).learn)
         learning = (openers, endings) if clean.openers and clean.learn else (endings,)
         counting = work.Count(self.source, self.config, learning, endings.reads)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -18,28 +18,44 @@ import numpy as np
 
 from captioning.curate.reasons import Reason
 from captioning.curate.selection import lexical, padding
-from captioning.curate.words import words
+from captioning.curate.words import cut
 from pipeline.errors import StoreError
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
 
 
-@dataclass(frozen=True)
+COMPARED = 1_000  # captions of an image, whose similarities are 4 MB
+KEPT = 1 << 25  # similarities of a draft that are kept, 128 MB
+
+
+@dataclass
 class Batch:
-    """Captions of many images as arrays: rows of the draft (see `padding`) and their lexical similarity."""
+    """Captions of many images as arrays: rows of the draft (see `padding`) and their lexical similarity.
+
+    Similarities are computed when they are asked for, and `kept` for the next time where there is room.
+    """
 
     rows_BM: np.ndarray
-    similarity_BMM: np.ndarray
+    compute: Callable[[np.ndarray], np.ndarray]
+    kept: bool
+    _similarity_BMM: np.ndarray | None = None
+
+    @property
+    def similarity_BMM(self) -> np.ndarray:
+        """Of all captions of an image with each other, (B, M, M) float32."""
+        found = self._similarity_BMM if self._similarity_BMM is not None else self.compute(self.rows_BM)
+        self._similarity_BMM = found if self.kept else None
+        return found
 
 
 class Draft:
     """One row per caption of a shard, in an order that depends on content alone.
 
     `texts` are cleaned in place; `scores` and `verdicts` grow as gadgets go over the rows. `images` lists the rows
-    of each image.
+    of each image, of which `compared` at most are compared with each other.
     """
 
-    def __init__(self, columns: Mapping[str, Sequence[Any]], *, ngram: int = 2) -> None:
+    def __init__(self, columns: Mapping[str, Sequence[Any]], *, ngram: int = 2, compared: int = COMPARED) -> None:
         keys, identities = columns["key"], columns["caption_id"]
         order = sorted(range(len(keys)), key=lambda row: (keys[row], identities[row]))
         self.columns = {name: [values[row] for row in order] for name, values in columns.items()}
@@ -49,6 +65,7 @@ class Draft:
         self.images = _runs(self.columns["key"])
         self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
         self._ngram = ngram
+        self.compared = compared
         self._batches: list[Batch] | None = None
 
     def __len__(self) -> int:
@@ -97,23 +114,37 @@ class Draft:
         """The words of a row's text; however many gadgets ask, a text is cut into words once."""
         text, known = self.texts[row], self._words[row]
         if known[0] is not text:
-            self._words[row] = known = (text, words(text))
+            self._words[row] = known = (text, cut(text))
         return known[1]
 
     def batches(self) -> Sequence[Batch]:
-        """The images side by side, with all rows that are open when this is first asked: after the text gadgets."""
+        """The images side by side, with the rows that are open when this is first asked: after the text gadgets."""
         if self._batches is None:
-            images = [self.open_of(image) for image in self.images]
-            self._batches = [
-                Batch(rows_BM, lexical.similarity(self.words, rows_BM, self._ngram))
-                for rows_BM in padding.batches(images)
-            ]
+            images = [self._thinned(self.open_of(image)) for image in self.images]
+            self._batches, cells = [], 0
+            for rows_BM in padding.batches(images):
+                cells += rows_BM.size * rows_BM.shape[1]
+                self._batches.append(Batch(rows_BM, self._similarity, kept=cells <= KEPT))
         return self._batches
+
+    def _similarity(self, rows_BM: np.ndarray) -> np.ndarray:
+        return lexical.similarity(self.words, rows_BM, self._ngram)
+
+    def _thinned(self, rows: list[int]) -> list[int]:
+        """As many rows of an image as are compared: those first that come first in their slot, then by caption_id."""
+        if len(rows) <= self.compared:
+            return rows
+        before = Counter[tuple[str, str]]()
+        turns = []
+        for row in rows:
+            turns.append((before[self.slot(row)], row))
+            before[self.slot(row)] += 1
+        return sorted(row for _, row in sorted(turns)[: self.compared])
 
     def is_open(self, rows_BM: np.ndarray) -> np.ndarray:
         """Which of these rows are there and open, as booleans."""
-        open_N = np.array([*(verdict is None for verdict in self.verdicts), False])  # the last stands for ABSENT
-        return open_N[rows_BM]
+        found = [row != padding.ABSENT and self.verdicts[row] is None for row in rows_BM.ravel().tolist()]
+        return np.array(found, bool).reshape(rows_BM.shape)
 
     @cached_property
     def slot_numbers(self) -> np.ndarray:

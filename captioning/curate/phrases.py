@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.identity import digest
 
 BUILT_IN = Path(__file__).with_name("phrases.yaml")
-KEYS = {"parts", "openers", "learn", "refusals", "meta", "talk", "dangling", "hanging"}
+KEYS = {"parts", "openers", "learn", "refusals", "meta", "markup", "talk", "dangling", "hanging"}
 # What comes after an opener must stand by itself: 'The image shows that …' does not.
 _ESCAPED = re.compile(r"\\.")
 _AFTER_OPENER = r"(?:[\s:,]+)(?!that\b|how\b|what\b)(?=\S)"
@@ -63,6 +63,7 @@ class Phrases:
     learn: LearnWords
     refusal: re.Pattern[str]
     meta: tuple[Search, ...]
+    markup: tuple[Search, ...]
     talk: TalkWords
     dangling: frozenset[str]
     hanging: frozenset[str]
@@ -92,6 +93,7 @@ def load_phrases(path: str | None) -> Phrases:
         learn=LearnWords(**_word_sets(source, data, "learn", LearnWords)),
         refusal=_either(_patterns(source, data, "refusals")),
         meta=_searches(source, data, "meta"),
+        markup=_searches(source, data, "markup"),
         talk=TalkWords(**_word_sets(source, data, "talk", TalkWords)),
         dangling=_word_set(source, data, "dangling"),
         hanging=_word_set(source, data, "hanging"),

@@ -13,6 +13,7 @@ class Reason(StrEnum):
     EMPTY = "empty"
     REFUSAL = "refusal"
     META = "meta"
+    MARKUP = "markup"
     REPETITION = "repetition"
     CUT_OFF = "cut_off"
     TOO_SHORT = "too_short"
@@ -24,6 +25,7 @@ class Reason(StrEnum):
     UNGROUNDED = "ungrounded"
     UNSUPPORTED = "unsupported"
     DUPLICATE = "duplicate"
+    TOO_MANY = "too_many"
     NEAR_DUPLICATE = "near_duplicate"
     REDUNDANT = "redundant"
     OVER_LIMIT = "over_limit"
@@ -34,6 +36,7 @@ MEANING: Mapping[str, str] = {
     Reason.EMPTY: "nothing is left after cleaning",
     Reason.REFUSAL: "the model refused",
     Reason.META: "the model talks about itself or the request",
+    Reason.MARKUP: "tags, tokens or code around the caption could not be told from it",
     Reason.REPETITION: "the text runs in a loop",
     Reason.CUT_OFF: "it stops in the middle, and no whole sentence remains",
     Reason.TOO_SHORT: "fewer words than its granularity asks for",
@@ -45,6 +48,7 @@ MEANING: Mapping[str, str] = {
     Reason.UNGROUNDED: "it does not fit the picture, as the image-text score says",
     Reason.UNSUPPORTED: "it names things that no other caption of the image names",
     Reason.DUPLICATE: "another caption of the image has the same words",
+    Reason.TOO_MANY: "the image has more captions than are compared with each other",
     Reason.NEAR_DUPLICATE: "another caption of the image has nearly the same words",
     Reason.REDUNDANT: "too similar to the captions selected before it",
     Reason.OVER_LIMIT: "the image has enough captions without it",

@@ -13,6 +13,7 @@ from typing import Any
 
 from captioning.curate import counts, regenerate
 from captioning.curate.config import VERSION, CurateConfig
+from captioning.curate.describe import describe
 from captioning.curate.perspectives import warn_of_unknown
 from captioning.curate.phrases import load_phrases, phrases_digest
 from captioning.curate.unsafe_list import list_digest, load_list
@@ -114,4 +115,4 @@ def damage(manifest: Manifest) -> str | None:
     return what_is_gone(manifest)
 
 
-STAGE = Stage("curate", VERSION, ("ingest", "caption"), CurateConfig, run, external, damage=damage)
+STAGE = Stage("curate", VERSION, ("ingest", "caption"), CurateConfig, run, external, damage=damage, describe=describe)

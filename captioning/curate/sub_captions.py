@@ -10,36 +10,45 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
+from operator import add
+
+import regex
 
 from captioning.curate.config import SubCaptionsConfig
+from captioning.curate.ended import OTHER_STOP
 from captioning.curate.words import words
 
 MIN_WORDS = 3  # "It is." says nothing alone
 TRIES = 8  # draws until a part is a new one
 _CLOSING = "\"'”’»)\\]」』"
-_CJK_END = "。！？"
-_BOUNDARY = re.compile(
-    rf"(?:[.!?…]+[{_CLOSING}]*\s+(?=[\"'“‘«(\[¡¿]*[^\W_a-z])|[{_CJK_END}]+[{_CLOSING}]*(?![{_CLOSING}と])\s*)"
+_CJK_END = "。！？"  # no space stands behind them
+_BOUNDARY = regex.compile(
+    rf"(?V1)(?<![.!?…])[.!?…]+[{_CLOSING}]*\s+(?=[\"'“‘«(\[¡¿]*[[\w]--[_a-z]])"
+    rf"|(?<!{OTHER_STOP}){OTHER_STOP}+[{_CLOSING}]*(?![{_CLOSING}と])\s*"
 )
 # A full stop after these does not end a sentence; nor does one after a single capital (J. Smith).
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"'“])(?:[A-Z]|[Mm]rs?|[Mm]s|[Dd]r|[Ss]t|[Pp]rof|[Ss]en|[Gg]en|[Cc]apt|[Ll]t|[Mm]t|[Nn]o|[Ff]ig|[Vv]s"
     r"|[Aa]pprox|[Cc]a|e\.g|i\.e|cf)\.$"
 )
+_LOOK_BACK = 16  # characters, more than any abbreviation
 _PAIRS = (("“", "”"), ("(", ")"), ("「", "」"), ("«", "»"))
 
 
 def split_sentences(text: str) -> list[str]:
     """The sentences of a text. Abbreviations, decimals, and what stands in quotes or brackets do not end one."""
     text = text.strip()
-    keeps_pairs = _balanced(text)
-    sentences, start = [], 0
+    keeps_pairs = _balanced(_pairs(text))
+    sentences, start, seen = list[str](), 0, 0
+    open_pairs = _pairs("")  # from `start` to `seen`
     for boundary in _BOUNDARY.finditer(text):
-        sentence = text[start : boundary.end()].rstrip()
-        if _ABBREVIATION.search(sentence) or (keeps_pairs and not _balanced(sentence)):
+        more = _pairs(text[seen : boundary.end()])
+        open_pairs, seen = tuple(map(add, open_pairs, more)), boundary.end()
+        last_words = text[max(start, boundary.start() - _LOOK_BACK) : seen].rstrip()
+        if _ABBREVIATION.search(last_words) or (keeps_pairs and not _balanced(open_pairs)):
             continue
-        sentences.append(sentence)
-        start = boundary.end()
+        sentences.append(text[start:seen].rstrip())
+        start, open_pairs = seen, _pairs("")
     rest = text[start:].strip()
     return [*sentences, rest] if rest else sentences
 
@@ -87,5 +96,10 @@ def _join(sentences: Sequence[str]) -> str:
     return joined
 
 
-def _balanced(text: str) -> bool:
-    return text.count('"') % 2 == 0 and all(text.count(left) == text.count(right) for left, right in _PAIRS)
+def _pairs(text: str) -> tuple[int, ...]:
+    """How many quotation marks there are, and of each pair how many more open than close."""
+    return (text.count('"'), *(text.count(left) - text.count(right) for left, right in _PAIRS))
+
+
+def _balanced(pairs: tuple[int, ...]) -> bool:
+    return pairs[0] % 2 == 0 and not any(pairs[1:])

@@ -1,26 +1,75 @@
 """What counts as a word: the unit of length limits, loops and similarity.
 
-Chinese and Japanese are written without spaces; there every character counts as one word.
+A word is a run of letters and digits with the marks that belong to them (vowel signs, points, accents), as Unicode has
+them; apostrophes and hyphens join words. Scripts that are written without spaces are cut into words by ICU's
+dictionaries: Chinese, Japanese, Thai, Lao, Khmer and Burmese. Of the few others of them (Javanese, Balinese, Tai Tham)
+each character with its marks is a word.
 """
 
 from __future__ import annotations
 
 import re
 import string
+from collections.abc import Iterator
 from functools import lru_cache
 
-_NO_SPACES = "\u3040-\u30ff\u3400-\u9fff"
-WORD = re.compile(rf"[{_NO_SPACES}]|[^\W_{_NO_SPACES}]+(?:['’\-][^\W_{_NO_SPACES}]+)*")
+import regex
+from icu4py.breakers import WordBreaker
+
 _NO_WORD = {code: " " for code in range(128) if chr(code) not in string.ascii_letters + string.digits}
+# Scripts with spaces and seldom a mark of its own: Latin, Greek, Cyrillic, and the punctuation around them.
+_PLAIN_TEXT = re.compile("[\\0-\u02ff\u0370-\u0482\u048a-\u052f\u1e00-\u1fff\u2010-\u2029\u2030-\u205e\u20a0-\u20bf]*")
+_PLAIN = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
+_DICTIONARY = r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Han}\p{Hiragana}\p{Katakana}ー"
+_NO_DICTIONARY = rf"[\p{{LB=SA}}\p{{Javanese}}\p{{Balinese}}--[{_DICTIONARY}]]"
+_SPACED = rf"--[{_DICTIONARY}]--{_NO_DICTIONARY}]"
+_FIRST, _NEXT = rf"[[\p{{L}}\p{{N}}]{_SPACED}", rf"[[\p{{L}}\p{{N}}\p{{M}}\u200c\u200d]{_SPACED}*"
+_ANY = regex.compile(
+    rf"(?V1)([{_DICTIONARY}][{_DICTIONARY}\p{{M}}\u200b-\u200d]*)|{_NO_DICTIONARY}\p{{M}}*"
+    rf"|{_FIRST}{_NEXT}(?:['’\-]{_FIRST}{_NEXT})*"
+)
+_MARKS = regex.compile(r"(\p{M}{30})\p{M}+")
+_LOCALE = "en"  # that of the dictionaries does not depend on it
+_LONG = 2_000  # characters; of longer texts nothing is remembered
 
 
-@lru_cache(maxsize=16_384)  # whoever has no draft at hand asks for the words of the same texts again and again
 def words(text: str) -> tuple[str, ...]:
     """The words of a text in lower case, without punctuation."""
+    return _remembered(text) if len(text) < _LONG else cut(text)
+
+
+def cut(text: str) -> tuple[str, ...]:
+    """The same for whoever remembers the words of a text himself."""
     text = text.lower()
     if text.isascii() and "'" not in text and "-" not in text:  # most captions, and three times as fast
         return tuple(text.translate(_NO_WORD).split())
-    return tuple(WORD.findall(text))
+    return tuple(split(text))
+
+
+# whoever has no draft at hand asks for the words of the same texts again and again
+_remembered = lru_cache(maxsize=16_384)(cut)
+
+
+def split(text: str) -> list[str]:
+    """The words of a text as they are written."""
+    if text.isascii() or _PLAIN_TEXT.fullmatch(text):
+        return _PLAIN.findall(text)
+    return list(_split(text))
+
+
+def _split(text: str) -> Iterator[str]:
+    for found in _ANY.finditer(text):
+        if found[1] is None:
+            yield found[0]
+        else:
+            yield from (word for word in WordBreaker(found[0], _LOCALE) if any(map(str.isalnum, word)))
+
+
+def with_few_marks(text: str) -> str:
+    """The text with 30 marks at most on a letter, as Unicode's stream-safe format has it: sorting more of them, which
+    comes with composing a text, takes for ever.
+    """
+    return text if text.isascii() else _MARKS.sub(r"\1", text)
 
 
 def singular(word: str) -> str:

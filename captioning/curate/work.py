@@ -13,7 +13,7 @@ from captioning.curate import counts
 from captioning.curate.config import CurateConfig
 from captioning.curate.corpus.endings import Habits
 from captioning.curate.corpus.statistic import Statistic
-from captioning.curate.draft import IDENTITY, Draft, Gadget, run_gadgets
+from captioning.curate.draft import COMPARED, IDENTITY, Draft, Gadget, run_gadgets
 from captioning.curate.gadgets import order
 from captioning.curate.known import Known
 from captioning.curate.settings import read_by
@@ -109,7 +109,10 @@ class Verdicts:
 
     def settings(self) -> dict[str, Any]:
         """What of the configuration decides its parts."""
-        return read_by(self.config, lambda config: (self._gadgets(config, {}), config.ngram, config.sub_captions))
+        return read_by(
+            self.config,
+            lambda config: (self._gadgets(config, {}), config.ngram, config.max_compared, config.sub_captions),
+        )
 
     def _gadgets(self, config: CurateConfig, alt_texts: Mapping[str, str]) -> tuple[Gadget, ...]:
         return order.image_gadgets(config, self.known, alt_texts)
@@ -123,7 +126,8 @@ class Verdicts:
         images = self.source.images_of(shard)
         alt_texts = dict(zip(images["key"].to_pylist(), images["alt_text"].to_pylist(), strict=True))
         gadgets = self._gadgets(self.config, alt_texts)
-        draft = make_draft(self.source, shard, order.columns(gadgets), self.config.ngram)
+        config = self.config
+        draft = make_draft(self.source, shard, order.columns(gadgets), config.ngram, config.max_compared)
         resume(draft, _verdicts_so_far(self.texts, self.judged[shard]))
         reports = run_gadgets(draft, gadgets)
         bundles = make_bundles(images, draft, clip_token_counter(), self.config.sub_captions)
@@ -168,11 +172,11 @@ def _commit_counts(
     return parts
 
 
-def make_draft(source: Source, shard: str, columns: Sequence[str], ngram: int) -> Draft:
+def make_draft(source: Source, shard: str, columns: Sequence[str], ngram: int, compared: int = COMPARED) -> Draft:
     """A draft of a shard's captions, with the columns that gadgets and bundles read."""
     names = list(dict.fromkeys([*ALWAYS, *columns]))
     captions = source.captions_of(shard, names)
-    return Draft({name: captions[name].to_pylist() for name in names}, ngram=ngram)
+    return Draft({name: captions[name].to_pylist() for name in names}, ngram=ngram, compared=compared)
 
 
 def resume(draft: Draft, verdicts: pa.Table) -> None:

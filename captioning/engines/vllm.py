@@ -22,6 +22,7 @@ from typing import Any
 
 from captioning.config import EngineConfig
 from captioning.engines.base import Answer, Request, load_error
+from captioning.engines.lengths import length_fault
 from captioning.engines.longest_first import LongestFirst
 from captioning.engines.service import EngineThread
 from captioning.models import Model
@@ -34,8 +35,6 @@ ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no second process that imports everything again: starts in seconds
 }
 CPU_BLOCK_TOKENS = 32  # the default of 128 would cache nothing of a small model's image
-_LENGTH = re.compile(r"max_model_len|maximum (model|context) length")  # in vLLM's words
-_ADVICE = re.compile(r"(?<=[.)]) (?:Please|Make sure|To allow|Try)\b")  # that names no setting of ours
 _CHARACTER = r'([^"\\\x00-\x1f]|\\["\\/bfnrt])'
 WARM_UP = 8  # questions
 TURNS = 4096  # wordings that are kept rendered; those of chains are many
@@ -78,7 +77,7 @@ class VllmEngine(EngineThread):
         try:
             self._llm = vllm.LLM(**self._arguments(on_cpu))
         except Exception as error:
-            raise start_error(self.config, self.model, error) from error
+            raise self._start_error(error) from error
         if on_cpu:
             _use_threads(self.threads)
         self._order = LongestFirst(_cache_tokens(self._llm))
@@ -86,7 +85,11 @@ class VllmEngine(EngineThread):
         try:
             self._warm_up()
         except Exception as error:
-            raise start_error(self.config, self.model, error) from error
+            raise self._start_error(error) from error
+
+    def _start_error(self, error: Exception) -> EngineError:
+        fault = length_fault(self.config, error)
+        return EngineError(fault) if fault else load_error(self.model, error)
 
     def _warm_up(self) -> None:
         """Ask about a grey picture: what is set up at first use belongs to the start, and a model that cannot be asked
@@ -150,7 +153,8 @@ class VllmEngine(EngineThread):
         except EngineDeadError:
             raise
         except Exception as error:  # templates and processors of models raise anything
-            self.answer(future, error)
+            fault = length_fault(self.config, error)
+            self.answer(future, ValueError(fault) if fault else error)
         else:
             self._running[name] = (future, time.perf_counter() - started)
 
@@ -160,19 +164,6 @@ class VllmEngine(EngineThread):
         self._running.clear()
         if llm is not None:
             llm.llm_engine.engine_core.shutdown()
-
-
-def start_error(config: EngineConfig, model: Model, error: Exception) -> EngineError:
-    """Why the engine did not start, in one sentence; of a length that does not fit, that alone."""
-    reason = " ".join(str(error).split())
-    if not _LENGTH.search(reason):
-        return load_error(model, error)
-    found = config.max_model_len or "not set"
-    reason = _ADVICE.split(reason.rpartition("Value error, ")[2])[0].rstrip(". ")
-    return EngineError(
-        f"caption.engine.max_model_len is {found}, which does not fit {model.source} ({reason}); it has to hold a "
-        "question, its image and the answer, and no more than the model takes"
-    )
 
 
 class _Renderer:

@@ -12,7 +12,7 @@ from evaluation.benchmarks import Benchmark
 from evaluation.comparison import Row, compare
 from evaluation.config import EvaluateConfig
 from evaluation.features import Needs
-from evaluation.intervals import MeanSample
+from evaluation.intervals import MeanEstimate
 from evaluation.suite import SERVED, Card, Evaluation, Measurement, Subject, summed_up
 
 ACCURACY, MACRO_ACCURACY = "accuracy", "macro_accuracy"
@@ -48,11 +48,11 @@ class Classification:
             for task in benchmark.labels:
                 actual_N, predicted = _predictions(readout, task, subject)
                 classes, right_N = len(benchmark.spec.classification[task].classes), predicted.right(actual_N)
-                for metric, sample in (
-                    (MACRO_ACCURACY, MeanSample(right_N, actual_N)),
-                    (ACCURACY, MeanSample(right_N)),
+                for metric, estimate in (
+                    (MACRO_ACCURACY, MeanEstimate(right_N, actual_N)),
+                    (ACCURACY, MeanEstimate(right_N)),
                 ):
-                    found.append(Measurement(self.name, self.protocol, readout, task, metric, 1 / classes, sample))
+                    found.append(Measurement(self.name, self.protocol, readout, task, metric, 1 / classes, estimate))
                 if readout == SERVED:
                     confusions[task] = predicted.confusion(actual_N, classes)
         return found, confusions

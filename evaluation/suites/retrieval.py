@@ -13,7 +13,7 @@ from evaluation.benchmarks import Benchmark, Queries
 from evaluation.comparison import Row, compare
 from evaluation.config import EvaluateConfig
 from evaluation.features import Needs
-from evaluation.intervals import MeanSample
+from evaluation.intervals import MeanEstimate
 from evaluation.suite import SERVED, Card, Evaluation, Measurement, Subject, summed_up
 from pipeline.thumbnails import thumbnail
 
@@ -111,7 +111,7 @@ class Retrieval:
             for k, hit_Q in standing.hits(subject.config.ks).items():
                 metric, chance = f"{direction}_recall@{k}", retrieval.chance(asked, k)
                 yield Measurement(
-                    self.name, self.protocol, readout, queries.perspective, metric, chance, MeanSample(hit_Q)
+                    self.name, self.protocol, readout, queries.perspective, metric, chance, MeanEstimate(hit_Q)
                 )
 
     def _rows(self, group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, list[Row]]:

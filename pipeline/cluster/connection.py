@@ -26,18 +26,12 @@ TOKEN = (
     "~/.ray/auth_token)"
 )
 START_ATTEMPTS = 3
-_shutting_down: list[threading.Thread] = []  # at most one
 READERS, READER_SECONDS = ("StreamingExecutor", "iter_threaded", "ray-data"), 5.0
 
 
 @contextmanager
 def connected(config: ClusterConfig) -> Iterator[None]:
-    """Connect to the cluster that is named, or start a Ray of this machine; a Ray that is there is used as it is.
-
-    After work that went well Ray ends in the background, which takes more than a second: results are there meanwhile.
-    """
-    while _shutting_down:
-        _shutting_down.pop().join()
+    """Connect to the cluster that is named, or start a Ray of this machine; a Ray that is there is used as it is."""
     if config.token_path is not None:
         os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN_PATH"] = "token", config.token_path
     with handlers_kept():
@@ -56,18 +50,9 @@ def connected(config: ClusterConfig) -> Iterator[None]:
             _start_here(config, quiet)
     try:
         yield
-    except BaseException:
-        _shut_down()
-        raise
-    _shutting_down.append(threading.Thread(target=_shut_down, name="Ray's shutdown"))
-    _shutting_down[-1].start()
-
-
-def _shut_down() -> None:
-    import ray
-
-    _wait_for_readers()
-    ray.shutdown()
+    finally:  # not in the background, though it takes a second: whoever still holds a reference would end the process
+        _wait_for_readers()
+        ray.shutdown()
 
 
 def _wait_for_readers() -> None:

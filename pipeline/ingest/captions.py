@@ -25,8 +25,9 @@ class CaptionTable:
         self.config, self.root, self.about = config, root, config.captions
         path = config.captions
         inside = "://" not in path and not os.path.isabs(os.path.expanduser(path))
+        self.files = find_tables((root / path).uri if inside else path, "the table")
         table = read_table(
-            find_tables((root / path).uri if inside else path, "the table"),
+            self.files,
             {"file_column": config.file_column, "caption_column": config.caption_column},
             texts=["caption_column"],
             encoding=config.encoding,

@@ -18,6 +18,7 @@ from multiprocessing import get_context
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from pipeline import picture_kinds
 from pipeline.identity import image_id
 from pipeline.stops import leave_to_parent
 from pipeline.storage import Location
@@ -25,8 +26,6 @@ from pipeline.storage import Location
 if TYPE_CHECKING:
     import PIL.Image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".avif")
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")  # no format that runs other programs
 JPEG_QUALITY = 95
 PLAIN = ("L", "RGB", "RGBA", "P", "CMYK")  # modes that always can be looked at
 CHUNK = 16  # images a worker takes at a time
@@ -78,7 +77,7 @@ def inspect(data: bytes, resize: int | None = None) -> Picture:
     except MemoryError:
         return Picture("decoding it takes more memory than there is", source_hash)
     except Exception as error:  # decoders raise anything on damaged input, and one image must not end the run
-        return Picture(_reason(error), source_hash)
+        return Picture(_reason(error, data), source_hash)
 
 
 def _decode(data: bytes, source_hash: str, resize: int | None) -> Picture:
@@ -89,7 +88,7 @@ def _decode(data: bytes, source_hash: str, resize: int | None) -> Picture:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata is no error
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=picture_kinds.readable()) as image:
             kind = image.format or ""
             image.load()
             width, height = original = image.size
@@ -116,12 +115,12 @@ def _shrink(upright: PIL.Image.Image, short_side: int) -> tuple[bytes, str, tupl
     return sink.getvalue(), "PNG" if upright.mode == "RGBA" else "JPEG", size
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     """A reason that is the same on every run: messages of the decoders may hold addresses of objects."""
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, UnidentifiedImageError):
-        return f"not an image of a known format ({', '.join(FORMATS)})"
+        return picture_kinds.why_unreadable(data[: picture_kinds.HEAD])
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"more than {Image.MAX_IMAGE_PIXELS:,} pixels: refused as a decompression bomb"
     return " ".join(str(error).split()) or type(error).__name__

@@ -9,11 +9,12 @@ from typing import Any
 
 from pipeline.commits import CommitLog, Part
 from pipeline.errors import StoreError
-from pipeline.identity import bag
+from pipeline.identity import bag, image_id
 from pipeline.ingest.inspect import Inspector, Picture, Reference, inspect_reference
-from pipeline.ingest.placement import Batch, part_name, plan
+from pipeline.ingest.placement import Batch, Stored, part_name, plan
 from pipeline.ingest.shards import Entry, image_row, pack, reasons
-from pipeline.ingest.source import Source
+from pipeline.ingest.source import Item, Source
+from pipeline.ingest.tally import Tally
 from pipeline.progress import Progress
 from pipeline.schemas import IMAGES, encode, table
 from pipeline.storage import Location
@@ -22,12 +23,19 @@ TARS_FOLDER = "shards"
 
 
 def pack_source(
-    source: Source, store: Location, *, shard_images: int, resize: int | None, workers: int, retry_failed: bool
+    source: Source,
+    store: Location,
+    *,
+    shard_images: int,
+    shard_bytes: int,
+    resize: int | None,
+    workers: int,
+    retry_failed: bool,
 ) -> list[Part]:
     """Bring the store up to date with the source; returns the parts that hold exactly what it lists."""
     log = CommitLog(store)
     items = source.items()
-    todo = plan(source, items, log, shard_images, retry_failed)
+    todo = plan(source, items, log, shard_images=shard_images, shard_bytes=shard_bytes, retry_failed=retry_failed)
     parts = list(todo.kept)
     if not todo.batches:
         return parts
@@ -35,40 +43,110 @@ def pack_source(
     progress = Progress("ingest", len(items), "images", done=len(items) - waiting)
     work = partial(inspect_reference, resize=resize, keep=True)
     with Inspector(workers, work) as inspector:
-        fetched = source.fetch([batch.items for batch in todo.batches])
-        for batch, references in zip(todo.batches, fetched, strict=True):
-            parts.append(_pack_batch(source, batch, references, log, inspector, progress))
+        wanted = [_pictures_to_fetch(source, batch) for batch in todo.batches]
+        fetched = source.fetch([list(items.values()) for items in wanted])
+        for batch, names, references in zip(todo.batches, wanted, fetched, strict=True):
+            found = dict(zip(names, _inspect(references, inspector, progress), strict=True))
+            parts.append(_pack_batch(source, batch, found, log))
+            progress.update(len(batch.items) - len(names))
     progress.close()
     return sorted(parts, key=lambda part: part.name)
 
 
-def _pack_batch(
-    source: Source,
-    batch: Batch,
-    references: Sequence[Reference | str],
-    log: CommitLog,
-    inspector: Inspector,
-    progress: Progress,
-) -> Part:
+def _pictures_to_fetch(source: Source, batch: Batch) -> dict[str, Item]:
+    """One item for each picture that is not stored yet."""
+    items: dict[str, Item] = {}
+    for key, item in zip(batch.keys, batch.items, strict=True):
+        if key not in batch.stored:
+            items.setdefault(source.picture(item.name) or key, item)
+    return items
+
+
+def _pack_batch(source: Source, batch: Batch, fetched: Mapping[str, Picture], log: CommitLog) -> Part:
     started = time.monotonic()
-    pictures = _inspect(references, inspector, progress)
     rows = [dict(row) for row in batch.rows]
     tar = log.folder / TARS_FOLDER / f"{batch.shard}.tar"
-    entries = _entries_of(tar, rows)
-    described = [source.describe(item) for item in batch.items]
-    for key, picture, (alt_text, _) in zip(batch.keys, pictures, described, strict=True):
-        if picture.data is not None:
-            entries.append(Entry(key, str(picture.format), picture.data, alt_text))
-    data, offsets = pack(entries)
+    contents = Contents(tar, rows)
+    new, left_out, mended = [], Tally(), Tally()
+    for key, item in zip(batch.keys, batch.items, strict=True):
+        stored = batch.stored.get(key)
+        picture = _from_store(stored) if stored else fetched[source.picture(item.name) or key]
+        told = source.describe(item)
+        contents.add(key, picture, told.alt_text)
+        new.append((key, item, picture, told))
+    data, offsets = contents.pack()
     moved = [row["key"] for row in rows if row["status"] == "ok" and offsets[row["key"]] != row["offset"]]
     if moved:
         raise StoreError(f"{tar} was not written by this version: image {moved[0]} would move; use a new workspace")
-    for key, item, picture, (alt_text, url) in zip(batch.keys, batch.items, pictures, described, strict=True):
-        offset = offsets.get(key)
-        rows.append(image_row(batch.shard, key, item.name, picture, alt_text=alt_text, url=url, offset=offset))
+    for key, item, picture, told in new:
+        row = image_row(
+            batch.shard, key, item.name, picture, alt_text=told.alt_text, url=told.url, offset=offsets.get(key)
+        )
+        rows.append(row)
     tar.write(data)  # before the rows: offsets of an earlier run stay true in the longer tar
-    detail = {"stamps": batch.stamps, "tar": f"{TARS_FOLDER}/{tar.name}", "tar_bytes": len(data)}
+    for told in (*(told for *_, told in new), *(source.describe(item) for item in batch.kept_items)):
+        left_out.update([told.left_out])
+        mended.update([told.mended])
+    detail = {
+        "stamps": batch.stamps,
+        "tar": f"{TARS_FOLDER}/{tar.name}",
+        "tar_bytes": len(data),
+        "left_out": left_out.to_json(),
+        "mended": mended.to_json(),
+    }
     return commit_rows(log, batch.shard, rows, started, detail)
+
+
+class Contents:
+    """What goes into a shard's tar: every picture once, under the first key that has it, and that row's alt text.
+
+    `rows` are those of an earlier run, whose pictures stay where they are.
+    """
+
+    def __init__(self, tar: Location, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._entries: list[Entry] = []
+        self._key_in_tar: dict[str, str] = {}  # by the key of any row
+        self._first_key: dict[str, str] = {}  # of those in the tar, by image id
+        usable, at = [row for row in rows if row["status"] == "ok"], None
+        for row in sorted(usable, key=lambda row: (row["offset"], row["key"])):
+            if row["offset"] == at:
+                self._key_in_tar[row["key"]] = self._entries[-1].key
+                continue
+            at = row["offset"]
+            data = Reference(tar.uri, at, row["size"]).read()
+            self._take(row["image_id"], Entry(row["key"], row["format"], data, row["alt_text"]))
+
+    def add(self, key: str, picture: Picture, alt_text: str | None) -> None:
+        """Add a picture, if it can be used and is not there under an earlier key: names in the tar never change."""
+        if picture.data is None:
+            return
+        first = self._first_key.get(str(picture.image_id))
+        if first is not None and first < key:
+            self._key_in_tar[key] = first
+        else:
+            self._take(str(picture.image_id), Entry(key, str(picture.format), picture.data, alt_text))
+
+    def pack(self) -> tuple[bytes, dict[str, int]]:
+        """The tar, and the offset of the picture of every row by its key."""
+        data, offsets = pack(self._entries)
+        return data, {key: offsets[name] for key, name in self._key_in_tar.items()}
+
+    def _take(self, image: str, entry: Entry) -> None:
+        self._entries.append(entry)
+        self._key_in_tar[entry.key] = entry.key
+        self._first_key[image] = min(entry.key, self._first_key.get(image, entry.key))
+
+
+def _from_store(stored: Stored) -> Picture:
+    """The picture of another row."""
+    row = stored.row
+    try:
+        data = Reference(stored.tar.uri, row["offset"], row["size"]).read()
+    except OSError as error:
+        return Picture(f"cannot be read from {stored.tar.name}: {error.strerror or error}")
+    if image_id(data) != row["image_id"]:
+        return Picture(f"is damaged in {stored.tar.name}; run ingest with --retry-failed")
+    return Picture(**{name: row[name] for name in Picture.__slots__ if name not in ("error", "data")}, data=data)
 
 
 def _inspect(references: Sequence[Reference | str], inspector: Inspector, progress: Progress) -> list[Picture]:
@@ -79,15 +157,6 @@ def _inspect(references: Sequence[Reference | str], inspector: Inspector, progre
         pictures.append(Picture(reference) if isinstance(reference, str) else next(found))
         progress.update()
     return pictures
-
-
-def _entries_of(tar: Location, rows: Sequence[Mapping[str, Any]]) -> list[Entry]:
-    """What the tar of an earlier run holds, in its order."""
-    usable = sorted((row for row in rows if row["status"] == "ok"), key=lambda row: row["offset"])
-    return [
-        Entry(row["key"], row["format"], Reference(tar.uri, row["offset"], row["size"]).read(), row["alt_text"])
-        for row in usable
-    ]
 
 
 def commit_rows(

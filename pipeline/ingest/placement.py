@@ -3,15 +3,18 @@
 An image that moves is decoded and curated again. So a shard is used again if everything usable in it is still in the
 source, unchanged; otherwise it is left alone (manifests of earlier runs may still name it) and its surviving images
 are packed anew, as new ones. Rows of failed images are all that ever changes in a shard: they succeed later, or go
-with their file. A tar that is lost is packed again under its name.
+with their file, and a further row of a picture that it holds joins it. A tar that is lost is packed again under its
+name.
+
+Items that name one picture (a list with a row for every caption) go into one shard, which holds the picture once.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from pipeline.commits import CommitLog, Part
 from pipeline.identity import digest, image_id
@@ -20,21 +23,36 @@ from pipeline.ingest.source import Identity, Item, Source
 from pipeline.schemas import IMAGES, read
 from pipeline.storage import Location
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 
 @dataclass(frozen=True)
 class Batch:
-    """Work on one shard: items to read under their keys, and rows of an earlier run that stay as they are."""
+    """Work on one shard: items to read under their keys, and rows of an earlier run that stay as they are.
+
+    `stored` has those of the items, by key, whose picture is packed already.
+    """
 
     shard: str
     items: tuple[Item, ...]
     keys: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...] = ()
     kept_items: tuple[Item, ...] = ()  # those of `rows`
+    stored: Mapping[str, Stored] = field(default_factory=dict)
 
     @property
     def stamps(self) -> str:
         """Digest of what the listing said of the shard's items, in any order."""
         return stamps_of([*self.items, *self.kept_items])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A row of an earlier run, and the tar that its picture lies in."""
+
+    row: Mapping[str, Any]
+    tar: Location
 
 
 @dataclass
@@ -50,38 +68,148 @@ def stamps_of(items: Sequence[Item]) -> str:
     return digest(sorted(f"{item.name}\n{item.stamp}" for item in items))
 
 
-def plan(source: Source, items: Sequence[Item], log: CommitLog, shard_images: int, retry_failed: bool) -> Plan:
+def plan(
+    source: Source,
+    items: Sequence[Item],
+    log: CommitLog,
+    *,
+    shard_images: int,
+    shard_bytes: int,
+    retry_failed: bool,
+) -> Plan:
     """Place every item. `retry_failed` reads again what failed; what changed since it failed is always read again."""
-    waiting: dict[Identity, deque[int]] = defaultdict(deque)
-    for index, item in enumerate(items):
-        waiting[item.identity].append(index)
-    result, taken, last = Plan(), set[int](), -1
     verify = retry_failed
     earlier = sorted(log.parts(verify=verify).values(), key=lambda part: part.name)
     retry_failed = retry_failed or all(part.errors == part.rows for part in earlier)  # a dead network, most likely
-    for part in earlier:
-        last = max(last, int(part.detail["shard"]))
-        rows = read(log.folder / part.name, IMAGES, recorded=(part.digest, "ingest")).to_pylist()
-        claimed = [_claim(waiting[source.identity(row)]) for row in rows]
-        found = [None if index is None else items[index] for index in claimed]
-        whole = holds(log.folder / part.detail["tar"], rows, verify=verify)
-        batch = _reuse(source, part, rows, found, whole, retry_failed)
+    shards = [_Shard(source, log, part, verify, retry_failed) for part in earlier]
+    waiting: dict[Identity, deque[int]] = defaultdict(deque)
+    for index, item in enumerate(items):
+        waiting[item.identity].append(index)
+    taken = {index for shard in shards for index in shard.claim(items, waiting)}
+    new = [_New(item, source.picture(item.name)) for index, item in enumerate(items) if index not in taken]
+    left = _joined(source, new, items, shards)
+    result = Plan()
+    for shard in shards:
+        if shard.batch is not None:
+            result.batches.append(shard.batch)
+        elif shard.is_used:
+            result.kept.append(shard.part)
+    first = max((int(part.detail["shard"]) for part in earlier), default=-1) + 1
+    for number, group in enumerate(_together(left, shard_images, shard_bytes), start=first):
+        name = f"{number:06d}"
+        keys = tuple(f"{name}_{row:06d}" for row in range(len(group)))
+        stored = {key: one.stored for key, one in zip(keys, group, strict=True) if one.stored is not None}
+        result.batches.append(Batch(name, tuple(one.item for one in group), keys, stored=stored))
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """An item that has no row yet, the picture it names, and where that is stored already."""
+
+    item: Item
+    picture: str | None
+    stored: Stored | None = None
+
+
+class _Shard:
+    """A shard of an earlier run. `claims` are the items of its rows, if it is used again."""
+
+    def __init__(self, source: Source, log: CommitLog, part: Part, verify: bool, retry_failed: bool) -> None:
+        self.source, self.log, self.part = source, log, part
+        self.verify, self.retry_failed = verify, retry_failed
+        self.tar = log.folder / part.detail["tar"]
+        self.claims: list[int | None] | None = None
+        self.is_whole = False
+        self.batch: Batch | None = None  # what is to be done
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it is used again."""
+        return self.claims is not None
+
+    def rows(self) -> pa.Table:
+        """Its rows."""
+        return read(self.log.folder / self.part.name, IMAGES, recorded=(self.part.digest, "ingest"))
+
+    def claim(self, items: Sequence[Item], waiting: Mapping[Identity, deque[int]]) -> list[int]:
+        """Take the items of its rows, if it can be used again, and decide what is to be done."""
+        rows = self.rows().to_pylist()
+        claimed = [_claim(waiting[self.source.identity(row)]) for row in rows]
+        self.is_whole = holds(self.tar, rows, verify=self.verify)
+        batch = self._reuse(items, rows, claimed)
         if batch is None:
             for row, index in reversed(list(zip(rows, claimed, strict=True))):
                 if index is not None:
-                    waiting[source.identity(row)].appendleft(index)
+                    waiting[self.source.identity(row)].appendleft(index)
+            return []
+        self.claims = claimed
+        self.batch = batch if batch.items or len(batch.rows) < len(rows) else None
+        return [index for index in claimed if index is not None]
+
+    def join(self, items: Sequence[Item], more: Sequence[_New]) -> None:
+        """Add items whose pictures are those of rows that it has."""
+        assert self.claims is not None
+        rows = self.rows().to_pylist()
+        batch = self.batch or self._reuse(items, rows, self.claims)
+        assert batch is not None
+        start = max(int(row["key"].rpartition("_")[2]) for row in rows) + 1
+        keys = tuple(f"{batch.shard}_{number:06d}" for number in range(start, start + len(more)))
+        self.batch = replace(
+            batch,
+            items=(*batch.items, *(one.item for one in more)),
+            keys=(*batch.keys, *keys),
+            stored={key: one.stored for key, one in zip(keys, more, strict=True) if one.stored is not None},
+        )
+
+    def _reuse(
+        self, items: Sequence[Item], rows: Sequence[Mapping[str, Any]], claimed: Sequence[int | None]
+    ) -> Batch | None:
+        found = [None if index is None else items[index] for index in claimed]
+        return _reuse(self.source, self.part, rows, found, self.is_whole, self.retry_failed)
+
+
+def _joined(source: Source, new: Sequence[_New], items: Sequence[Item], shards: Sequence[_Shard]) -> list[_New]:
+    """New items go to the shard that holds their picture. Returns the others, with what shards that are left hold."""
+    wanted = {one.picture for one in new} - {None}
+    places: dict[str | None, tuple[_Shard, Stored]] = {}
+    for shard in sorted(shards, key=lambda shard: not shard.is_used) if wanted else ():
+        if shard.is_whole and (shard.is_used or source.lasting):
+            table = shard.rows()
+            for row, (name, status) in enumerate(
+                zip(*(table[c].to_pylist() for c in ("source", "status")), strict=True)
+            ):
+                if status == "ok" and (picture := source.picture(name)) in wanted and picture not in places:
+                    places[picture] = shard, Stored(table.slice(row, 1).to_pylist()[0], shard.tar)
+    left: list[_New] = []
+    joining: dict[str, list[_New]] = defaultdict(list)
+    for one in new:
+        if one.picture not in places:
+            left.append(one)
             continue
-        taken.update(index for index in claimed if index is not None)
-        if batch.items or len(batch.rows) < len(rows):
-            result.batches.append(batch)
-        else:
-            result.kept.append(part)
-    new = [item for index, item in enumerate(items) if index not in taken]
-    for number, start in enumerate(range(0, len(new), shard_images), start=last + 1):
-        chunk = tuple(new[start : start + shard_images])
-        shard = f"{number:06d}"
-        result.batches.append(Batch(shard, chunk, tuple(f"{shard}_{row:06d}" for row in range(len(chunk)))))
-    return result
+        shard, stored = places[one.picture]
+        (joining[shard.part.name] if shard.is_used else left).append(replace(one, stored=stored))
+    for shard in shards:
+        if shard.part.name in joining:
+            shard.join(items, joining[shard.part.name])
+    return left
+
+
+def _together(new: Sequence[_New], most: int, most_bytes: int) -> list[list[_New]]:
+    """Shards of so many pictures or bytes, in their order; items that name the same picture are in the same shard."""
+    shard_of: dict[str | int, int] = {}
+    groups: list[list[_New]] = []
+    pictures = size = 0  # of the last shard
+    for index, one in enumerate(new):
+        picture = one.picture or index
+        if picture not in shard_of:
+            if not groups or pictures == most or (pictures and size + one.item.size > most_bytes):
+                groups.append([])
+                pictures = size = 0
+            shard_of[picture] = len(groups) - 1
+            pictures, size = pictures + 1, size + one.item.size
+        groups[shard_of[picture]].append(one)
+    return groups
 
 
 def part_name(shard: str) -> str:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from pipeline.config import semantic
 from pipeline.errors import InputError
 from pipeline.identity import digest, union
+from pipeline.ingest import summary
 from pipeline.ingest.config import FolderSource, IngestConfig, UrlSource, WebdatasetSource
+from pipeline.ingest.describe import describe
+from pipeline.ingest.summary import Found, reasons
+from pipeline.ingest.tally import Tally
 from pipeline.manifest import Manifest
 from pipeline.stage import Outcome, Stage, StageRun, what_is_gone
 from pipeline.storage import Location
 
-if TYPE_CHECKING:
-    from pipeline.commits import Part
-
 SETTINGS_DIGITS = 12
-FEW_DOWNLOADED = 0.5  # below this share of links that work, the warning says what usually helps
 
 
 def listing(config: IngestConfig) -> Mapping[str, str]:
@@ -27,7 +25,7 @@ def listing(config: IngestConfig) -> Mapping[str, str]:
     if isinstance(source, WebdatasetSource):
         from pipeline.ingest.webdataset import find_tars
 
-        return {"source": digest([(tar.location.uri, tar.stamp) for tar in find_tars(source)])}
+        return {"source": digest([(tar.uri, tar.stamp) for tar in find_tars(source)])}
     if isinstance(source, FolderSource):
         from pipeline.ingest.folder import Folder
 
@@ -42,34 +40,30 @@ def run(stage_run: StageRun) -> Outcome:
     config: IngestConfig = stage_run.config
     settings = digest(semantic(config))[:SETTINGS_DIGITS]
     store = stage_run.workspace.folder("ingest") / settings
-    parts, told = _parts(config, store, stage_run.retry_failed)
-    images = sum(part.rows - part.errors for part in parts)
-    errors = sum(part.errors for part in parts)
-    if not images:
-        raise InputError(_nothing_usable(config, parts, errors))
+    found = _found(config, store, stage_run.retry_failed)
+    counts = summary.counts(found, store)
+    if not counts["images"]:
+        raise InputError(_nothing_usable(config, found, counts["errors"]))
     return Outcome(
         store=store.uri,
-        parts=parts,
-        counts={
-            "images": images,
-            "errors": errors,
-            "distinct_images": _distinct(store, parts),
-            "shards": len(parts),
-            "reasons": dict(_reasons(parts).most_common(10)),
-        },
-        detail={"shards": {part.detail["shard"]: part.detail["tar"] for part in parts}},
-        digest=digest({"rows": union(part.content for part in parts)}),  # wherever the tars lie
-        warnings=[*_warnings(config, parts, images, errors), *told],
+        parts=found.parts,
+        counts=counts,
+        detail={"shards": {part.detail["shard"]: part.detail["tar"] for part in found.parts}},
+        digest=digest({"rows": union(part.content for part in found.parts)}),  # wherever the tars lie
+        warnings=summary.warnings(config, found, counts),
     )
 
 
-def _parts(config: IngestConfig, store: Location, retry_failed: bool) -> tuple[list[Part], list[str]]:
-    """The parts of the store, and what the source left out."""
+def _found(config: IngestConfig, store: Location, retry_failed: bool) -> Found:
+    """The parts of the store, brought up to date, and what the source left out."""
     source = config.source
     if isinstance(source, WebdatasetSource):
         from pipeline.ingest.webdataset import find_tars, index_tars
 
-        return index_tars(find_tars(source), store, workers=config.workers, retry_failed=retry_failed), []
+        left_out = Tally()
+        tars = find_tars(source, left_out)
+        indexed = index_tars(tars, store, source, workers=config.workers, retry_failed=retry_failed)
+        return Found(indexed.parts, left_out, Tally(), unusable=indexed.unusable)
     from pipeline.ingest.folder import Folder
     from pipeline.ingest.packing import pack_source
     from pipeline.ingest.urls import UrlList
@@ -79,66 +73,22 @@ def _parts(config: IngestConfig, store: Location, retry_failed: bool) -> tuple[l
         opened,
         store,
         shard_images=config.shard_images,
+        shard_bytes=config.shard_bytes,
         resize=config.resize,
         workers=config.workers,
         retry_failed=retry_failed,
     )
-    return parts, opened.warnings
+    return Found(parts, opened.left_out, opened.mended, opened.warnings)
 
 
-def _distinct(store: Location, parts: Sequence[Part]) -> int:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from pipeline import schemas
-
-    tables = [
-        schemas.read(store / part.name, schemas.IMAGES, ["image_id"], recorded=(part.digest, "ingest"))
-        for part in parts
-    ]
-    return int(pc.count_distinct(pa.concat_tables(tables).column("image_id"), mode="only_valid").as_py())
-
-
-def _reasons(parts: Sequence[Part]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for part in parts:
-        counts.update(part.detail["reasons"])
-    return counts
-
-
-def _nothing_usable(config: IngestConfig, parts: Sequence[Part], errors: int) -> str:
-    reason = _reasons(parts).most_common(1)[0][0]
+def _nothing_usable(config: IngestConfig, found: Found, errors: int) -> str:
+    reason = reasons(found.parts).most_common(1)[0][0]
     if config.source.kind == "urls":
         return (
             f"none of the {errors} links of {config.source.path} gave an image (most often: {reason}); "
             "check the network and the list, then run again: all are tried again"
         )
     return f"none of the {errors} images of {config.source.path} can be used (most often: {reason})"
-
-
-def _warnings(config: IngestConfig, parts: Sequence[Part], images: int, errors: int) -> list[str]:
-    warnings = []
-    if errors:
-        reason, count = _reasons(parts).most_common(1)[0]
-        noun = "links" if config.source.kind == "urls" else "images"
-        warnings.append(
-            f"{errors} of {images + errors} {noun} could not be used (most often, {count} times: {reason}); "
-            "the images table names each, with status error"
-        )
-    if config.source.kind == "urls" and images < FEW_DOWNLOADED * (images + errors):
-        warnings.append(
-            "fewer than half of the links work: if the reasons are time-outs or name resolution, lower "
-            "ingest.source.threads or use a caching name server, then run ingest with --retry-failed"
-        )
-    for part in parts:
-        if part.detail.get("damage"):
-            warnings.append(f"{part.detail['tar']}: {part.detail['damage']}; images after that are lost")
-        if part.detail.get("unreadable_texts"):
-            count = part.detail["unreadable_texts"]
-            warnings.append(
-                f"{part.detail['tar']}: {count} .json members cannot be read; their images have no alt text"
-            )
-    return warnings
 
 
 def damage(manifest: Manifest) -> str | None:
@@ -154,4 +104,4 @@ def damage(manifest: Manifest) -> str | None:
     return what_is_gone(manifest)
 
 
-STAGE = Stage("ingest", 2, (), IngestConfig, run, external=listing, damage=damage)
+STAGE = Stage("ingest", 2, (), IngestConfig, run, external=listing, damage=damage, describe=describe)

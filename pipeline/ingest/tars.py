@@ -1,129 +1,165 @@
-"""The index of a WebDataset tar: which images it holds, and where, found by its headers alone."""
+"""The index of a WebDataset tar: which images it holds, and where, and which text belongs to which."""
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import IO, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import IO
 
+from pipeline import picture_kinds
 from pipeline.errors import InputError
-from pipeline.ingest.inspect import SUFFIXES
+from pipeline.ingest.members import Member, Members
+from pipeline.ingest.names import HIDDEN, is_hidden, of_suffix, suffix_of
+from pipeline.ingest.pairing import Entry, Sample, key_of, pair
+from pipeline.ingest.sidecars import (
+    MOST_TEXTS,
+    SUFFIXES,
+    TOO_LONG,
+    TOO_MUCH,
+    UNREADABLE,
+    Sidecar,
+    TextRules,
+    read_sidecar,
+)
+from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
+from pipeline.texts import NAME, name_key
 
-CAPTION_FIELDS = ("caption", "alt_text", "text")  # of a .json member, in this order
-COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
-
-
-@dataclass(slots=True)
-class Sample:
-    """An image of a tar with the text that shares its key. `cut` if the tar ends inside the image."""
-
-    key: str
-    name: str
-    offset: int
-    size: int
-    cut: bool = False
-    alt_text: str | None = None
-    url: str | None = None
+COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\xfd7": "xz", b"\x28\xb5": "zstd", b"\x04\x22": "lz4"}
+LOST_LINK = "links to what is not in the tar"
+JOINED = "tars that were written one behind the other, all of which are read"
 
 
 @dataclass(slots=True)
 class Index:
-    """What a tar holds; `damage` says where and how it ends too early, `others` counts suffixes without use."""
+    """What a tar holds. `damage` says in words what is lost; what was left out or mended is counted."""
 
     samples: list[Sample] = field(default_factory=list)
-    unreadable_texts: int = 0
     damage: str | None = None
-    others: Counter[str] = field(default_factory=Counter)
+    left_out: Tally = field(default_factory=Tally)
+    mended: Tally = field(default_factory=Tally)
 
 
-def scan(location: Location) -> Index:
+def scan(location: Location, rules: TextRules | None = None) -> Index:
     """Index a tar. Raises `InputError` if it is missing, compressed, or no tar at all."""
-    index, texts = Index(), dict[str, tuple[str | None, str | None]]()
     try:
-        size = location.size()
         with location.open() as handle:
             _refuse_compressed(location, handle)
-            with tarfile.open(fileobj=handle, mode="r:") as tar:
-                try:
-                    while (member := tar.next()) is not None:
-                        _take(index, texts, tar, member, size)
-                        tar.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
-                except (tarfile.TarError, EOFError) as error:
-                    index.damage = f"it is damaged after byte {tar.offset}: {error}"
-                index.damage = index.damage or _end(handle, tar.offset)
+            members = Members(handle, location.size())
+            found = _Contents(handle, rules or TextRules())
+            for member in members:
+                found.take(member)
     except tarfile.TarError as error:
         raise InputError(f"{location} is not a tar ({error}); expected WebDataset tars of images") from error
     except OSError as error:
         raise InputError(f"the tar {location} cannot be read: {error.strerror or error}") from error
-    for sample in index.samples:
-        sample.alt_text, sample.url = texts.get(sample.key, (None, None))
-    _make_keys_unique(index.samples)
+    index = found.index()
+    index.damage = members.in_words()
+    if members.joined:
+        index.mended.add(JOINED, location.name, members.joined)
     return index
 
 
-def _take(index: Index, texts: dict[str, Any], tar: tarfile.TarFile, member: tarfile.TarInfo, size: int) -> None:
-    folder, _, base = member.name.rpartition("/")
-    stem, _, suffix = base.partition(".")  # WebDataset: the key ends at the first dot of the name
-    if not member.isfile() or not stem:
-        return
-    key, suffix = f"{folder}/{stem}" if folder else stem, suffix.lower()
-    cut = member.offset_data + member.size > size
-    if f".{suffix}".endswith(SUFFIXES):
-        index.samples.append(Sample(key, member.name, member.offset_data, member.size, cut))
-    elif suffix in ("txt", "json") and not cut:
-        reader = tar.extractfile(member)
-        data = reader.read() if reader is not None else b""
-        _take_text(index, texts, key, suffix, data)
-    else:
-        index.others[f".{suffix}"] += 1
+class _Contents:
+    """The pictures, texts and links of a tar, as they come."""
+
+    def __init__(self, handle: IO[bytes], rules: TextRules) -> None:
+        self.handle, self.rules = handle, rules
+        self.entries: list[Entry] = []
+        self.links: list[Member] = []
+        self.left_out, self.mended = Tally(), Tally()
+        self._held = 0  # characters of texts
+
+    def take(self, member: Member) -> None:
+        """Look at one member: it is a picture, by its suffix or its first bytes, a text, a link, or none of these."""
+        if member.escaped:
+            self.mended.add(NAME, member.name)
+        suffix = suffix_of(member.name)
+        if is_hidden(member.name.rpartition("/")[2]) or "__MACOSX" in member.name.split("/"):
+            self.left_out.add(HIDDEN, member.name)
+        elif member.target is not None:
+            self.links.append(member)
+        elif suffix in SUFFIXES:
+            self.entries.append(self._sidecar(member))
+        elif suffix in picture_kinds.SUFFIXES or self._begins_as_picture(member, suffix):
+            self.entries.append(Sample(key_of(member.name), member.name, member.offset, member.size, member.problem))
+        else:
+            self.left_out.add(of_suffix(suffix), member.name)
+
+    def index(self) -> Index:
+        """The pictures with their texts, after all members were taken."""
+        entries = [*self.entries, *_linked(self.links, self.entries, self.left_out)]
+        pair(entries, self.rules, self.left_out, self.mended)
+        samples = [entry for entry in entries if isinstance(entry, Sample)]
+        _make_keys_unique(samples)
+        return Index(samples, None, self.left_out, self.mended)
+
+    def _begins_as_picture(self, member: Member, suffix: str) -> bool:
+        if suffix in picture_kinds.OTHER_SUFFIXES or member.problem is not None or not member.size:
+            return False
+        self.handle.seek(member.offset)
+        return picture_kinds.kind_of(self.handle.read(min(member.size, picture_kinds.HEAD))) is not None
+
+    def _sidecar(self, member: Member) -> Sidecar:
+        if member.problem is not None:
+            return Sidecar(member.name, problem=UNREADABLE)
+        if not self.rules.may_be_read(member.name, member.size):
+            return Sidecar(member.name, problem=TOO_LONG)
+        self.handle.seek(member.offset)
+        sidecar = read_sidecar(member.name, self.handle.read(member.size), self.rules)
+        if self._held + sidecar.length > MOST_TEXTS * self.rules.max_bytes:
+            return Sidecar(member.name, problem=TOO_MUCH)
+        self._held += sidecar.length
+        return sidecar
 
 
-def _take_text(index: Index, texts: dict[str, Any], key: str, suffix: str, data: bytes) -> None:
-    """`.txt` wins over the caption of `.json`; the URL is only in the latter."""
-    alt_text, url = texts.get(key, (None, None))
-    if suffix == "txt":
-        texts[key] = (data.decode(errors="replace").strip() or alt_text, url)
-        return
-    try:
-        fields = json.loads(data)
-    except ValueError:
-        fields = None
-    if not isinstance(fields, dict):
-        index.unreadable_texts += 1
-        return
-    caption = next((fields[name].strip() for name in CAPTION_FIELDS if isinstance(fields.get(name), str)), None)
-    found = fields.get("url")
-    texts[key] = (alt_text or caption or None, found if isinstance(found, str) else url)
+def _linked(links: Sequence[Member], entries: Sequence[Entry], left_out: Tally) -> list[Entry]:
+    """Links to pictures and texts of the tar are what they lead to, under their own names; also links to links."""
+    if not links:
+        return []
+    known: dict[str, Entry] = {
+        name_key(entry.name if isinstance(entry, Sample) else entry.file): entry for entry in entries
+    }
+    found, waiting, before = list[Entry](), list(links), len(links) + 1
+    while len(waiting) < before:
+        before, later = len(waiting), []
+        for link in waiting:
+            entry = known.get(name_key(link.target or ""))
+            if entry is None:
+                later.append(link)
+                continue
+            known[name_key(link.name)] = copy = _renamed(entry, link.name)
+            found.append(copy)
+        waiting = later
+    for link in waiting:
+        left_out.add(LOST_LINK, link.name)
+    return found
 
 
-def _end(handle: IO[bytes], offset: int) -> str | None:
-    """tarfile takes any end for the end. A sound tar ends in a block of zeros."""
-    handle.seek(offset)
-    block = handle.read(tarfile.BLOCKSIZE)
-    if len(block) == tarfile.BLOCKSIZE and not block.strip(b"\0"):
-        return None
-    return f"it has no end mark at byte {offset}: it was cut, or is damaged there"
+def _renamed(entry: Entry, name: str) -> Entry:
+    if isinstance(entry, Sample):
+        return replace(entry, name=name, key=key_of(name))
+    return replace(entry, file=name)
 
 
 def _refuse_compressed(location: Location, handle: IO[bytes]) -> None:
     kind = COMPRESSED.get(handle.read(2))
     if kind is not None:
         raise InputError(f"{location} is compressed ({kind}), and images are read by offset; unpack it to a plain tar")
-    handle.seek(0)
 
 
 def _make_keys_unique(samples: list[Sample]) -> None:
     """Several images of one key, or a key that occurs again, take the member's name and a number."""
     counts = Counter(sample.key for sample in samples)
     used = {key for key, count in counts.items() if count == 1}
+    numbers = Counter[str]()
     for sample in samples:
         if counts[sample.key] > 1:
-            key, number = sample.name, 1
+            key = sample.name
             while key in used:
-                number += 1
-                key = f"{sample.name}#{number}"
+                numbers[sample.name] += 1
+                key = f"{sample.name}#{numbers[sample.name] + 1}"
             used.add(key)
             sample.key = key

@@ -71,6 +71,8 @@ REPAIRED: dict[tuple[int, str], tuple[str, str, str]] = {
     (2, "detail"): ("A red boat lies on a calm sea. Behind it is a", "length", "A red boat lies on a calm sea."),
     (3, "main_object"): ("The image shows a green bell.", "stop", "A green bell."),
     (6, "background"): ('  "A wide desert\nwith dunes."  ', "stop", "A wide desert with dunes."),
+    (12, "nouns"): ("1. house\n2. **night sky**\n3. star</s>", "stop", "house, night sky, star"),
+    (13, "sentence"): ('```json\n{"caption": "A slow boat."}\n```', "stop", "A slow boat."),
     (10, "detail"): (f"A page says {SCRIPT} on a wide board.", "stop", f"A page says {SCRIPT} on a wide board."),
 }
 PLANTED = DROPPED | REPAIRED

@@ -194,7 +194,7 @@ def test_filters_show_what_they_say(client: TestClient) -> None:
     assert listed(page(client, "/images?perspective=nothing")) == 0
 
 
-def test_search_finds_texts_alt_texts_and_keys_and_takes_them_literally(client: TestClient) -> None:
+def test_search_finds_texts_alt_texts_keys_and_file_names_and_takes_them_literally(client: TestClient) -> None:
     assert listed(page(client, "/images?q=" + quote("CALM SEA"))) == 1
     assert "<mark>calm sea</mark>" in page(client, "/images?q=" + quote("CALM SEA"))
     assert listed(page(client, "/images?q=" + quote(ALT_SCRIPT))) == 1

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from captioning import attempts
+from captioning.asking import attempts
+from captioning.asking.estimate import preview
 from captioning.engines.fake import FakeEngine
-from captioning.estimate import preview
 from pipeline import schemas
 from pipeline.errors import ConfigError, EngineError
 from pipeline.identity import canonical, digest
@@ -199,7 +199,7 @@ def test_when_everything_fails_the_run_says_so(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_does_not_decode_is_an_error_row(tmp_path: Path) -> None:
-    from captioning.questions import Questions, Wanted
+    from captioning.asking.questions import Questions, Wanted
     from pipeline.shards import ShardReader
     from tests.captioning.test_store import CELLS as CELL_LIST
 
@@ -219,7 +219,7 @@ def test_a_picture_that_does_not_decode_is_an_error_row(tmp_path: Path) -> None:
 
 
 def test_large_pictures_are_scaled_to_the_cap_and_transparency_shows_white() -> None:
-    from captioning.questions import decode
+    from captioning.asking.questions import decode
 
     assert decode(_png((1, 2, 3), size=(400, 100)), 10_000).size == (200, 50)
     assert decode(_png((1, 2, 3), size=(40, 10)), 10_000).size == (40, 10)

@@ -88,7 +88,7 @@ def test_cleaning_twice_changes_nothing_more(text: str) -> None:
         ("No image was provided.", Reason.REFUSAL),
         ("As an AI model I do not feel.", Reason.META),
         ("A red boat. Let me know if you need more detail!", Reason.META),
-        ("A dog <|im_end|>", Reason.META),
+        ("A dog <|im_end|>", Reason.MARKUP),
         ("the the the the", Reason.REPETITION),
         ("a cat and a dog and a cat and a dog and a cat and a dog and a cat", Reason.REPETITION),
         ("noooooooooooo", Reason.REPETITION),

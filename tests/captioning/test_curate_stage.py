@@ -310,6 +310,15 @@ def test_one_image_fills_no_bucket() -> None:
     assert not statistic.merge(iter([statistic.of_shard(draft_of(*({"text": text} for _ in range(20))))]))
 
 
+def test_copies_of_a_picture_count_as_one_image() -> None:
+    """A list with a row for every caption: each row has the answers of the picture, with the same ids."""
+    text = "the very same sentence in each of the answers about this image"
+    said = [{"key": f"k{n}", "caption_id": f"{n % 2}", "text": text} for n in range(10)]
+    for most, found in ((1, True), (2, False)):
+        statistic = NearDuplicates(BoilerplateConfig(max_images=most))
+        assert bool(statistic.merge(iter([statistic.of_shard(draft_of(*said))]))) == found
+
+
 @given(st.lists(st.text("abc", min_size=1, max_size=3), min_size=6, max_size=20))
 def test_same_words_share_all_buckets_and_other_words_none(text: list[str]) -> None:
     same, again, other = NearDuplicates(BoilerplateConfig()).buckets([text, text, [f"x{word}" for word in text]])

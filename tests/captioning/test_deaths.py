@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from captioning import attempts, job
-from captioning.attempts import Attempt, Worker
+from captioning.asking import attempts, job
+from captioning.asking.attempts import Attempt, Worker
+from captioning.asking.missing import Demand
+from captioning.asking.worker import WorkerSpec
 from captioning.engines.child import ChildEngine
-from captioning.missing import Demand
-from captioning.worker import WorkerSpec
 from pipeline.cluster.config import ClusterConfig
 from pipeline.errors import EngineError
 from pipeline.storage import Location

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from captioning import prompts
-from captioning.cells import plan
+from captioning.asking.cells import plan
 from captioning.config import CaptionConfig
 from captioning.engine_options import OPERATIONAL
 from captioning.models import Model

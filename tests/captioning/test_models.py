@@ -151,3 +151,10 @@ def model_folder(tmp_path: Path) -> Path:
     for name in FILES:
         (folder / name).write_text(name)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("one", "fake:one"), ("fake:one", "fake:one"), ("org/one", "fake:org/one")]
+)
+def test_a_model_that_the_fake_engine_plays_says_so_once(model: str, name: str) -> None:
+    assert resolve(ModelReference(model=model), EngineConfig(kind="fake")).name == name

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from captioning import cells, prompts
+from captioning import prompts
+from captioning.asking import cells
+from captioning.asking.questions import Questions, Wanted
 from captioning.engines.base import Answer, EngineDiedError, Request
 from captioning.models import resolve
-from captioning.questions import Questions, Wanted
 from pipeline.errors import EngineError
 from pipeline.ingest import shard_images, shard_names, shard_uris
 from pipeline.shards import ShardReader

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from captioning import attempts, job
+from captioning.asking import attempts, job
 from captioning.store import records
 from pipeline.cluster.config import ClusterConfig
 from pipeline.cluster.connection import connected

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from captioning.room import Room, Share
+from captioning.asking.room import Room, Share
 
 AT_ONCE = 10  # so 15 questions are enough
 SOON, LONG = 0.05, 10.0

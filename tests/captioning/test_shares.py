@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning import cells as planning
 from captioning import prompts
-from captioning.cells import Cell
+from captioning.asking import cells as planning
+from captioning.asking.cells import Cell
+from captioning.asking.shares import Shares
 from captioning.models import Model
-from captioning.shares import Shares
 from tests.captioning import world
 
 ALL = [prompt.id for prompt in prompts.load("holism").select(None)]

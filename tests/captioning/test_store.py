@@ -9,14 +9,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioning import cells as planning
 from captioning import index, prompts
-from captioning.cells import Cell
+from captioning.asking import cells as planning
+from captioning.asking.cells import Cell
+from captioning.asking.missing import Demand
+from captioning.asking.shares import Shares
 from captioning.config import CaptionConfig
 from captioning.index import Index
-from captioning.missing import Demand
 from captioning.models import Model
-from captioning.shares import Shares
 from captioning.store import Shard, WorkItem
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part

@@ -17,8 +17,8 @@ from small_workspace import curate, newest
 
 from captioning.browse.catalog import Catalog
 from captioning.config import TableConfig
+from captioning.importing.rows import open_rows
 from captioning.stage import STAGE, external
-from captioning.table_rows import open_rows
 from pipeline import schemas
 from pipeline.commits import CommitLog
 from pipeline.config import build
@@ -197,7 +197,7 @@ def test_nothing_new_is_not_read_again(made: Workspace, tmp_path: Path, monkeypa
     path = write(tmp_path / "mine.parquet", one_each(made))
     first = take(made, table(path))
     moved = path.rename(tmp_path / "moved.parquet")
-    monkeypatch.setattr("captioning.tables.open_rows", lambda *_: pytest.fail("the table was read again"))
+    monkeypatch.setattr("captioning.importing.tables.open_rows", lambda *_: pytest.fail("the table was read again"))
     moved.rename(path)
     again = take(made, table(tmp_path / "*.parquet"))
     assert again.parts == first.parts

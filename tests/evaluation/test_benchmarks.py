@@ -174,6 +174,10 @@ def test_what_is_true_for_an_image_is_true_for_its_copies(squares: Path) -> None
     ("spec", "message"),
     [
         ({"classification": {"colour": {"classes": ["red", " "]}}}, "a class has no name"),
+        (
+            {"classification": {"colour": {"classes": [7, 8]}}},
+            "7 is no text; write names of classes in quotes",
+        ),
         ({"classification": {"colour": {"classes": ["red"]}}}, "classification.colour.classes"),
         ({"classification": {"colour": {"classes": ["a", "b"], "templates": ["no hole"]}}}, "no {} for the class"),
         ({"name": "x", "splitt": "test"}, "did you mean 'split'"),

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from evaluation import branches, measure
 from evaluation.benchmarks import Benchmark, Queries, Spec
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder, Features
+from evaluation.features import EncodedBenchmark, Encoder
 from evaluation.suites import retrieval
 from pipeline.storage import Location
 
@@ -31,7 +31,7 @@ def specialised(signal: dict[str, float], monkeypatch: pytest.MonkeyPatch, names
         known_ND = text_TD[[row[f"{name} {i}"] for i in own]]
         mixed_ND = strength * known_ND + (1 - strength) * branch_NHD[:, names.index(name)]
         branch_NHD[:, names.index(name)] = F.normalize(mixed_ND, dim=-1)
-    monkeypatch.setattr(measure, "features", lambda *_: Features(branch_NHD, text_TD, row))
+    monkeypatch.setattr(measure, "features", lambda *_: EncodedBenchmark(branch_NHD, text_TD, row))
     encoder = Encoder("run", "f", "w", None, lambda _: torch.empty(0), lambda _: torch.empty(0), names)
     return measure.evaluate(encoder, benchmark, EvaluateConfig(), Location.of("nowhere"))
 

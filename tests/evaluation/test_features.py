@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from evaluation import benchmarks
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder, Features, Needs, features
+from evaluation.features import EncodedBenchmark, Encoder, Needs, features
 from evaluation.measure import needs_of
 from pipeline.errors import InputError
 from pipeline.storage import Location
@@ -29,7 +29,9 @@ def encoder(model: nn.Module, weights: str = "w") -> Encoder:
     return Encoder("run", "f", weights, model, PREPROCESS, make_tokenizer(TINY), NAMES)
 
 
-def encoded(who: Encoder, benchmark: benchmarks.Benchmark, config: EvaluateConfig, cache: Location) -> Features:
+def encoded(
+    who: Encoder, benchmark: benchmarks.Benchmark, config: EvaluateConfig, cache: Location
+) -> EncodedBenchmark:
     return features(who, benchmark, config, cache, needs_of(benchmark, config))
 
 
@@ -55,7 +57,7 @@ def test_features_are_the_models_whatever_the_batches(
 
 
 def test_pictures_are_measured_as_people_see_them(squares: Path, tmp_path: Path, model: HolisticCLIP) -> None:
-    """A picture that lies on its side with a note of it, and a transparent one, count as what they show."""
+    """A picture that lies on its side with a note of it, a transparent one and one of 16 bits count as they show."""
     images, config = squares / "images", EvaluateConfig(device="cpu")
     pixels = np.random.default_rng(0).integers(0, 255, (20, 31, 3), dtype=np.uint8)
     files = benchmarks.read(squares).files
@@ -67,9 +69,12 @@ def test_pictures_are_measured_as_people_see_them(squares: Path, tmp_path: Path,
     see_through = np.dstack([np.zeros_like(pixels), np.zeros(pixels.shape[:2], np.uint8)])
     Image.fromarray(see_through, "RGBA").save(transparent)
     Image.new("RGB", (31, 20), "white").save(images / files[3])
+    Image.fromarray(pixels[..., 0]).save(images / files[4])
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(images / files[5])
     found = encoded(encoder(model), benchmarks.read(squares), config, Location.of(tmp_path / "c")).branch_NHD
     torch.testing.assert_close(found[1], found[0])
     torch.testing.assert_close(found[2], found[3])
+    torch.testing.assert_close(found[4], found[5])
     assert not torch.allclose(found[0], found[3], atol=1e-3)
 
 

@@ -104,6 +104,16 @@ def test_a_second_run_has_nothing_to_do_and_a_changed_label_has(
     assert not resolve(workspace, EvaluateConfig(benchmarks=(str(moved),), **FAST))["evaluate"].done
 
 
+def test_what_is_wrong_with_a_table_is_said_before_anything_is_trained(
+    squares: Path, tmp_path: Path, rewrite: Callable[[Path, Any], None]
+) -> None:
+    """As `holism plan` looks: the stage that trains has no result yet."""
+    rewrite(squares / "queries.parquet", lambda rows: rows[0].update(perspective=None))
+    configs = {"train": Nothing(), "evaluate": EvaluateConfig(benchmarks=(str(squares),))}
+    found = stage.resolve(STAGES, configs, Workspace(tmp_path / "ws"))["evaluate"]
+    assert "the column 'perspective' holds no texts in row cred" in str(found.problem)
+
+
 def test_the_report_stands_alone(squares: Path, tmp_path: Path) -> None:
     page = page_of(evaluated(tmp_path, squares))
     headings = (
@@ -190,3 +200,23 @@ def test_intervals_follow_from_the_seed(squares: Path, tmp_path: Path) -> None:
     first = intervals("a", 1)
     assert intervals("b", 1) == first
     assert intervals("c", 2) != first
+
+
+def test_more_than_two_runs_stand_below_each_other(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    side_by_side = page_of(evaluated(tmp_path, squares))
+    assert "stacked" not in side_by_side.split("</style>")[1]
+    monkeypatch.setattr(f"{__name__}.RUNS", dict.fromkeys(("a", "b", "c", "d", "e"), ("alt_text",)))
+    manifest = evaluated(tmp_path / "five", squares)
+    body = page_of(manifest).split("</style>")[1]
+    tables = re.findall(r'<table class="wide stacked">(.*?)</table>', body, re.DOTALL)
+    assert len(tables) == 3, "classification, and retrieval in both directions"
+    for table in tables:
+        rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+        assert max(len(re.findall(r"<t[dh]", row)) for row in rows) == len(re.findall("<th>", rows[0])) <= 6
+    lines = STAGE.describe(manifest)
+    assert lines[0] == "5 runs on 1 benchmark"
+    assert re.fullmatch(r"squares, served vector, % +chance +a +b +c +d +e", lines[1])
+    assert re.fullmatch(r"macro accuracy colour +33\.3( +\d+\.\d){5}", lines[2])
+    assert lines[-1] == f"report: {manifest.store}/report.html"

@@ -18,7 +18,7 @@ import yaml
 from starlette.testclient import TestClient
 
 from captioning.browse.app import create_app
-from flows.browse import results
+from flows.browse import report_route, results
 from flows.cli import main
 from flows.run import Session
 from tests.flows.project import write_project
@@ -166,3 +166,34 @@ def test_beyond_loopback_it_warns_and_the_printed_address_is_the_way_in(served: 
     assert ask(picture, "192.0.2.7")[0] == 403
     assert ask("/images", "evil.example", cookie)[0] == 403
     assert [*temporary.rglob("*.duckdb")] != []
+
+
+def test_a_file_is_found_by_the_name_it_came_with(project: tuple[Path, Path]) -> None:
+    ours, _ = project
+    run(ours, "ingest")
+    session = Session.open(str(ours))
+    app = create_app(session.workspace, lambda: results(session))
+    found = TestClient(app, base_url="http://127.0.0.1").get("/images?q=00003.JPG").text
+    app.state.catalog.close()
+    assert found.count('class="card"') == 1
+    assert "000<mark>003.jpg</mark>" in found or "0<mark>00003.jpg</mark>" in found
+
+
+def test_the_report_of_evaluation_is_served_with_its_styles(project: tuple[Path, Path]) -> None:
+    ours, _ = project
+    batch = "train.global_batch=4"
+    session = Session.open(str(ours), [batch])
+    app = create_app(session.workspace, lambda: results(session), extra_routes=[report_route(session)])
+    client = TestClient(app, base_url="http://127.0.0.1")
+    missing = client.get("/report")
+    assert missing.status_code == 404
+    assert f"holism evaluate {ours} --set {batch}" in missing.text
+    run(ours, "ingest,caption,curate,train,evaluate", "--set", batch)
+    assert '<a href="/report">Report</a>' in client.get("/").text
+    answer = client.get("/report")
+    app.state.catalog.close()
+    assert "what the models see" in answer.text
+    assert answer.headers["Content-Security-Policy"] == (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    )
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -20,12 +20,10 @@ from pipeline.ingest import shard_images, shard_names
 from tests.flows.project import write_project
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def project(finished: Path) -> Path:
     """A configuration whose stages have all run."""
-    config = write_project(tmp_path_factory.mktemp("project"))
-    assert main(["run", str(config)]) == 0
-    return config
+    return finished
 
 
 def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -265,3 +263,16 @@ def test_status_names_what_changed_outside(tmp_path: Path, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert "what it reads from outside has changed (benchmark 0)" in out
     assert out.count(" done ") == 4
+
+
+def test_diversity_looks_at_all_its_configurations_before_it_begins(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(project.read_text())
+    elsewhere = yaml.safe_load(other.read_text()) | {"workspace": str(tmp_path / "ws")}
+    other.write_text(yaml.safe_dump(elsewhere))
+    assert main(["diversity", str(project), str(other), "--model", "none"]) == 2
+    said = capsys.readouterr().err
+    assert f"{other} has no curated captions" in said
+    assert "diversity of" not in said

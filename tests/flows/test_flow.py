@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import socket
@@ -10,12 +11,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from logging import ERROR
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows.artifacts import prefix
 from flows.cli import main
+from flows.run import Session
 from flows.stages import NAMES
 from tests.flows.project import write_project
 
@@ -65,8 +70,10 @@ def _wait_for_deployments(url: str, process: subprocess.Popen[bytes], log: Path)
     raise AssertionError(log.read_text())
 
 
-def _post(url: str) -> bytes:
-    request = urllib.request.Request(url, data=b"{}", headers={"Content-Type": "application/json"})
+def _post(url: str, data: dict[str, Any] | None = None) -> bytes:
+    request = urllib.request.Request(
+        url, data=json.dumps(data or {}).encode(), headers={"Content-Type": "application/json"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return bytes(answer.read())
@@ -91,8 +98,19 @@ def test_full_and_each_single_stage_run_and_finish(served: tuple[Path, str, dict
     assert full.returncode == 0, full.stdout + full.stderr
     assert main(["plan", str(config)]) == 0
     artifacts = _post(f"{url}/artifacts/latest/filter").decode()
-    for key in ("ingest-summary", "caption-samples", "curate-summary", "train-summary", "evaluate-report"):
-        assert key in artifacts
+    own = prefix(Session.open(str(config)))
+    for key in (
+        "ingest-summary",
+        "caption-samples",
+        "curate-samples",
+        "train-losses",
+        "train-runs",
+        "evaluate-headline",
+    ):
+        assert f'"{own}-{key}"' in artifacts
+    logged = _post(f"{url}/logs/filter").decode()
+    assert "ingest 12/12 images (100 %)" in logged, "progress is in Prefect's log"
+    assert "caption: tokens: " in logged
     for name in NAMES:
         single = _run(environment, name)
         assert single.returncode == 0, single.stdout + single.stderr
@@ -106,6 +124,43 @@ def test_a_wrong_setting_fails_the_run_with_one_sentence(served: tuple[Path, str
     assert failed.returncode != 0
     runs = _post(f"{url}/flow_runs/filter").decode()
     assert "did you mean 'shard_images'" in runs
+    assert "Traceback" not in _post(f"{url}/logs/filter").decode()
+
+
+def test_stages_are_a_choice(served: tuple[Path, str, dict[str, str]]) -> None:
+    _, url, _ = served
+    (full,) = [found for found in json.loads(_post(f"{url}/deployments/filter")) if found["name"] == "full"]
+    stages = full["parameter_openapi_schema"]["properties"]["stages"]
+    assert {"items": {"enum": list(NAMES), "type": "string"}, "type": "array"} in stages["anyOf"]
+
+
+def test_a_cancelled_run_says_so_in_one_line(served: tuple[Path, str, dict[str, str]], tmp_path: Path) -> None:
+    _, url, _ = served
+    (full,) = [found for found in json.loads(_post(f"{url}/deployments/filter")) if found["name"] == "full"]
+    overrides = [f"workspace={tmp_path}/ws", "caption.engine.fake.delay_seconds=60"]
+    parameters = {**full["parameters"], "overrides": overrides}
+    run = json.loads(_post(f"{url}/deployments/{full['id']}/create_flow_run", {"parameters": parameters}))
+    _until(lambda: list(tmp_path.rglob("_attempts/**/*.json")))
+    _post(f"{url}/flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+
+    def state() -> str:
+        with urllib.request.urlopen(f"{url}/flow_runs/{run['id']}", timeout=5) as answer:
+            return str(json.load(answer)["state_type"])
+
+    _until(lambda: state() != "CANCELLING")
+    assert state() == "CANCELLED"
+    wanted = {"logs": {"flow_run_id": {"any_": [run["id"]]}}}
+    _until(lambda: "stopped; the same run goes on" in _post(f"{url}/logs/filter", wanted).decode())
+    errors = [line["message"] for line in json.loads(_post(f"{url}/logs/filter", wanted)) if line["level"] >= ERROR]
+    assert errors == ["Finished in state Cancelled('stopped; the same run goes on where it stopped')"]
+    assert not list(tmp_path.rglob("_attempts/**/*.json"))
+
+
+def _until(so: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not so():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_a_configured_server_gets_the_deployments_and_stays(served: tuple[Path, str, dict[str, str]]) -> None:

@@ -92,7 +92,7 @@ def test_what_a_table_of_captions_says_too_much_or_of_others_is_told(tmp_path: P
     found = {name: row["alt_text"] for name, row in by_source(manifest).items()}
     assert [found[f"00{n}.jpg"] for n in range(4)] == ["a boat", "a cat", None, None]
     assert found["sub/cafe\u0301.jpg"] == "a café"
-    lost, nameless, more = manifest.warnings
+    lost, nameless, more, _ = manifest.warnings
     assert nameless == "c [all].parquet: 1 captions name no file"
     assert lost == (
         "c [all].parquet: 1 of its 4 captions are for no image of the folder, such as 'gone.jpg'; images without a "
@@ -244,14 +244,32 @@ def test_a_lost_tar_is_made_again(tmp_path: Path) -> None:
         assert reader.read(row["shard"], row["offset"], row["size"]) == (tmp_path / "in" / name).read_bytes()
 
 
-def test_hidden_files_are_left_out_and_links_are_followed(tmp_path: Path) -> None:
+def test_hidden_files_are_left_out_and_links_stay_inside(tmp_path: Path) -> None:
     source = folder_of(tmp_path / "in", 1)
     put(tmp_path / "in" / ".cache" / "x.jpg", picture(5))
     put(tmp_path / "in" / "._y.jpg", b"resource fork")
     put(tmp_path / "elsewhere" / "z.jpg", picture(6))
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "in")
-    assert sorted(by_source(ingest(tmp_path / "ws", config(source)))) == ["000.jpg", "linked/z.jpg"]
+    put(tmp_path / "in" / "Thumbs.db", b"of an operating system")
+    (tmp_path / "in" / "dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "in" / "outside.jpg").symlink_to(tmp_path / "elsewhere" / "z.jpg")
+    (tmp_path / "in" / "inside.jpg").symlink_to(tmp_path / "in" / "000.jpg")
+    manifest = ingest(tmp_path / "ws", config(source))
+    assert sorted(by_source(manifest)) == ["000.jpg", "inside.jpg"]
+    assert sorted(manifest.counts["left_out"].values()) == [3, 3]  # hidden; leading out (the dead one does too)
+    assert "links that lead out of the folder (ingest.source.follow_links takes them): 3" in manifest.warnings[0]
+    asked = config({**source, "follow_links": True})
+    assert sorted(by_source(ingest(tmp_path / "ws", asked))) == [
+        "000.jpg",
+        "inside.jpg",
+        "linked/z.jpg",
+        "outside.jpg",
+    ]
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.jpg").symlink_to(tmp_path / "in" / "000.jpg")
+    with pytest.raises(InputError, match=r"holds no images .* 1 links that lead out of it: set ingest.source.follow_"):
+        ingest(tmp_path / "ws", config({"kind": "folder", "path": str(tmp_path / "links")}))
 
 
 def test_any_number_of_workers_gives_the_same_parts(tmp_path: Path) -> None:
@@ -287,7 +305,7 @@ def test_ingest_from_memory(tmp_path: Path) -> None:
 def test_a_second_run_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     section = config(folder_of(tmp_path / "in", 2))
     first = ingest(tmp_path / "ws", section)
-    monkeypatch.setattr("pipeline.ingest.stage._parts", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr("pipeline.ingest.stage._found", lambda *_: pytest.fail("ran again"))
     assert ingest(tmp_path / "ws", section).digest == first.digest
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import urllib.error
@@ -22,7 +23,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.identity import image_id
-from pipeline.ingest import download, shard_uris, urls
+from pipeline.ingest import download, downloads, shard_uris, urls
 from pipeline.ingest.config import UrlSource
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
@@ -58,7 +59,7 @@ class Site:
                     self.send_error(404)
 
             def drip(self) -> None:
-                """A byte every now and then, each in time: img2dataset would read on for ever."""
+                """A byte every now and then, each in time."""
                 self.send_response(200)
                 self.end_headers()
                 with contextlib.suppress(OSError):
@@ -115,17 +116,21 @@ def test_links_become_shards_with_an_error_row_for_each_dead_one(tmp_path: Path,
     section = config(links(url_list(tmp_path / "l.parquet", given, texts)), shard_images=4)
     manifest = ingest(tmp_path / "ws", section)
     found = rows(manifest)
-    assert [row["alt_text"] for row in found] == texts  # the order of the list, whoever answered first
-    assert [row["status"] for row in found] == ["ok", "error", "ok", "error", "error", *["ok"] * 3, "error", "error"]
-    assert [row["url"] for row in found[:9]] == given[:9]
+    order = [0, 1, 2, 3, 7, 4, 5, 6, 8, 9]  # that of the list, whoever answered first; two rows have the same link
+    assert [row["alt_text"] for row in found] == [texts[n] for n in order]
+    assert [row["url"] or None for row in found] == [given[n] for n in order]
+    assert [row["status"] == "ok" for row in found] == [n not in (1, 3, 4, 8, 9) for n in order]
+    assert (site.asked["/0.jpg"], site.asked["/slow.jpg"]) == (1, 1)
     errors = {row["source"]: row["error"] for row in found if row["error"]}
-    assert errors[site.url("/dead.jpg")] == "HTTP Error 404: Not Found"
+    assert errors[site.url("/dead.jpg")] == "HTTP 404 (Not Found): the server has no such picture"
     assert "timed out" in errors[site.url("/slow.jpg")]
-    assert "not an image" in errors[site.url("/page.html")]
-    assert "unknown url type: file" in errors["file:///etc/hostname"]
+    assert errors[site.url("/page.html")] == "not an image: the server sent a web page (HTML) instead"
+    assert errors["file:///etc/hostname"].startswith("refused: file: links are not opened")
+    assert errors[""] == "there is no link in this row"
     reader = ShardReader(shard_uris(manifest))
     data = [reader.read(row["shard"], row["offset"], row["size"]) for row in found if row["status"] == "ok"]
-    assert data == [picture(seed) for seed in (0, 1, 2, 3, 0)]
+    assert data == [picture(seed) for seed in (0, 1, 0, 2, 3)]
+    assert found[0]["offset"] == found[4]["offset"]
     assert (manifest.counts["images"], manifest.counts["distinct_images"], manifest.counts["errors"]) == (5, 4, 5)
     assert "5 of 10 links could not be used" in manifest.warnings[0]
     assert not (Path(manifest.store) / "_download").exists()
@@ -178,10 +183,19 @@ def test_redirects_to_private_addresses_are_refused(site: Site, monkeypatch: pyt
     site.pages["/secret"] = b"secret"
     real = download.private_address
     monkeypatch.setattr(download, "private_address", lambda host: None if host == "127.0.0.1" else real(host))
-    with pytest.raises(PermissionError, match="refused: localhost is at the private address"):
+    with pytest.raises(PermissionError, match=r"localhost is at the private .*allow_private_addresses"):
         download.opener(public_only=True).open(site.url("/out.jpg"), timeout=5)
     assert site.asked == {"/out.jpg": 1}
     assert download.opener(public_only=False).open(site.url("/out.jpg"), timeout=5).read() == b"secret"
+
+
+def test_a_name_that_moves_after_it_was_looked_at_is_refused(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.pages["/secret"] = b"secret"
+    real = download.private_address
+    monkeypatch.setattr(download, "private_address", lambda host: None if host == "localhost" else real(host))
+    with pytest.raises(urllib.error.URLError, match="refused: localhost is at the private address"):
+        download.opener(public_only=True).open(f"http://localhost:{site.server.server_port}/secret", timeout=5)
+    assert not site.asked
 
 
 @pytest.mark.parametrize(
@@ -196,6 +210,19 @@ def test_redirects_to_private_addresses_are_refused(site: Site, monkeypatch: pyt
         ("0.0.0.0", True),
         ("224.0.0.1", True),
         ("2130706433", True),  # 127.0.0.1 as one number
+        ("64:ff9b::7f00:1", True),  # NAT64 of 127.0.0.1
+        ("64:ff9b::a00:1", True),
+        ("64:ff9b:1::808:808", True),  # NAT64 of a site
+        ("2002:7f00:1::1", True),  # 6to4 of 127.0.0.1
+        ("2002:c0a8:1:2::3", True),
+        ("2001:0:7f00:1::", True),  # Teredo
+        ("::10.0.0.1", True),  # compatible
+        ("::ffff:0:10.0.0.1", True),  # translated
+        ("2a00:1450::5efe:10.0.0.1", True),  # ISATAP
+        ("fec0::1", True),
+        ("64:ff9b::808:808", False),  # where all there is has IPv6, names have such addresses
+        ("2002:808:808::1", False),
+        ("2a00:1450::5efe:8.8.8.8", False),
         ("1.1.1.1", False),
         ("2606:4700:4700::1111", False),
         ("name.invalid", False),
@@ -256,9 +283,7 @@ def test_a_redirect_to_https_is_looked_at_too(site: Site, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_all_links_dead_is_an_error_and_the_next_run_tries_again(tmp_path: Path, site: Site) -> None:
     section = config(links(url_list(tmp_path / "l.parquet", [site.url("/a.jpg"), site.url("/b.jpg")])))
-    with pytest.raises(
-        InputError, match=r"none of the 2 links of .*l.parquet gave an image \(most often: HTTP Error 404"
-    ):
+    with pytest.raises(InputError, match=r"none of the 2 links of .*l.parquet gave an image \(most often: HTTP 404"):
         ingest(tmp_path / "ws", section)
     site.pages["/a.jpg"] = picture(0)
     manifest = ingest(tmp_path / "ws", section)
@@ -337,17 +362,65 @@ def test_bad_lists_are_named(tmp_path: Path, name: str, content: str | None, mes
         ingest(tmp_path / "ws", config(links(tmp_path / name)))
 
 
+def test_a_list_as_the_world_has_it(tmp_path: Path, site: Site) -> None:
+    """Links that browsers open, a row for every caption, and one server that never comes to an end."""
+    site.pages |= {"/caf%C3%A9.jpg": picture(0), "/two%20words.jpg": picture(1), "/crop.jpg?w=8&h=6": picture(2)}
+    site.pages |= {"/R&amp;D.jpg": picture(3), "/a.jpg": picture(4), "/b.jpg": picture(4)}
+    site.redirects["/moved"] = "/café.jpg".encode().decode("latin-1")
+    paths = ["/drip", "/café.jpg", "/two words.jpg", "/crop.jpg?w=8&amp;h=6", "/R&amp;D.jpg", "/moved", "/b.jpg"]
+    given = [site.url(path) for path in [*paths, "/a.jpg", "/a.jpg#top", "/a.jpg", "/a.jpg ", "/x/../a.jpg"]]
+    texts = [f"text {n}" for n in range(len(given))]
+    section = config(links(url_list(tmp_path / "l.parquet", given, texts), link_seconds=1.5))
+    began = time.monotonic()
+    manifest = ingest(tmp_path / "ws", section)
+    found = {row["alt_text"]: row for row in rows(manifest)}
+    assert found["text 0"]["error"] == "timed out: not complete after 1.5 s (ingest.source.link_seconds)"
+    assert [found[text]["status"] for text in texts[1:]] == ["ok"] * (len(texts) - 1)
+    seeds = [0, 1, 2, 3, 0, *[4] * 6]
+    assert [found[text]["image_id"] for text in texts[1:]] == [image_id(picture(seed)) for seed in seeds]
+    assert site.asked["/a.jpg"] == site.asked["/drip"] == 1
+    assert "6 of 11 rows have a picture that a row before them has" in " ".join(manifest.warnings)
+    with tarfile.open(shard_uris(manifest)["000000"]) as tar:
+        assert sum(name.endswith(".jpg") for name in tar.getnames()) == 5
+    assert time.monotonic() - began < 1.5 + 20  # a process starts in some 2 s, or 10 on a busy machine
+
+
 @pytest.mark.slow
-def test_a_server_that_never_stops_talking_does_not_hold_up_the_rest(
+def test_a_slow_link_costs_itself_and_no_other(tmp_path: Path, site: Site) -> None:
+    """Of 151 links the first is slow; the others are there before it is given up."""
+    site.pages |= {f"/{seed}.jpg": picture(seed) for seed in range(150)}
+    given = [site.url("/drip"), *(site.url(f"/{seed}.jpg") for seed in range(150))]
+    section = config(links(url_list(tmp_path / "l.parquet", given), link_seconds=6, threads=2))
+    began, times = time.monotonic(), []
+    threading.Thread(target=lambda: times.append(_until(lambda: len(site.asked) == 151)), daemon=True).start()
+    found = rows(ingest(tmp_path / "ws", section))
+    assert [row["status"] for row in found] == ["error", *["ok"] * 150]
+    assert times[0] - began < time.monotonic() - began - 2
+
+
+def _until(condition: Any) -> float:
+    wait_until(condition, 60)
+    return time.monotonic()
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_goes_on_with_what_is_left(
     tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.pages |= {"/a.jpg": picture(0), "/b.jpg": picture(1), "/c.jpg": picture(2)}
-    monkeypatch.setattr(urls, "SLACK_SECONDS", 4.0)
-    monkeypatch.setattr(urls, "CHUNK", 2)
-    paths = ["/drip.jpg", "/a.jpg", "/b.jpg", "/c.jpg"]
-    section = config(links(url_list(tmp_path / "l.parquet", [site.url(path) for path in paths])))
-    found = rows(ingest(tmp_path / "ws", section))
-    assert [row["error"] for row in found] == ["no answer within 7 s (the download stalled)"] * 2 + [None] * 2
+    site.pages |= {f"/slow{seed}.jpg": picture(seed) for seed in range(4)} | {"/0.jpg": picture(9)}
+    given = [site.url("/0.jpg"), *(site.url(f"/slow{seed}.jpg") for seed in range(4))]
+    started: list[subprocess.Popen[bytes]] = []
+    run = downloads._run
+    monkeypatch.setattr(downloads, "_run", lambda *given: started.append(run(*given)) or started[-1])
+
+    def kill() -> None:
+        wait_until(lambda: site.asked["/slow3.jpg"] == 1, 60)
+        started[0].kill()
+
+    threading.Thread(target=kill, daemon=True).start()
+    section = config(links(url_list(tmp_path / "l.parquet", given), timeout=20, threads=8))
+    assert [row["status"] for row in rows(ingest(tmp_path / "ws", section))] == ["ok"] * 5
+    assert (len(started), site.asked["/0.jpg"], site.asked["/slow0.jpg"]) == (2, 1, 2)
 
 
 def test_img2dataset_that_stops_is_reported_with_its_last_words(

@@ -55,7 +55,10 @@ def test_alt_text_and_url_of_txt_and_json_members(tmp_path: Path) -> None:
     manifest = ingest(tmp_path / "ws", config(tars(make_tar(tmp_path / "t.tar", members))))
     found = {row["key"]: (row["alt_text"], row["url"]) for row in rows(manifest)}
     assert found == {"a": ("plain", "http://x/a"), "b": ("json only", None), "c": (None, None), "d": (None, None)}
-    assert "1 .json members cannot be read" in manifest.warnings[0]
+    assert "JSON files that cannot be read: 1, such as c.json" in manifest.warnings[0]
+    assert "files that end in .cls: 1, such as d.cls" in manifest.warnings[0]
+    assert "2 of 4 images have no alt text" in manifest.warnings[1]
+    assert manifest.counts["with_alt_text"] == 2
 
 
 def test_keys_end_at_the_first_dot_and_are_unique(tmp_path: Path) -> None:
@@ -110,7 +113,9 @@ def test_new_tars_are_added_and_known_ones_not_read_again(tmp_path: Path, monkey
     from pipeline.ingest import webdataset
 
     monkeypatch.setattr(
-        webdataset, "scan", lambda where, real=webdataset.scan: (opened.append(where.name), real(where))[1]
+        webdataset,
+        "scan",
+        lambda where, rules, real=webdataset.scan: (opened.append(where.name), real(where, rules))[1],
     )
     after = ingest(tmp_path / "ws", section)
     assert opened == ["1.tar"]
@@ -159,7 +164,7 @@ def test_bad_tars_are_named(tmp_path: Path, name: str | None, content: bytes, me
 
 def test_a_tar_without_images_a_glob_without_files_and_an_empty_folder(tmp_path: Path) -> None:
     tar = make_tar(tmp_path / "texts" / "t.tar", {"a.txt": b"x", "a.mp3": b"y"})
-    with pytest.raises(InputError, match=r"t.tar holds no images \(suffixes: .mp3\); expected .jpg"):
+    with pytest.raises(InputError, match=r"t.tar holds no images \(files that end in .mp3, texts .*\); expected .jpg"):
         ingest(tmp_path / "ws", config(tars(tar)))
     with pytest.raises(InputError, match=r"the glob .*none-\*.tar matches no file"):
         ingest(tmp_path / "ws", config(tars(tmp_path / "none-*.tar")))

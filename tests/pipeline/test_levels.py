@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from captioning.questions import decode as as_captioned
+from captioning.asking.questions import decode as as_captioned
 from pipeline.ingest.inspect import inspect
 from pipeline.pictures import decode, upright, upright_rgb
 from pipeline.thumbnails import for_browser
@@ -112,6 +114,15 @@ def test_transparent_values_of_16_bits_are_white() -> None:
     data = encoded(np.array([[0, 30000, 65535]], np.uint16), transparency=30000)
     assert grey(data).tolist() == [[0, 255, 255]]
     assert np.asarray(upright(Image.open(io.BytesIO(data))))[0, :, 3].tolist() == [255, 0, 255]
+
+
+def test_a_transparent_colour_of_16_bits_is_white() -> None:
+    data = encoded(np.dstack([PHOTO] * 3))
+    header, rest = data[:33], data[33:]
+    key = b"tRNS" + struct.pack(">HHH", *[256 * int(PHOTO[0, 0]) + 7] * 3)
+    keyed = header + struct.pack(">I", 6) + key + struct.pack(">I", zlib.crc32(key)) + rest
+    expected = np.where(PHOTO[0, 0] == PHOTO, 255, PHOTO)
+    assert np.array_equal(grey(keyed), expected)
 
 
 def test_premultiplied_grey_is_put_on_white() -> None:

@@ -7,6 +7,7 @@ import io
 import pytest
 
 from pipeline import progress as module
+from pipeline.messages import heard_by
 from pipeline.progress import Progress, duration
 
 
@@ -46,6 +47,26 @@ def test_work_of_an_earlier_run_does_not_count_towards_the_rate(clock: Clock) ->
     clock.now += 10
     progress.update(10)
     assert progress.line() == "caption 910/1,000 images (91 %) 1/s 10s, ETA 1m30s"
+
+
+def test_time_spent_waiting_does_not_count_towards_the_rate(clock: Clock) -> None:
+    progress = Progress("caption", 100, "captions", stream=io.StringIO())
+    clock.now += 90
+    progress.waited(80)
+    progress.update(50)
+    assert progress.line() == "caption 50/100 captions (50 %) 5/s 1m30s, ETA 10s"
+
+
+def test_whoever_listens_hears_a_line_every_half_minute(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    heard = list[str]()
+    with heard_by(lambda line, _: heard.append(line)):
+        progress = Progress("x", 100, "images")
+        for _ in range(100):
+            clock.now += 1
+            progress.update()
+        progress.close()
+    assert [line.split()[1] for line in heard] == ["0/100", "30/100", "60/100", "90/100", "100/100"]
+    assert capsys.readouterr().err == ""
 
 
 def test_nothing_to_do_is_complete(clock: Clock) -> None:

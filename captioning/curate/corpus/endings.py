@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from captioning.curate.draft import Draft
 from captioning.curate.ended import is_ended
+from captioning.curate.markup.unwrap import bare
 from captioning.curate.words import words
 from pipeline.identity import digest
 
@@ -60,9 +61,15 @@ class Habits:
 class Endings:
     """Counts words, and how often they stand last, by slot; the draft's texts are the raw ones."""
 
+    markup: bool = True  # whether it is taken off first
+
     name = "endings"
     reads = ("finish_reason", "status")
-    digest = digest([1])
+
+    @property
+    def digest(self) -> str:
+        """Of what decides the counts of a shard."""
+        return digest([2, self.markup])
 
     def of_shard(self, draft: Draft) -> pa.Table:
         """Counts of the shard's captions that have no finish_reason, but for lists."""
@@ -71,10 +78,11 @@ class Endings:
         for row, finish in enumerate(draft.columns["finish_reason"]):
             slot = draft.slot(row)
             if finish is None and draft.columns["status"][row] == "ok" and slot[1] != LIST:
-                spoken = words(draft.texts[row])
+                text = bare(draft.texts[row], slot[1]) if self.markup else draft.texts[row]
+                spoken = words(text)
                 times.update((slot, word) for word in spoken)
                 times[slot, ANY] += 1
-                last[slot, ANY] += is_ended(draft.texts[row])
+                last[slot, ANY] += is_ended(text)
                 last.update((slot, word) for word in spoken[-1:])
         rows = [(*slot, word, count, last[slot, word]) for (slot, word), count in sorted(times.items())]
         return pa.table([list(column) for column in zip(*rows, strict=True)] or [[]] * len(SCHEMA), schema=SCHEMA)

@@ -48,9 +48,14 @@ class NearDuplicates:
         """How many images of the shard each bucket has, over the open rows."""
         rows = self.rows(draft)
         buckets = self.buckets([draft.words(row) for row in rows])
-        image_of = {row: number for number, image in enumerate(draft.images) for row in image}
+        captions, numbers = draft.columns["caption_id"], dict[str, int]()  # copies of a picture have the same captions
+        image_of = {
+            row: numbers.setdefault(captions[image.start], number)
+            for number, image in enumerate(draft.images)
+            for row in image
+        }
         images = np.repeat(np.array([image_of[row] for row in rows], np.int64), buckets.shape[1])
-        order = np.argsort(buckets.ravel(), kind="stable")  # so that the images of a bucket stay in their order
+        order = np.lexsort((images, buckets.ravel()))
         bucket, image = buckets.ravel()[order], images[order]
         starts = _changes(bucket)
         first = starts | _changes(image)  # an image counts once in a bucket

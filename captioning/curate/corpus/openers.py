@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 
 from captioning.curate.config import CleanConfig
 from captioning.curate.draft import Draft
+from captioning.curate.markup.unwrap import bare
 from captioning.curate.phrases import LearnWords
 from captioning.curate.words import words
 from pipeline.identity import digest
@@ -61,16 +62,16 @@ class Openers:
     @cached_property
     def digest(self) -> str:
         """Of what decides which openings are kept."""
-        return digest(
-            ["caption_id", SAMPLE, PICTURE_WITHIN, KEPT_WORDS, sorted(self.words.picture), sorted(self.words.before)]
-        )
+        stock = [sorted(self.words.picture), sorted(self.words.before)]
+        return digest(["caption_id", SAMPLE, PICTURE_WITHIN, KEPT_WORDS, *stock, self.config.markup])
 
     def of_shard(self, draft: Draft) -> pa.Table:
         """The openings that may be talk about the picture, image by image, of the shard's share of the sample."""
         identities = draft.columns["caption_id"]
-        ranked = sorted((_rank(identities[rows.start]), rows.start, rows) for rows in draft.images)
-        openings = [self._openings(draft.texts[row] for row in rows) for _, _, rows in ranked[:SAMPLE]]
-        return pa.table([[rank for rank, _, _ in ranked[:SAMPLE]], openings], schema=SCHEMA)
+        by_rank = {_rank(identities[rows.start]): rows for rows in draft.images}  # copies of a picture have the same
+        ranked = sorted(by_rank)[:SAMPLE]
+        openings = [self._openings(draft.texts[row] for row in by_rank[rank]) for rank in ranked]
+        return pa.table([ranked, openings], schema=SCHEMA)
 
     def merge(self, tables: Iterator[pa.Table]) -> tuple[str, ...]:
         """The learnt openers, such as "in this snapshot one notices"."""
@@ -96,7 +97,8 @@ class Openers:
 
     def _openings(self, texts: Iterable[str]) -> list[str]:
         found = set()
-        for text in texts:
+        for raw in texts:
+            text = bare(raw, "sentence") if self.config.markup else raw
             if not self._begins.match(text):
                 continue
             spoken = words(_FIRST_CLAUSE.match(text)[0])[:KEPT_WORDS]  # type: ignore[index]  # it matches everything

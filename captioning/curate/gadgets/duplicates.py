@@ -3,6 +3,9 @@
 Compared after cleaning. Near-duplicates need a high similarity, and with coverage the last caption of a
 (perspective, granularity) is spared: short answers to different questions share many words by nature. Of two that are
 alike, the one whose slot has fewest captions stays, then the first by caption_id.
+
+Comparing all with all takes memory and time with the square of their number. So of an image no more than
+`curate.max_compared` different captions are compared, and what is beyond is dropped; how many is said in a warning.
 """
 
 from __future__ import annotations
@@ -19,21 +22,33 @@ class Duplicates:
 
     name = "duplicates"
     reads = ("perspective", "granularity")
-    reasons = (Reason.DUPLICATE, Reason.NEAR_DUPLICATE)
+    reasons = (Reason.DUPLICATE, Reason.TOO_MANY, Reason.NEAR_DUPLICATE)
 
     def __init__(self, config: DuplicatesConfig, *, coverage: bool) -> None:
         self.config, self.coverage = config, coverage
 
     def apply(self, draft: Draft) -> None:
         """Go over every image by itself."""
-        spoken_N = _numbered_words(draft)
+        repeats = _repeats(draft)
+        self._thin_out(draft, repeats)
         for batch in draft.batches():
             open_BM = draft.is_open(batch.rows_BM)
+            repeats_BM = open_BM & repeats[batch.rows_BM]
             same_slot_BMM = _equal(draft.slot_numbers[batch.rows_BM])
-            repeats_BM = _repeats(_equal(spoken_N[batch.rows_BM]), same_slot_BMM, open_BM)
             self._drop(draft, batch.rows_BM[repeats_BM], Reason.DUPLICATE)
             near_BM = self._near(batch.similarity_BMM, same_slot_BMM, open_BM & ~repeats_BM)
             self._drop(draft, batch.rows_BM[near_BM], Reason.NEAR_DUPLICATE)
+
+    def _thin_out(self, draft: Draft, repeats: np.ndarray) -> None:
+        """Drop what is not compared, of images with too many captions: repeated ones, then those beyond the limit."""
+        crowded = [image for image in draft.images if len(draft.open_of(image)) > draft.compared]
+        for image in crowded:
+            self._drop(draft, np.array([row for row in draft.open_of(image) if repeats[row]]), Reason.DUPLICATE)
+        if crowded:
+            compared = {row for batch in draft.batches() for row in batch.rows_BM.ravel().tolist()}
+            for image in crowded:
+                beyond = [row for row in draft.open_of(image) if row not in compared]
+                self._drop(draft, np.array(beyond), Reason.TOO_MANY)
 
     def _drop(self, draft: Draft, rows: np.ndarray, reason: Reason) -> None:
         for row in rows.tolist():
@@ -55,13 +70,20 @@ class Duplicates:
         return dropped_BM
 
 
-def _repeats(same_BMM: np.ndarray, same_slot_BMM: np.ndarray, open_BM: np.ndarray) -> np.ndarray:
-    """Which captions have the words of another one that comes before them."""
-    order_BM = _order((same_slot_BMM & open_BM[:, None, :]).sum(axis=2), open_BM)
-    place_BM = order_BM.argsort(axis=1)
-    before_BMM = place_BM[:, None, :] < place_BM[:, :, None]
-    found_BM: np.ndarray = (same_BMM & before_BMM & open_BM[:, None, :]).any(axis=2) & open_BM
-    return found_BM
+def _repeats(draft: Draft) -> np.ndarray:
+    """Which rows have the words of another one of their image that comes before them; closed ones have none."""
+    rows_N = np.fromiter(draft.open_rows(), np.int64)
+    image_N = np.repeat(np.arange(len(draft.images)), [len(image) for image in draft.images])[rows_N]
+    slots = int(draft.slot_numbers.max(initial=0)) + 1
+    slot_N = image_N * slots + draft.slot_numbers[rows_N]
+    _, place_N, count_N = np.unique(slot_N, return_inverse=True, return_counts=True)
+    spoken_N = _numbered_words(draft)[rows_N]
+    order = np.lexsort((rows_N, count_N[place_N], spoken_N, image_N))
+    same = np.zeros(len(rows_N), bool)
+    same[1:] = (np.diff(spoken_N[order]) == 0) & (np.diff(image_N[order]) == 0)
+    found = np.zeros(len(draft) + 1, bool)  # the last stands for ABSENT
+    found[rows_N[order]] = same
+    return found
 
 
 def _order(others_BM: np.ndarray, open_BM: np.ndarray) -> np.ndarray:

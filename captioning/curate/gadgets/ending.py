@@ -10,23 +10,23 @@ others of its perspective nearly all have one (`corpus/endings.py`).
 
 from __future__ import annotations
 
-import re
+import regex
 
 from captioning.curate.config import EndingConfig
 from captioning.curate.corpus.endings import SENTENCES, Habits, Slot
 from captioning.curate.draft import Draft
-from captioning.curate.ended import CLOSING, is_ended
+from captioning.curate.ended import CLOSING, OTHER_STOP, WITHOUT_STOPS, full_stop, is_ended
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
 from captioning.curate.words import words
 
-_TRAILS_OFF = re.compile(r"(?:…|\.\.\.?)$")
+_TRAILS_OFF = regex.compile(r"(?:…|\.\.\.?)$")
 _ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "vs", r"e\.g", r"i\.e", "[A-Za-z]")
 _NO_ABBREVIATION = "".join(rf"(?<!\b{short})" for short in _ABBREVIATIONS)
-_LAST_END = re.compile(rf".*(?:{_NO_ABBREVIATION}[.!?…]{CLOSING}(?=\s|$)|[。！？])", re.DOTALL)
-_LAST_ITEM = re.compile(r"(.*\S)\s*[,;]", re.DOTALL)
+_END = regex.compile(rf"(?V1){_NO_ABBREVIATION}[.!?…]{CLOSING}(?=\s|$)|{OTHER_STOP}{CLOSING}|{WITHOUT_STOPS}(?=\s)")
+_COMMAS = ",;،؛、，；፣"
 NO_HABITS = Habits()
-_LOOSE_END = ",;:-–—(&/"
+_LOOSE_END = f"{_COMMAS}:：-–—(&/"
 
 
 class Ending:
@@ -72,20 +72,19 @@ class Ending:
     def _is_whole(self, text: str, granularity: str, finish: str | None, early: bool) -> bool:
         if is_ended(text):
             trails_off = early and _TRAILS_OFF.search(text)
-            at_limit_in_abbreviation = finish == "length" and not _ends_whole(text)
+            at_limit_in_abbreviation = finish == "length" and _whole_sentences(text) != text
             return not trails_off and not at_limit_in_abbreviation
         return granularity not in SENTENCES and finish != "length" and not early
 
     def _cut_back(self, text: str, granularity: str, finish: str | None, early: bool) -> str | None:
         if granularity == "word":
-            items = _LAST_ITEM.match(text)
-            return items[1] if items else None
+            return text[: max(map(text.rfind, _COMMAS)) + 1][:-1].rstrip() or None
         if granularity not in SENTENCES:
             return None
-        whole = _LAST_END.match(text)
-        if whole and whole[0] != text and words(whole[0]):
-            return whole[0]
-        return None if finish == "length" or early else f"{text}."
+        whole = _whole_sentences(text)
+        if whole != text and words(whole):
+            return whole
+        return None if finish == "length" or early else text + full_stop(text)
 
     def _stops_early(self, text: str, last: tuple[str, ...], finish: str | None, slot: Slot) -> bool:
         """Whether the last word, or what stands after it, is none to stop at."""
@@ -95,6 +94,9 @@ class Ending:
         return not known and last[0] in self._seldom_last and last[0] not in self.habits.usual.get(slot, ())
 
 
-def _ends_whole(text: str) -> bool:
-    whole = _LAST_END.match(text)
-    return bool(whole and whole[0] == text)
+def _whole_sentences(text: str) -> str:
+    """The text up to its last whole sentence; empty if there is none."""
+    end = 0
+    for found in _END.finditer(text):
+        end = found.end()
+    return text[:end]

@@ -11,33 +11,26 @@ and not the likeliest language.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import regex
+
 from captioning.curate.config import LanguageConfig
 from captioning.curate.draft import Draft
 from captioning.curate.reasons import Reason
+from captioning.curate.words import words
 from pipeline.config import load_yaml
 from pipeline.errors import ConfigError
 
 KNOWN = Path(__file__).parent.parent / "languages.yaml"
-SCRIPTS = {
-    "latin": "A-Za-zªºÀ-ÖØ-öø-ʯ\u1e00-\u1eff\ufb00-\ufb06",
-    "greek": "\u0370-\u03ff\u1f00-\u1fff",
-    "cyrillic": "\u0400-\u052f",
-    "hebrew": "\u0590-\u05ff",
-    "arabic": "\u0600-\u06ff\u0750-\u077f",
-    "devanagari": "\u0900-\u097f",
-    "thai": "\u0e00-\u0e7f",
-    "hangul": "\u1100-\u11ff\uac00-\ud7af",
-    "kana": "\u3040-\u30ff",
-    "han": "\u3400-\u9fff\uf900-\ufaff",
-}
 FUNCTION_SHARE = 0.2  # of the words; English captions have 0.35 to 0.5, the languages around it up to 0.15 by accident
-SCRIPT_SHARE = 0.5  # of the letters
+FOREIGN_SHARE = 0.5  # of the letters
+# Points of Hebrew and Arabic, which are written or left out as one likes, and the bar that stretches Arabic words: the
+# library has hardly seen them.
+_POINTS = regex.compile(r"(?V1)[[\p{Mn}&&[\p{scx=Hebrew}\p{scx=Arabic}]]\u0640]")
 
 
 class Language:
@@ -58,8 +51,8 @@ class Language:
             )
         scripts = [known.get(code, {}).get("scripts", "") for code in expected]
         # None: a language whose script is not listed may be written in any
-        self._letters = _one_of(" ".join(scripts).split()) if scripts and all(scripts) else None
-        self._ascii = self._letters is None or self._letters.match("a") is not None
+        self._foreign = _foreign_to(" ".join(scripts).split()) if scripts and all(scripts) else None
+        self._ascii = self._foreign is None or self._foreign.match("a") is None
         self._function_words = [
             frozenset(spoken.split()) for code in expected if (spoken := known.get(code, {}).get("words"))
         ]
@@ -79,6 +72,9 @@ class Language:
         """Whether the text is in another language. A list is told by its script alone."""
         if not (text.isascii() and self._ascii) and self._is_other_script(text):
             return True
+        if not text.isascii() and _POINTS.search(text):
+            text = _POINTS.sub("", text)
+            tokens = words(text)
         if is_list or len(tokens) < self.config.min_words:
             return False
         enough = FUNCTION_SHARE * len(tokens)
@@ -87,18 +83,20 @@ class Language:
         return self._expected_probability(text) < self.config.min_probability
 
     def _is_other_script(self, text: str) -> bool:
-        if self._letters is None:
+        if self._foreign is None:
             return False
-        letters = sum(map(str.isalpha, text))
-        return len(self._letters.findall(text)) < SCRIPT_SHARE * letters
+        foreign = len(self._foreign.findall(text))
+        return foreign > 0 and foreign > FOREIGN_SHARE * sum(map(str.isalpha, text))
 
     def _expected_probability(self, text: str) -> float:
         probability = dict(_identifier().rank(text))
         return float(sum(probability.get(code, 0.0) for code in self.config.expected))
 
 
-def _one_of(scripts: Sequence[str]) -> re.Pattern[str]:
-    return re.compile(f"[{''.join(SCRIPTS[name] for name in dict.fromkeys(scripts))}]")
+def _foreign_to(scripts: Sequence[str]) -> regex.Pattern[str]:
+    """A letter of none of these scripts (Unicode's names)."""
+    own = "".join(rf"\p{{scx={name}}}" for name in dict.fromkeys(scripts))
+    return regex.compile(rf"(?V1)[\p{{L}}--[{own}]]")
 
 
 @lru_cache(maxsize=1)

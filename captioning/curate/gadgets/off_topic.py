@@ -8,8 +8,6 @@ are others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from captioning.curate.config import OffTopicConfig
 from captioning.curate.draft import Draft
 from captioning.curate.head_nouns import head_nouns
@@ -38,11 +36,7 @@ class OffTopic:
             heads = {head for row in subjects for head in head_nouns(draft.texts[row])}
             if not heads:
                 continue
+            names = heads.union(map(singular, heads))  # a plural is named by its singular, not the other way round
             for row in rows:
-                if perspective[row] in self.perspectives and names(draft.words(row), heads):
+                if perspective[row] in self.perspectives and not names.isdisjoint(draft.words(row)):
                     draft.drop(row, self, Reason.OFF_TOPIC)
-
-
-def names(tokens: Sequence[str], heads: set[str]) -> bool:
-    """Whether one of the heads is named; a plural is named by its singular too, but not the other way round."""
-    return any(head in tokens or singular(head) in tokens for head in heads)

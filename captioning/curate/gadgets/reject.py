@@ -1,24 +1,25 @@
-"""Gadget `reject`: drop what is no caption at all: failed rows, refusals, talk about itself, loops."""
+"""Gadget `reject`: drop what is no caption at all: failed rows, refusals, talk about itself, markup, loops."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import groupby, takewhile
+from itertools import groupby
 from operator import eq
 
 from captioning.curate.config import RejectConfig
 from captioning.curate.draft import Draft
 from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.talk.sentences import unquoted
+from captioning.curate.talk.quotes import unquoted
+from captioning.curate.talk.sentences import QUESTION_MARKS
 from captioning.curate.talk.talk import Talk
 
 _STUTTER = re.compile(r"([^\d])\1{7}")  # "aaaaaaaa", "!!!!!!!!"
 _STUTTER_LENGTH = 8
 _SOUND: set[str] = set()  # words that have been looked at: the same come again and again
 _SOUND_WORDS = 100_000
-LONGEST_WORD = 45  # a longer one is a loop without spaces
+LONGEST_WORD = 45  # letters; a longer one is a loop without spaces
 ROUNDS = 3  # a text that ends in the same words three times over runs in a loop
 _TRIGRAM = 3
 
@@ -28,14 +29,16 @@ class Reject:
 
     name = "reject"
     reads = ("status", "perspective")
-    reasons = (Reason.ERROR, Reason.EMPTY, Reason.REFUSAL, Reason.META, Reason.REPETITION)
+    reasons = (Reason.ERROR, Reason.EMPTY, Reason.REFUSAL, Reason.META, Reason.MARKUP, Reason.REPETITION)
 
     def __init__(self, config: RejectConfig, phrases: Phrases) -> None:
         self.config, self.phrases = config, phrases
         self.talk = Talk(phrases.talk)
-        self._always = any(not search.words and not search.marks for search in phrases.meta)
-        self._telling = phrases.talk.signals.union(*(search.words for search in phrases.meta))
-        self._marks = tuple(dict.fromkeys(["?", *(mark for search in phrases.meta for mark in search.marks)]))
+        searches = (*phrases.meta, *phrases.markup)
+        self._always = any(not search.words and not search.marks for search in searches)
+        self._telling = phrases.talk.signals.union(*(search.words for search in searches))
+        marks = {*QUESTION_MARKS, *(mark for search in searches for mark in search.marks)}
+        self._marks = re.compile("|".join(map(re.escape, sorted(marks))))
 
     def apply(self, draft: Draft) -> None:
         """Judge every open row and note how much of it is repetition."""
@@ -57,8 +60,10 @@ class Reject:
             return Reason.EMPTY
         if self.phrases.refusal.match(text):
             return Reason.REFUSAL
-        if self._telling.isdisjoint(tokens) and not self._always and not any(map(text.__contains__, self._marks)):
+        if self._telling.isdisjoint(tokens) and not self._always and not self._marks.search(text):
             return None  # a quick look, which nearly all captions end
+        if any(search.found_in(text, tokens) for search in self.phrases.markup):
+            return Reason.MARKUP
         said = unquoted(text)
         if any(search.found_in(said, tokens) for search in self.phrases.meta):
             return Reason.META
@@ -87,7 +92,7 @@ def stutters(text: str, tokens: Sequence[str]) -> bool:
 def _is_sound(word: str) -> bool:
     if word in _SOUND:
         return True
-    if len(word) > LONGEST_WORD or _STUTTER.search(word):
+    if sum(map(str.isalnum, word)) > LONGEST_WORD or _STUTTER.search(word):
         return False
     if len(_SOUND) >= _SOUND_WORDS:
         _SOUND.clear()
@@ -115,11 +120,22 @@ def ends_in_loop(tokens: Sequence[str]) -> bool:
 
     One word alone is left to `longest_run`. The end decides: a loop that started late is a small share of a long text.
     """
-    for period in range(2, len(tokens) // 2 + 1):
-        if tokens[-1] != tokens[-1 - period]:
-            continue
-        pairs = zip(reversed(tokens), reversed(tokens[:-period]), strict=False)
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        if same >= (ROUNDS - 1) * period or (period > _TRIGRAM and same >= (ROUNDS - 1.5) * period):
-            return True
-    return False
+    return any(
+        same >= (ROUNDS - 1) * period or (period > _TRIGRAM and same >= (ROUNDS - 1.5) * period)
+        for period, same in enumerate(_same_from(tokens[::-1]))
+        if 2 <= period <= len(tokens) // 2
+    )
+
+
+def _same_from(tokens: Sequence[str]) -> list[int]:
+    """How many words from each place on are those from the start on (the Z algorithm: linear in the words)."""
+    same = [len(tokens)] + [0] * (len(tokens) - 1)
+    left = right = 0  # the place whose words reached farthest, and where they ended
+    for place in range(1, len(tokens)):
+        known = min(right - place, same[place - left]) if place < right else 0
+        while place + known < len(tokens) and tokens[known] == tokens[place + known]:
+            known += 1
+        same[place] = known
+        if place + known > right:
+            left, right = place, place + known
+    return same

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pyarrow as pa
 
+from captioning.asking.questions import decode
 from captioning.curate.config import ScorerConfig
 from captioning.curate.draft import Draft
 from captioning.curate.measures.dual_encoder import LoadCheckpoint, batches, load_encoder
 from captioning.curate.measures.store import MeasureStore
-from captioning.questions import decode
 from pipeline.errors import StoreError
 from pipeline.identity import digest
 from pipeline.progress import Progress

@@ -15,6 +15,8 @@ from captioning.curate.selection.ngrams import Ngrams, sorted_unique
 from captioning.curate.selection.padding import ABSENT
 from captioning.curate.words import words
 
+SPARSE = 8
+
 
 def similarity(words_of: Callable[[int], Sequence[str]], rows_BM: np.ndarray, order: int) -> np.ndarray:
     """Jaccard index of the sets of word n-grams of all orders from 1 to `order`, (B, M, M) float32.
@@ -53,7 +55,11 @@ def _pairs(ngram_N: np.ndarray, first_N: np.ndarray, second_N: np.ndarray, lengt
         distance += 1
         left = left[: np.searchsorted(left, len(ngram_N) - distance)]
         left = left[ngram_N[left] == ngram_N[left + distance]]
-        counts += np.bincount(first_N[left] + second_N[left + distance], minlength=length)
+        pairs = first_N[left] + second_N[left + distance]
+        if len(pairs) * SPARSE < length:  # of many captions few have a word so often
+            np.add.at(counts, pairs, 1)
+        else:
+            counts += np.bincount(pairs, minlength=length)
     return counts
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 STEP = 4  # widths are multiples of it: a few batches per shard, little padding
 CELLS = 8_192  # captions of a batch, so that its arrays stay in the cache
+PAIRS = 1 << 21  # and pairs of them: arrays of a batch take some 100 MB together
 ABSENT = -1
 
 
@@ -25,7 +26,7 @@ def batches(images: Sequence[Sequence[int]], cells: int = CELLS) -> Iterator[np.
         if len(rows):
             by_width.setdefault(-(-len(rows) // STEP) * STEP, []).append(rows)
     for width, group in sorted(by_width.items()):
-        size = max(1, cells // width)
+        size = max(1, min(cells // width, PAIRS // width**2))
         for start in range(0, len(group), size):
             chunk = group[start : start + size]
             yield _pad(chunk, width)

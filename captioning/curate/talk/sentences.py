@@ -1,20 +1,23 @@
-"""A text as sentences without what it quotes: words on a sign are nobody's talk."""
+"""A text as sentences without what it quotes."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from captioning.curate.talk.vocabulary import TalkWords
-from captioning.curate.words import WORD
+import regex
 
-_QUOTED = re.compile(
-    r"\"[^\"]*\"|“[^”]*”|„[^“”]*[“”]|«[^»]*»|`[^`]*`"
-    r"|(?<!\w)'(?!\s)(?:[^'\n]|(?<=\w)'(?=\w))*'(?!\w)|(?<!\w)‘(?:[^’\n]|(?<=\w)’(?=\w))*’(?!\w)"
-)
-_MAY_QUOTE = re.compile(r"[\"“„«`‘]|(?<!\w)'")
-_END = re.compile(r"(?<=[.!?…。！？])[)\"”’*]*\s+|\n+")
-_ASKS = re.compile(r"[?？][\s!?)\"”’*]*$")
+from captioning.curate.ended import OTHER_STOP, STOP
+from captioning.curate.talk.quotes import unquoted
+from captioning.curate.talk.vocabulary import TalkWords
+from captioning.curate.words import split
+
+_END = regex.compile(rf"(?V1)(?<={STOP})[)\"”’*]*\s+|(?<={OTHER_STOP})|\n+")
+_ASCII_END = re.compile(r"(?<=[.!?])[)\"*]*\s+|\n+")  # the same, and quicker
+QUESTION_MARKS = "?？؟፧⁇⁈"
+_ASKING = frozenset(QUESTION_MARKS)
+_AFTER_QUESTION = '!)"”’* \t\n'
+_MOST_SKIPPED = 40  # words
 _SHOUTS = 4  # letters from which on a text in capitals tells nothing by them
 
 
@@ -35,26 +38,22 @@ class Sentence:
         return at < len(self.raw) and self.raw[at][:1].isupper()
 
     def after(self, at: int, skipped: frozenset[str]) -> int:
-        """The first place, from `at` on, of a word that is none of those skipped."""
-        while at < len(self.words) and self.words[at] in skipped:
+        """The first place, from `at` on, of a word that is none of those skipped; nobody says many in a row."""
+        stop = min(at + _MOST_SKIPPED, len(self.words))
+        while at < stop and self.words[at] in skipped:
             at += 1
         return at
 
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text, with nothing but a quotation mark where it quotes."""
-    return _END.split(unquoted(text))
-
-
-def unquoted(text: str) -> str:
-    """The text with nothing but a quotation mark where it quotes."""
-    text = text.replace("’", "'") if "‘" not in text else text
-    return _QUOTED.sub(_quote, text) if _MAY_QUOTE.search(text) else text
+    text = unquoted(text)
+    return (_ASCII_END if text.isascii() else _END).split(text)
 
 
 def sentence_of(part: str, vocabulary: TalkWords) -> Sentence:
     """A sentence's words up to one after which it quotes ("a sign reads …")."""
-    raw = tuple(WORD.findall(part))
+    raw = tuple(split(part))
     words = tuple(word.lower().replace("’", "'") for word in raw)
     stop = next((at + 1 for at, word in enumerate(words[:-1]) if word in vocabulary.says), None)
     if part.isupper() and len(part) > _SHOUTS:
@@ -64,9 +63,5 @@ def sentence_of(part: str, vocabulary: TalkWords) -> Sentence:
 
 def asks(part: str) -> bool:
     """Whether a sentence ends in a question mark."""
-    return _ASKS.search(part) is not None
-
-
-def _quote(found: re.Match[str]) -> str:
-    """What is left of a quotation: that there was one, and a full stop if it may end its sentence."""
-    return '" .' if found[0][-2] in ".!?" else '"'
+    tail = part[len(part.rstrip(_AFTER_QUESTION + QUESTION_MARKS)) :]
+    return not _ASKING.isdisjoint(tail)

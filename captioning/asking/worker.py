@@ -18,16 +18,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from captioning import attempts, store
-from captioning.attempts import TRIES, Attempt, Worker
-from captioning.cells import question_of
+from captioning import store
+from captioning.asking import attempts
+from captioning.asking.attempts import TRIES, Attempt, Worker
+from captioning.asking.cells import question_of
+from captioning.asking.questions import Questions, Wanted
+from captioning.asking.room import Room, Share
+from captioning.asking.shares import Shares
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
 from captioning.engines.keeper import HOPELESS, STARTS, EngineKeeper, does_not_start
 from captioning.models import on_worker
-from captioning.questions import Questions, Wanted
-from captioning.room import Room, Share
-from captioning.shares import Shares
 from captioning.store import WorkItem
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part

@@ -1,4 +1,4 @@
-"""Captions of others: a table becomes captions of the store, as if a model had written them.
+"""Imported captions: a table becomes captions of the store, as if a model had written them.
 
 A table is a model that has already spoken. Its rows enter as parts, one a shard, under cells that are named by the
 table's content and by what the captions look at; so browsing, curation and training need to know nothing of tables. A
@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from captioning import store
 from captioning.config import TableConfig
+from captioning.importing.rows import KIND, Counts, open_rows
 from captioning.store import Shard
-from captioning.table_rows import KIND, Counts, open_rows
 from pipeline import contents, schemas
 from pipeline.commits import CommitLog, Part
 from pipeline.config import semantic
@@ -42,7 +42,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Table:
+class CaptionTable:
     """A table as it is now: its files, and their digest as its revision."""
 
     config: TableConfig
@@ -50,7 +50,7 @@ class Table:
     revision: str
 
     @classmethod
-    def find(cls, config: TableConfig) -> Table:
+    def find(cls, config: TableConfig) -> CaptionTable:
         """Look up its files. Raises `InputError` if there is none."""
         files = _files(config)
         if not files:
@@ -90,7 +90,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Brought:
+class Imported:
     """The parts of all tables, and how many of their captions are new."""
 
     parts: tuple[Part, ...]
@@ -99,22 +99,22 @@ class Brought:
 
 def external(configs: Sequence[TableConfig]) -> dict[str, str]:
     """Digests of what the tables hold."""
-    return {f"table:{config.name}": Table.find(config).revision for config in configs}
+    return {f"table:{config.name}": CaptionTable.find(config).revision for config in configs}
 
 
-def bring_in(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) -> Brought:
+def import_captions(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) -> Imported:
     """Write what the store lacks of these tables. Nothing is read of a table that is there for all shards."""
     if not configs:
-        return Brought((), 0)
+        return Imported((), 0)
     log, shards = CommitLog(folder), store.shards(ingest)
     committed, parts, new = log.parts(), list[Part](), 0
-    for table in map(Table.find, configs):
+    for table in map(CaptionTable.find, configs):
         names = {shard: table.part_name(shard) for shard in shards}
         missing = [shard for shard, name in names.items() if name not in committed]
         made = list(_write(table, missing, shards, log)) if missing else []
         new += sum(part.rows for part in made)
         parts += made + [committed[name] for name in names.values() if name in committed]
-    return Brought(tuple(sorted(parts, key=lambda part: part.name)), new)
+    return Imported(tuple(sorted(parts, key=lambda part: part.name)), new)
 
 
 def preview(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) -> list[str]:
@@ -123,14 +123,14 @@ def preview(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) 
         return []
     committed, shards = CommitLog(folder).parts(), store.shards(ingest)
     lines = []
-    for table in map(Table.find, configs):
+    for table in map(CaptionTable.find, configs):
         missing = sum(table.part_name(shard) not in committed for shard in shards)
         todo = f"its captions of {missing:,} shards are to be taken over" if missing else "nothing is missing"
         lines.append(f"{table.model}: {todo}")
     return lines
 
 
-def _write(table: Table, missing: Sequence[Shard], shards: Sequence[Shard], log: CommitLog) -> Iterator[Part]:
+def _write(table: CaptionTable, missing: Sequence[Shard], shards: Sequence[Shard], log: CommitLog) -> Iterator[Part]:
     progress = Progress(f"caption: {table.model}", len(missing), "shards")
     images = [Location.of(shard.images) for shard in shards]
     for place, known in zip(images, shards, strict=True):
@@ -150,7 +150,7 @@ def _write(table: Table, missing: Sequence[Shard], shards: Sequence[Shard], log:
 
 
 def _commit(
-    table: Table, shard: Shard, cells: Mapping[str, Any], rows: Sequence[Row], counts: Counts, log: CommitLog
+    table: CaptionTable, shard: Shard, cells: Mapping[str, Any], rows: Sequence[Row], counts: Counts, log: CommitLog
 ) -> Part:
     data = _captions(table, rows)
     said = Counter(data["cell"].to_pylist())
@@ -169,7 +169,7 @@ def _commit(
     )
 
 
-def _captions(table: Table, rows: Sequence[Row]) -> pa.Table:
+def _captions(table: CaptionTable, rows: Sequence[Row]) -> pa.Table:
     """Rows of the captions table, column by column: millions of rows have most of their columns in common."""
     kinds = [(row["perspective"], row["granularity"], row["level"]) for row in rows]
     cells = {kind: digest([table.id, *kind]) for kind in set(kinds)}
@@ -206,23 +206,23 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def add(outcome: Outcome, brought: Brought) -> Outcome:
+def add(outcome: Outcome, imported: Imported) -> Outcome:
     """What models wrote, and the captions of tables beside it."""
-    if not brought.parts:
+    if not imported.parts:
         return outcome
-    in_time = sorted(brought.parts, key=lambda part: part.detail["began"])  # the last knows of the newest images
+    in_time = sorted(imported.parts, key=lambda part: part.detail["began"])  # the last knows of the newest images
     abouts = {part.detail["table"]["name"]: part.detail["table"] for part in in_time}
     cells = {cell: about for table in abouts.values() for cell, about in table["cells"].items()}
-    counts = {**outcome.counts, "new_captions": outcome.counts["new_captions"] + brought.new}
-    counts["captions"] += sum(part.rows for part in brought.parts)
+    counts = {**outcome.counts, "new_captions": outcome.counts["new_captions"] + imported.new}
+    counts["captions"] += sum(part.rows for part in imported.parts)
     perspectives = {name: dict(count) for name, count in counts["perspectives"].items()}
-    for part in brought.parts:
+    for part in imported.parts:
         for cell, figures in part.detail["figures"].items():
             own = perspectives.setdefault(cells[cell]["perspective"], {"captions": 0, "errors": 0})
             own["captions"] += figures["captions"]
     return replace(
         outcome,
-        parts=tuple(sorted([*outcome.parts, *brought.parts], key=lambda part: part.name)),
+        parts=tuple(sorted([*outcome.parts, *imported.parts], key=lambda part: part.name)),
         counts={**counts, "perspectives": perspectives},
         detail={**outcome.detail, "cells": {**outcome.detail["cells"], **cells}},
         warnings=[*outcome.warnings, *(text for table in abouts.values() for text in _warnings(table))],

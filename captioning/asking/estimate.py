@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from captioning import store, tables
-from captioning.cells import Cell
+from captioning import store
+from captioning.asking.cells import Cell
+from captioning.asking.missing import Demand
 from captioning.config import CaptionConfig
-from captioning.missing import Demand
+from captioning.importing import tables
 from pipeline.commits import Part
 from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace

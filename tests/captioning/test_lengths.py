@@ -1,12 +1,11 @@
-"""Why an engine did not start, in one sentence."""
+"""A length that does not fit, in one sentence: where vLLM starts, and where it is asked."""
 
 from __future__ import annotations
 
 import pytest
 
-from captioning.config import EngineConfig, ModelReference
-from captioning.engines.vllm import start_error
-from captioning.models import resolve
+from captioning.config import EngineConfig
+from captioning.engines.lengths import length_fault
 from pipeline.config import build
 
 # What vLLM 0.32 says: what comes before the reason, the reason, and what comes after it.
@@ -31,10 +30,11 @@ LENGTHS = {
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_a_length_that_does_not_fit_is_the_reason_alone(length: int) -> None:
-    config = build(EngineConfig, {"max_model_len": length})
-    model = resolve(ModelReference(model="org/name", revision="a" * 40), config)
     before, reason, after = LENGTHS[length]
-    text = str(start_error(config, model, ValueError(before + reason + after)))
-    assert text.startswith(f"caption.engine.max_model_len is {length}, which does not fit org/name ({reason}); it has")
-    assert "image-text-to-text" not in text
-    assert "does not load (KeyError: 'x')" in str(start_error(config, model, KeyError("x")))
+    config, error = build(EngineConfig, {"max_model_len": length}), ValueError(before + reason + after)
+    text = f"caption.engine.max_model_len is {length}, which does not fit ({reason}); it has to hold a question"
+    assert str(length_fault(config, error)).startswith(text)
+
+
+def test_other_faults_stay_what_they_are() -> None:
+    assert length_fault(EngineConfig(), KeyError("x")) is None

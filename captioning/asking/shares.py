@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from captioning.cells import SHARE, Cell
+from captioning.asking.cells import SHARE, Cell
 from captioning.config import CaptionConfig
 from captioning.models import Model
 from captioning.rounds import ImageList

@@ -8,14 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
-from captioning import cells as planning
 from captioning import index, prompts, store
-from captioning.cells import Cell, question_of
+from captioning.asking import cells as planning
+from captioning.asking.cells import Cell, question_of
+from captioning.asking.shares import Shares
 from captioning.config import CaptionConfig
 from captioning.index import Answers, Index
 from captioning.models import Model, resolve
 from captioning.rounds import Round
-from captioning.shares import Shares
 from captioning.store import Shard, WorkItem
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part

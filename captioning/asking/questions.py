@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from captioning.cells import Cell
+from captioning.asking.cells import Cell
 from captioning.engines.base import Answer, Engine, EngineDiedError, Request
 from pipeline.errors import HolismError
 from pipeline.identity import digest

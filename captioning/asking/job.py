@@ -13,10 +13,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from functools import partial
 
-from captioning import attempts
+from captioning.asking import attempts
+from captioning.asking.worker import IN_HAND, Actor, CaptionWorker, WorkerSpec
 from captioning.config import CaptionConfig
 from captioning.store import WorkItem
-from captioning.worker import IN_HAND, Actor, CaptionWorker, WorkerSpec
 from pipeline.cluster.actors import Pool, spread
 from pipeline.cluster.config import ClusterConfig
 from pipeline.cluster.connection import connected

@@ -1,0 +1,1 @@
+"""Captions that are there already, in tables of people or of other models, as captions of the store."""
