@@ -90,8 +90,10 @@ def _parser() -> argparse.ArgumentParser:
 
     init = commands.add_parser("init", help="write a first configuration, with comments")
     init.add_argument("kind", choices=("photos", "tars", "urls"), help="a folder of images, tars, or a table of links")
-    init.add_argument("path", metavar="PATH", help="where they are")
-    init.add_argument("--config", default="holism.yaml", metavar="FILE", help="what to write (default: %(default)s)")
+    init.add_argument("path", metavar="PATH", help="the folder, the tars (one, a folder or a glob), or the table")
+    init.add_argument(
+        "--config", default="holism.yaml", metavar="FILE", help="file that it is written to (default: %(default)s)"
+    )
     init.set_defaults(handler=_init)
     run = _command(commands, "run", "run all stages that have work to do", _run)
     _add_stages(run)

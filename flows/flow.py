@@ -23,6 +23,7 @@ from flows.run import Session
 from flows.stages import StageName, select
 from pipeline.errors import HolismError
 from pipeline.faults import outside_faults
+from pipeline.manifest import Manifest
 from pipeline.messages import Listener, heard_by
 from pipeline.stops import end_children
 
@@ -39,6 +40,16 @@ class _WithoutTracebacks(logging.Filter):
         return not (record.exc_info and isinstance(record.exc_info[1], STATES))
 
 
+class _CancelledIsNoError(logging.Filter):
+    """Lowers the level of the line in which Prefect says that a task was cancelled."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.getMessage().startswith("Finished in state Cancelled("):
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
+logging.getLogger("prefect.task_runs").addFilter(_CancelledIsNoError(__name__))
 for _name in PREFECTS_LOGGERS:
     logging.getLogger(_name).addFilter(_WithoutTracebacks(__name__))
 
@@ -55,7 +66,7 @@ def run_stage(session: Session, stage: str, retry_failed: bool) -> State[Any]:
     try:
         with heard_by(_log(logger)), outside_faults():
             manifest, fresh = session.run(stage, retry_failed=retry_failed)
-            publish(session, manifest)
+            _publish(session, manifest)
     except HolismError as error:
         return Failed(name=USER_ERROR, message=str(error))
     except (TerminationSignal, KeyboardInterrupt):
@@ -124,6 +135,14 @@ def _run_stages(session: Session, stages: list[StageName] | None, retry_failed: 
     if all(state.name == "Cached" for state in states):
         return Completed(name="Cached", message="nothing to do")
     return Completed(message="; ".join(str(state.message) for state in states))
+
+
+def _publish(session: Session, manifest: Manifest) -> None:
+    """Publish the artifacts. They are views of a result that is safe: no reason for a stage to fail."""
+    try:
+        publish(session, manifest)
+    except Exception as error:  # of a picture, a library or Prefect's server
+        get_run_logger().warning("%s: its artifacts could not be published: %s", manifest.stage, error)
 
 
 def _log(logger: logging.Logger | logging.LoggerAdapter[Any]) -> Listener:

@@ -43,6 +43,9 @@ class _Files(Section):
         "caption), a field of a .json file, or in tars a role (outputs, of s0.outputs.txt). Without it: txt, caption, "
         "alt_text, text, json, and in tars then a single text of another role",
     )
+    lines: Literal["first", "all"] = added(
+        "all", description="how much of a text file counts: all of it, or its first line that is not empty"
+    )
     encoding: Encoding = _encoding()
     follow_links: bool = added(
         False, description="whether symbolic links may lead out of the folder; those that do are left out and counted"

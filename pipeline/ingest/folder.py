@@ -44,7 +44,7 @@ class Folder:
     def __init__(self, config: FolderSource) -> None:
         self.config = config
         self.root = Location.of(config.path)
-        self.rules = TextRules(config.text, config.encoding, config.max_text_bytes)
+        self.rules = TextRules.of(config)
         self.left_out, self.mended = Tally(), Tally()
         self.warnings: list[str] = []
         self._files: dict[str, File] = {}  # pictures by name

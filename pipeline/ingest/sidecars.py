@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from pipeline import texts
+from pipeline.ingest.config import FolderSource, WebdatasetSource
 from pipeline.ingest.tally import Tally
 from pipeline.texts import Encoding, Text
 
@@ -32,11 +33,20 @@ NO_JSON = "JSON files that cannot be read"
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """Which texts count, and how they are read. `names` is None where the usual ones count."""
+    """Which texts count, and how they are read. `names` is None where the usual ones count.
+
+    With `first_line` a text file says what its first line says that is not empty; fields of JSON are whole texts.
+    """
 
     names: tuple[str, ...] | None = None
     encoding: Encoding = "utf-8"
     max_bytes: int = 64 << 10
+    first_line: bool = False
+
+    @classmethod
+    def of(cls, config: FolderSource | WebdatasetSource) -> TextRules:
+        """As configured."""
+        return cls(config.text, config.encoding, config.max_text_bytes, config.lines == "first")
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -92,7 +102,7 @@ def _read(file: str, data: bytes, rules: TextRules) -> Sidecar:
     suffix = file.rpartition(".")[2].lower()
     decoded = texts.decode(data, rules.encoding)
     if suffix != "json":
-        return Sidecar(file, {suffix: decoded})
+        return Sidecar(file, {suffix: _first_line(decoded) if rules.first_line else decoded})
     try:
         content = texts.parse_json(decoded.text or data)
     except ValueError:
@@ -102,6 +112,11 @@ def _read(file: str, data: bytes, rules: TextRules) -> Sidecar:
     found = {name: texts.first_text(content[name]) for name in rules.wanted if name in content}
     url = content.get("url")
     return Sidecar(file, found, texts.clean(url).text if isinstance(url, str) else None, has_fields=True)
+
+
+def _first_line(text: Text) -> Text:
+    lines = (text.text or "").splitlines()
+    return text._replace(text=next((line.strip() for line in lines if line.strip()), None))
 
 
 def choose(

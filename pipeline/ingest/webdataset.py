@@ -185,7 +185,7 @@ class _Reader:
         if tar.uri != tar.location.uri:
             raise InputError(f"the name of the tar {tar.uri} is not UTF-8, and shards are known by address; rename it")
         config = self.config
-        index = scan(tar.location, TextRules(config.text, config.encoding, config.max_text_bytes))
+        index = scan(tar.location, TextRules.of(config))
         if not index.samples:
             damage = f"; {index.damage}" if index.damage else ""
             found = ", ".join(index.left_out.counts()) or "no other files"

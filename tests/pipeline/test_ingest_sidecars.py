@@ -189,3 +189,16 @@ def test_a_folder_of_nothing_but_unknown_names(tmp_path: Path) -> None:
     source = made(tmp_path / "in", {"a": "text", "b.dat": "x"})
     with pytest.raises(InputError, match=r"holds no images \(2 other files\)"):
         ingest(tmp_path / "ws", config(source))
+
+
+def test_the_first_line_alone_if_asked(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {
+        "a.jpg": JPEG,
+        "a.txt": "\n a title \r\nand more",
+        "b.jpg": picture(1),
+        "b.json": '{"caption": "of json\\nwhole"}',
+    }
+    source = made(tmp_path / "in", files)
+    for lines, expected in (("all", "a title \r\nand more"), ("first", "a title")):
+        rows = by_source(ingest(tmp_path / lines, config({**source, "lines": lines})))
+        assert (rows["a.jpg"]["alt_text"], rows["b.jpg"]["alt_text"]) == (expected, "of json\nwhole")
