@@ -37,8 +37,9 @@ from pipeline.demo_world.write import write_world
 from pipeline.identity import image_id
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
-from training.bundles import Bundles, columns_of
+from training.bundles import Bundles, in_memory
 from training.config import RunConfig
+from training.index.piece import piece_of
 from training.ranks import Ranks
 from training.trainer import Trained, train
 
@@ -102,7 +103,7 @@ def data(folder: Path, config: RunConfig) -> tuple[Bundles, ShardReader]:
             place = {"shard": "train", "key": row["file"], "image_id": image_id(picture), "offset": start}
             rows.append({**place, "size": len(picture), "captions": captions(row, config, number)})
     table = schemas.table(schemas.BUNDLES, rows)
-    return columns_of(table, config.slots), ShardReader({"train": str(folder / "train.tar")})
+    return in_memory([piece_of(table, config.slots)]), ShardReader({"train": str(folder / "train.tar")})
 
 
 def captions(row: dict[str, Any], config: RunConfig, number: int) -> list[dict[str, Any]]:

@@ -15,10 +15,10 @@ import time
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch.nn import functional as F
 
+from pipeline.clip_tokens import clip_encoder
 from pipeline.config import build
 from pipeline.ingest import shard_uris
 from pipeline.shards import ShardReader
@@ -28,8 +28,9 @@ from training import trainer
 from training.batches import Batch
 from training.bundles import Bundles, read_bundles
 from training.config import RunConfig
+from training.index.piece import Piece
 from training.ranks import Ranks
-from training.text import length_groups, tokenize
+from training.text import length_groups
 
 LONG, SHORT = "detail", ("nouns", "main_object", "background", "style")
 LONG_TOKENS, SHORT_TOKENS = (50, 77), (8, 30)  # with start and end token, both ends included
@@ -58,11 +59,20 @@ def as_photos(bundles: Bundles) -> Bundles:
     """The same images with stand-ins for captions of natural photos, no two alike."""
     rng = np.random.default_rng(0)
 
-    def text(slot: int) -> str:
+    def tokens(slot: int) -> list[int]:
         low, high = LONG_TOKENS if slot == 0 else SHORT_TOKENS
-        return " ".join(rng.choice(WORDS, size=rng.integers(low, high + 1) - 2))
+        return clip_encoder()(" ".join(rng.choice(WORDS, size=rng.integers(low, high + 1) - 2)))
 
-    return replace(bundles, text=pa.array([text(slot) for slot in bundles.slot.tolist()], pa.large_string()))
+    def as_photo(piece: Piece) -> Piece:
+        found = [tokens(slot) for slot in piece.slot.tolist()]
+        return replace(
+            piece,
+            first_token=np.cumsum([0, *map(len, found)]),
+            token=np.array([token for ids in found for token in ids], dtype=np.uint16),
+            path=None,
+        )
+
+    return replace(bundles, pieces=tuple(map(as_photo, bundles.pieces)), path=None)
 
 
 def padded(batch: Batch) -> Batch:
@@ -78,8 +88,12 @@ def tokens(batch: Batch) -> int:
 
 def share_of_wide_batch(bundles: Bundles) -> float:
     """Tokens in length groups, of those at 77, for the different texts of the first 1,024 images."""
-    texts = set(bundles.text[: int(bundles.first[min(WIDE_BATCH, len(bundles))])].to_pylist())
-    lengths = [len(tokenize(text, CONTEXT)) for text in texts]
+    texts = set()
+    for number in range(min(WIDE_BATCH, len(bundles))):
+        piece, row = bundles.sample(number)
+        of_row = piece.captions(row)
+        texts |= {piece.tokens(caption)[: CONTEXT - 2].tobytes() for caption in range(of_row.start, of_row.stop)}
+    lengths = [len(text) // 2 + 2 for text in texts]  # two bytes a token, and two ends
     grouped = sum(len(group) * max(lengths[i] for i in group) for group in length_groups(lengths))
     return grouped / (CONTEXT * len(lengths))
 

@@ -36,8 +36,9 @@ from pipeline.demo_world.write import write_world
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 from training.batches import Batch, BatchMaker
-from training.bundles import columns_of
+from training.bundles import in_memory
 from training.config import RunConfig
+from training.index.piece import piece_of
 from training.loader import loader
 
 SCENES, BATCH, BATCHES = 640, 64, 40
@@ -103,7 +104,9 @@ def measure(folder: Path, kind: str, way: str, workers: int) -> dict[str, Any]:
     config = build(RunConfig, {"global_batch": BATCH, "epochs": 10})
     table = schemas.read(Location.of(folder / f"{kind}.parquet"), schemas.BUNDLES)
     reader = ShardReader({kind: str(folder / f"{kind}.tar")})
-    batches = BatchMaker(config, columns_of(table, config.slots), reader, canvas=KINDS[kind], context_length=77)
+    batches = BatchMaker(
+        config, in_memory([piece_of(table, config.slots)]), reader, canvas=KINDS[kind], context_length=77
+    )
     before, start = memory(), []
     for _ in range(2 if way == "forkserver" else 1):
         made: Iterator[Batch] | None = None  # the first ones' workers end

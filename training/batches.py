@@ -2,27 +2,31 @@
 
 What is in batch n follows from (seed, n) alone: a permutation of the images per epoch, and a generator of its own for
 each (epoch, image) that draws the captions and the crop. So the loader's whole position is one number, any number of
-worker processes gives the same batches in the same order, and ranks share a batch by cutting it.
+worker processes gives the same batches in the same order, and ranks share a batch by cutting it: any number of ranks
+up to the number of images in it, whose shares differ by one image at most.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from pipeline import pictures
 from pipeline.errors import ConfigError
 from pipeline.shards import ShardReader
 from training.bundles import Bundles
 from training.config import RunConfig
-from training.text import length_groups, pad, tokenize
+from training.index.piece import Piece
+from training.text import length_groups, pad, within
 
 ASPECTS = (3 / 4, 4 / 3)  # of training crops, as CLIP's
+RELEASED_AFTER = 128  # samples: reading one maps up to 1 MB of the index, as neighbours of a page come with it
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,12 @@ class Order:
         return epoch, permutation[place * self.global_batch : (place + 1) * self.global_batch]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(rows)
+    """In four bytes a row, as it is kept for an epoch: 12 million images are 48 MB."""
+    permutation = np.arange(rows, dtype=np.uint32)
+    np.random.default_rng([seed, epoch]).shuffle(permutation)
+    return permutation
 
 
 def make_order(config: RunConfig, bundles: Bundles) -> Order:
@@ -104,8 +111,28 @@ def make_order(config: RunConfig, bundles: Bundles) -> Order:
     return Order(len(bundles), config.global_batch, config.epochs, config.seed)
 
 
-class BatchMaker(Dataset):
-    """Maps a step to this rank's share of its batch."""
+@dataclass(frozen=True)
+class Share:
+    """What a rank makes of the batch of a step: these samples, as they are drawn in this epoch."""
+
+    step: int
+    epoch: int
+    samples: np.ndarray
+
+
+def share_sizes(global_batch: int, ranks: int) -> tuple[int, ...]:
+    """How many images of a batch each rank has. Raises ConfigError where there is none for some."""
+    if ranks > global_batch:
+        raise ConfigError(
+            f"train.global_batch is {global_batch}, which leaves no image for some of {ranks} ranks; raise it, or "
+            "start fewer ranks"
+        )
+    ends = [rank * global_batch // ranks for rank in range(ranks + 1)]
+    return tuple(end - start for start, end in pairwise(ends))
+
+
+class BatchMaker:
+    """Makes this rank's share of the batch of a step."""
 
     def __init__(
         self,
@@ -118,46 +145,63 @@ class BatchMaker(Dataset):
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        if config.global_batch % ranks:
-            raise ConfigError(f"train.global_batch is {config.global_batch}, which {ranks} ranks cannot share equally")
         self.order = make_order(config, bundles)
         self.bundles = bundles
+        self.share_sizes = share_sizes(config.global_batch, ranks)
         self._config, self._reader = config, reader
         self._canvas, self._context_length = canvas, context_length
-        share = config.global_batch // ranks
-        self._share = slice(rank * share, (rank + 1) * share)
+        start = sum(self.share_sizes[:rank])
+        self._share = slice(start, start + self.share_sizes[rank])
+        self._read_since = 0  # samples, since the index's pages were let go
 
     def __getitem__(self, step: int) -> Batch:
-        epoch, rows = self.order.batch(step)
-        rows = rows[self._share]
-        slots = len(self._config.slots)
-        image_BCSS = torch.zeros(len(rows), 3, self._canvas, self._canvas, dtype=torch.uint8)
-        box_B4 = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(len(rows), 1)
-        mask_BM = torch.zeros(len(rows), slots, dtype=torch.bool)
-        captions_of: dict[tuple[int, ...], list[int]] = {}  # the places of each different text
+        return self.make(self.share(step))
+
+    def share(self, step: int) -> Share:
+        """What is in a batch. It takes the order of an epoch in memory: one process asks, for all its workers."""
+        epoch, samples = self.order.batch(step)
+        return Share(step, epoch, samples[self._share])
+
+    def make(self, share: Share) -> Batch:
+        """The batch itself: pictures read and decoded, captions drawn. Raises StoreError where a shard is damaged."""
+        count, slots = len(share.samples), len(self._config.slots)
+        image_BCSS = torch.zeros(count, 3, self._canvas, self._canvas, dtype=torch.uint8)
+        box_B4 = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1)
+        mask_BM = torch.zeros(count, slots, dtype=torch.bool)
+        captions_of: dict[bytes, list[int]] = {}  # the places of each different text, by its tokens
         unreadable = []
-        for b, row in enumerate(rows.tolist()):
-            rng = np.random.default_rng([self._config.seed, epoch, row])
-            captions = draw_captions(self.bundles, row, slots, self._config.captions_per_image, rng)
-            data = self._read(row)  # a shard that cannot be read ends the run: no picture is at fault
+        for b, sample in enumerate(share.samples.tolist()):
+            piece, row = self._sample(sample)
+            rng = np.random.default_rng([self._config.seed, share.epoch, sample])
+            of_row = piece.captions(row)
+            drawn = draw_captions(
+                piece.slot[of_row], piece.weight[of_row], slots, self._config.captions_per_image, rng
+            )
+            data = self._read(piece, row)  # a shard that cannot be read ends the run: no picture is at fault
             try:
                 canvas, width, height = self._decode(data)
             except Exception as error:  # decoders raise anything on damaged input, and one image must not end the run
-                unreadable.append(f"{self.bundles.key[row]}: {error}")
+                unreadable.append(f"{piece.key[row]}: {error}")
                 continue
             image_BCSS[b] = canvas
             box_B4[b] = torch.tensor(draw_crop(width, height, self._config.crop_scale, rng))
-            for slot, caption in captions:
+            for slot, caption in drawn:
                 mask_BM[b, slot] = True
-                tokens = tokenize(self.bundles.text[caption].as_py(), self._context_length)
+                tokens = piece.tokens(of_row.start + caption)[: self._context_length - 2].tobytes()
                 captions_of.setdefault(tokens, []).append(b * slots + slot)
-        return Batch(step, image_BCSS, box_B4, *_group(captions_of), mask_BM, tuple(unreadable))
+        grouped = _group(captions_of, self._context_length)
+        return Batch(share.step, image_BCSS, box_B4, *grouped, mask_BM, tuple(unreadable))
 
-    def _read(self, row: int) -> bytes:
-        bundles = self.bundles
-        shard = bundles.shard_names[bundles.shard[row]]
-        place = int(bundles.offset[row]), int(bundles.size[row])
-        return self._reader.read(shard, *place, bundles.image_id[row].as_py())
+    def _sample(self, number: int) -> tuple[Piece, int]:
+        self._read_since += 1
+        if self._read_since > RELEASED_AFTER:
+            self.bundles.release()
+            self._read_since = 1
+        return self.bundles.sample(number)
+
+    def _read(self, piece: Piece, row: int) -> bytes:
+        shard = piece.shard_names[piece.shard[row]]
+        return self._reader.read(shard, int(piece.offset[row]), int(piece.size[row]), piece.image_id[row].as_py())
 
     def _decode(self, data: bytes) -> tuple[Tensor, int, int]:
         """The picture on a square canvas, and its own width and height."""
@@ -169,20 +213,18 @@ class BatchMaker(Dataset):
 
 
 def draw_captions(
-    bundles: Bundles, row: int, slots: int, most: int | None, rng: np.random.Generator
+    slot_C: np.ndarray, weight_C: np.ndarray, slots: int, most: int | None, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """(slot, caption) pairs of one image: one caption a slot, drawn by weight, of at most `most` slots."""
-    first, last = int(bundles.first[row]), int(bundles.first[row + 1])
-    slot, weight = bundles.slot[first:last], bundles.weight[first:last]
+    """(slot, caption) pairs of one image's captions: one caption a slot, drawn by weight, of at most `most` slots."""
     uniform = rng.random(slots)
     drawn = []
-    for m in np.unique(slot).tolist():
-        candidates = np.flatnonzero(slot == m)
-        upto = np.cumsum(weight[candidates])
+    for m in np.unique(slot_C).tolist():
+        candidates = np.flatnonzero(slot_C == m)
+        upto = np.cumsum(weight_C[candidates], dtype=np.float64)
         if upto[-1] <= 0:
             continue
         chosen = candidates[min(int(np.searchsorted(upto, uniform[m] * upto[-1], side="right")), len(candidates) - 1)]
-        drawn.append((m, first + int(chosen)))
+        drawn.append((m, int(chosen)))
     if most is not None and len(drawn) > most:
         return [drawn[i] for i in np.sort(rng.choice(len(drawn), size=most, replace=False))]
     return drawn
@@ -207,12 +249,13 @@ def draw_crop(
     return (width - w) / 2 / width, (height - h) / 2 / height, w / width, h / height
 
 
-def _group(places: dict[tuple[int, ...], list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+def _group(places: Mapping[bytes, list[int]], context_length: int) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """The different texts in groups of like length, and for each caption its place and its text."""
     different = list(places)
-    groups = length_groups([len(tokens) for tokens in different])
+    tokens = [within(np.frombuffer(text, dtype=np.uint16), context_length) for text in different]
+    groups = length_groups([len(ids) for ids in tokens])
     in_order = [different[i] for group in groups for i in group]
-    place_P = [place for tokens in in_order for place in places[tokens]]
-    text_P = [text for text, tokens in enumerate(in_order) for _ in places[tokens]]
-    texts = tuple(pad([different[i] for i in group]) for group in groups)
+    place_P = [place for text in in_order for place in places[text]]
+    text_P = [number for number, text in enumerate(in_order) for _ in places[text]]
+    texts = tuple(pad([tokens[i] for i in group]) for group in groups)
     return texts, torch.tensor(place_P, dtype=torch.long), torch.tensor(text_P, dtype=torch.long)

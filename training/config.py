@@ -130,6 +130,9 @@ class RunConfig(Section):
         le=512,
         description="loader processes of each rank; 0: the training process loads",
     )
+    index: str | None = operational(
+        None, description="folder of each machine for the training index; empty: in the workspace, if that is local"
+    )
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
     threads: int | None = operational(None, ge=1, le=4096, description="CPU threads of torch; empty: torch's choice")
 

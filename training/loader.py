@@ -23,7 +23,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import HolismError, ScheduleError
-from training.batches import Batch, BatchMaker
+from training.batches import Batch, BatchMaker, Share
 
 SECONDS = 5.0  # that a worker may take to be gone
 
@@ -68,16 +68,16 @@ def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> G
     """
     steps = range(start, batches.order.steps)
     if not workers:
-        yield from iter(DataLoader(batches, batch_size=None, sampler=steps, pin_memory=pin_memory))
+        made_here = (batches[step] for step in steps)
+        yield from (batch.pin_memory() for batch in made_here) if pin_memory else made_here
         return
     start_server()
-    batches.bundles.to_file()
     others = set(multiprocessing.active_children())
     made = iter(
         DataLoader(
             _InWorker(batches),
             batch_size=None,
-            sampler=steps,
+            sampler=map(batches.share, steps),
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context=_Context(),
@@ -112,9 +112,9 @@ class _InWorker(Dataset):
     def __init__(self, batches: BatchMaker) -> None:
         self._batches = batches
 
-    def __getitem__(self, step: int) -> Batch | Exception:
+    def __getitem__(self, share: Share) -> Batch | Exception:
         try:
-            batch = self._batches[step]
+            batch = self._batches.make(share)
         except (HolismError, OSError) as error:
             return error
         try:

@@ -6,6 +6,8 @@ A run's identity is its own recipe and the data it reads, so adding a run, or ch
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +27,7 @@ from training.weights import weights_digest
 if TYPE_CHECKING:
     from training.ranks import Ranks
 
-VERSION = 3
+VERSION = 4
 
 
 def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
@@ -104,7 +106,7 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
     from training.bundles import read_bundles
     from training.trainer import train
 
-    bundles = read_bundles(run.inputs["curate"], recipe.slots)
+    bundles = read_bundles(run.inputs["curate"], recipe.slots, _index_folder(recipe, store))
     reader = ShardReader(shard_uris(run.inputs["ingest"]))
     watch = run.services.get("on_checkpoint")
     warnings = _warnings_of(bundles, recipe)
@@ -123,12 +125,19 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
     return list(ranks.agree(parts))
 
 
+def _index_folder(recipe: RunConfig, store: Location) -> Location:
+    """Where this machine has the training index: it is mapped into memory, so it lies in a file system."""
+    if recipe.index is not None:
+        return Location.of(recipe.index)
+    return store / "index" if store.is_local else Location.of(tempfile.gettempdir()) / f"holism-index-{os.getuid()}"
+
+
 def _warnings_of(bundles: Any, recipe: RunConfig) -> list[str]:
     """What of the data will not be trained with, or of the recipe has no data."""
     warnings = []
     if bundles.dropped:
         warnings.append(f"{bundles.dropped} images have no caption for any slot and were left out")
-    if empty := [slot.name for index, slot in enumerate(recipe.slots) if index not in bundles.slot]:
+    if empty := [slot.name for index, slot in enumerate(recipe.slots) if not bundles.captions[index]]:
         warnings.append(f"no image has a caption for train.slots {', '.join(empty)}; correct or leave out")
     return warnings
 

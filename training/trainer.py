@@ -208,7 +208,7 @@ def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     encoded, text_BMD = _forward(run, batch)
     scale = encoded.scale
     with torch.autocast(run.ranks.device.type, enabled=False):
-        features = gather(encoded.branches_BHD, text_BMD, batch.mask_BM, scale)
+        features = gather(encoded.branches_BHD, text_BMD, batch.mask_BM, scale, run.batches.share_sizes)
         if encoded.patch_BND is not None:
             features = replace(features, conditioned=partial(_conditioned, run, encoded.patch_BND))
         loss = weighted_sum(features, config.losses)

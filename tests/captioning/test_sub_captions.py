@@ -16,8 +16,8 @@ from captioning.curate.draft import Draft
 from captioning.curate.sub_captions import granularity_of, split_sentences, sub_captions
 from captioning.curate.words import words
 from pipeline import schemas
-from training.bundles import columns_of
 from training.config import RunConfig, Slot
+from training.index.piece import piece_of
 
 ON = SubCaptionsConfig(enabled=True)
 
@@ -153,7 +153,7 @@ def test_without_being_asked_there_are_none() -> None:
 def test_training_draws_parts_in_the_slot_of_their_caption() -> None:
     table = bundles_of(SAID, SubCaptionsConfig(enabled=True, per_caption=20))
     slots = (*RunConfig().slots, Slot(name="part", perspective="detail", granularity="sentence"))
-    columns = columns_of(table, slots)
+    columns = piece_of(table, slots)
     names = [slots[slot].name for slot in columns.slot]
     assert names.count("part") >= 2
     drawn = columns.weight[[name == "detail" for name in names]]

@@ -63,6 +63,26 @@ def test_a_jpeg_is_decoded_no_smaller_than_needed(orientation: int) -> None:
     assert picture.size == (upright[0] // 4, upright[1] // 4)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("size", [(256, 192), (640, 480), (1000, 1024), (1500, 700)])
+def test_a_coarser_decoding_is_the_whole_ones_resized(size: tuple[int, int], orientation: int) -> None:
+    """Edges and fine noise as photos have them: to 2 grey levels on the mean, 1 % of the values differ by over 16."""
+    rng = np.random.default_rng(0)
+    edges = lopsided().resize((16, 12)).resize(size, Image.Resampling.NEAREST).rotate(17)
+    data = encoded(
+        Image.fromarray(np.clip(np.asarray(edges) + rng.normal(0, 4, (*size[::-1], 3)), 0, 255).astype(np.uint8)),
+        "JPEG", quality=88, exif=noted(orientation),
+    )  # fmt: skip
+    side = (224, 224)
+    coarse, full = decode(data, lambda *_: side)
+    whole, same = decode(data)
+    assert full == same == whole.size
+    assert min(coarse.size) >= min(side[0], *full)
+    one, other = (np.asarray(p.resize(side, Image.Resampling.BICUBIC), dtype=float) for p in (coarse, whole))
+    assert np.abs(one - other).mean() < 2
+    assert (np.abs(one - other) > 16).mean() < 0.01
+
+
 def test_transparency_is_white() -> None:
     clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
     palette = Image.new("P", (4, 4), 0)

@@ -66,7 +66,7 @@ def make_inputs(folder: Path, count: int, damaged: tuple[int, ...] = ()) -> dict
         (folder / "ingest").mkdir(parents=True, exist_ok=True)
         with tarfile.open(folder / "ingest" / f"{name}.tar", "w") as tar:
             for index in indices:
-                data = b"not a picture" if index in damaged else picture(index)
+                data = b"no picture %d" % index if index in damaged else picture(index)
                 info = tarfile.TarInfo(f"{index:04d}.jpg")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))

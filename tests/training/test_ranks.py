@@ -1,11 +1,11 @@
-"""Two and four gloo ranks give the loss and the gradients of one process that holds the whole batch."""
+"""Two, three and four gloo ranks give the loss and the gradients of one process that holds the whole batch."""
 
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ CASES = {
 RANK_PROGRAM = """
 import sys, torch, torch.distributed as dist
 from tests.training.test_ranks import LEAVES, features_of
+from training.batches import share_sizes
 from training.health import usage
 from training.losses import tiles, weighted_sum
 rank, ranks, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -41,11 +42,11 @@ tiles.TILE_LOGITS, tiles.KEPT_LOGITS = 10, 0
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
 found = {}
 for name, (data, weights) in torch.load(f"{folder}/cases").items():
-    share = len(data["mask"]) // ranks
-    rows = slice(share * rank, share * (rank + 1))
+    shares = share_sizes(len(data["mask"]), ranks)
+    rows = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
     leaves = [data[key][rows].clone().requires_grad_() for key in LEAVES]
     leaves += [data["scale"].clone().requires_grad_()]
-    features = features_of(leaves, data["mask"][rows])
+    features = features_of(leaves, data["mask"][rows], shares)
     loss = weighted_sum(features, weights)
     grads = torch.autograd.grad(loss.total, leaves, allow_unused=True, materialize_grads=True)
     found[name] = {"loss": loss.total.detach(), "grads": grads, "by_slot": loss.by_slot}
@@ -97,18 +98,18 @@ def batch(seed: int, branches: int, slots: int) -> dict[str, Tensor]:
     return {**sides, "mask": mask, "scale": torch.tensor(5.0).double()}
 
 
-def features_of(leaves: list[Tensor], mask_BM: Tensor) -> Features:
+def features_of(leaves: list[Tensor], mask_BM: Tensor, shares: Sequence[int] | None = None) -> Features:
     """Images, texts, patches and the scale as terms see them; with a second score that is the same everywhere."""
     image_BHD, text_BMD, patch_BND, scale = leaves
     torch.manual_seed(0)
     pooling = TextConditionedPooling(WIDTH).double()
     for parameter in pooling.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    features = gather(image_BHD, text_BMD, mask_BM, scale)
+    features = gather(image_BHD, text_BMD, mask_BM, scale, shares)
     return replace(features, conditioned=partial(pooling, patch_BND))
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
     cases = {name: (batch(seed, H, M), weights) for seed, (name, (H, M, weights)) in enumerate(CASES.items())}
     torch.save(cases, tmp_path / "cases")

@@ -161,12 +161,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, recipe:
 
 
 @pytest.mark.slow
-def test_two_ranks_train_as_one_process_does(tmp_path: Path, recipe: Recipe) -> None:
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_train_as_one_process_does(tmp_path: Path, recipe: Recipe, count: int) -> None:
+    """Four ranks share a batch of six: two of them have one image, two have two."""
     settings = recipe(epochs=2, losses={"m2m": 1.0, "served": 1.0})
     alone = run(tmp_path / "alone", settings)
-    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20000 + os.getpid() % 20000)}
-    ranks = [start(tmp_path / "ranks", settings, environment={"RANK": str(rank), **together}) for rank in range(2)]
-    assert [process.wait(timeout=300) for process in ranks] == [0, 0]
+    port = str(20000 + (os.getpid() + count) % 20000)
+    together = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [start(tmp_path / "ranks", settings, environment={"RANK": str(rank), **together}) for rank in range(count)]
+    assert [process.wait(timeout=300) for process in ranks] == [0] * count
     found = figures((tmp_path / "ranks" / "run" / METRICS).read_bytes())
     for one, other in zip(figures(alone.metrics), found, strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)

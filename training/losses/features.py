@@ -5,17 +5,19 @@ own rows against all columns, weighted so that the *mean over ranks* is the loss
 gradients over ranks, so values and gradients equal those of one process that holds everything.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
 class Features:
-    """Normalised embeddings of B local and N = B · ranks global samples, float32 or wider.
+    """Normalised embeddings of B local and N global samples, float32 or wider. Ranks may have unequal shares of them.
 
     image_BHD, text_BMD: this rank's branches and captions; mask_BM is True where a slot holds a caption. What text_BMD
     holds elsewhere has no influence, but must be numbers.
@@ -33,11 +35,8 @@ class Features:
     mask_NM: Tensor
     scale: Tensor
     offset: int = 0
+    ranks: int = 1
     conditioned: Callable[[Tensor, Tensor], Tensor] | None = None
-
-    @property
-    def ranks(self) -> int:
-        return len(self.image_NHD) // len(self.image_BHD)
 
     @property
     def branches(self) -> int:
@@ -66,13 +65,20 @@ class Features:
         return of_all_N[self.offset : self.offset + len(self.image_BHD)]
 
 
-def gather(image_BHD: Tensor, text_BMD: Tensor, mask_BM: Tensor, scale: Tensor) -> Features:
-    """Features of this rank, with the other ranks' columns where torch.distributed runs. B is equal on all ranks."""
+def gather(
+    image_BHD: Tensor, text_BMD: Tensor, mask_BM: Tensor, scale: Tensor, shares: Sequence[int] | None = None
+) -> Features:
+    """Features of this rank, with the other ranks' columns where torch.distributed runs.
+
+    `shares` says how many samples each rank has; without it all have as many.
+    """
     image_BHD, text_BMD, scale = _at_least_float32(image_BHD), _at_least_float32(text_BMD), _at_least_float32(scale)
     if not (dist.is_available() and dist.is_initialized()):
         return Features(image_BHD, text_BMD, mask_BM, image_BHD, text_BMD, mask_BM, scale)
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    shares = tuple(shares or [len(image_BHD)] * ranks)
     parts = [image_BHD.flatten(1), text_BMD.flatten(1), mask_BM.to(image_BHD.dtype)]
-    gathered_NX = _GatherWithGrad.apply(torch.cat(parts, dim=1))
+    gathered_NX = _GatherWithGrad.apply(torch.cat(parts, dim=1), shares)
     image_NX, text_NX, mask_NM = gathered_NX.split([part.shape[1] for part in parts], dim=1)
     return Features(
         image_BHD,
@@ -82,7 +88,8 @@ def gather(image_BHD: Tensor, text_BMD: Tensor, mask_BM: Tensor, scale: Tensor) 
         text_NX.unflatten(1, text_BMD.shape[1:]),
         mask_NM.detach() > 0,
         scale,
-        offset=dist.get_rank() * len(image_BHD),
+        offset=sum(shares[:rank]),
+        ranks=ranks,
     )
 
 
@@ -91,17 +98,27 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 class _GatherWithGrad(torch.autograd.Function):
-    """all_gather along the batch whose backward adds up what all ranks say about this rank's rows."""
+    """all_gather along the batch whose backward adds up what all ranks say about this rank's rows.
+
+    Collectives want equal sizes of all: smaller shares are sent with empty rows behind.
+    """
 
     @staticmethod
-    def forward(_ctx: torch.autograd.function.FunctionCtx, rows: Tensor) -> Tensor:
-        gathered = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-        dist.all_gather(gathered, rows.contiguous())
-        return torch.cat(gathered)
+    def forward(ctx: Any, rows: Tensor, shares: tuple[int, ...]) -> Tensor:
+        ctx.shares = shares
+        rows = _padded(rows, max(shares))
+        gathered = [torch.empty_like(rows) for _ in shares]
+        dist.all_gather(gathered, rows)
+        return torch.cat([part[:share] for part, share in zip(gathered, shares, strict=True)])
 
     @staticmethod
-    def backward(_ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> Tensor:
-        of_each_rank = [part.contiguous() for part in grad.chunk(dist.get_world_size())]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        largest = max(ctx.shares)
+        of_each_rank = [_padded(part, largest) for part in grad.split(ctx.shares)]
         own = torch.empty_like(of_each_rank[0])
         dist.reduce_scatter(own, of_each_rank)
-        return own
+        return own[: ctx.shares[dist.get_rank()]], None
+
+
+def _padded(rows: Tensor, count: int) -> Tensor:
+    return F.pad(rows, (0, 0, 0, count - len(rows))).contiguous() if len(rows) < count else rows.contiguous()
