@@ -15,7 +15,7 @@ EXAMPLES = 2
 
 
 class CaptionTable:
-    """The texts of a table by picture. Of several for one picture the first counts, and that there are more is told.
+    """The texts of a table by picture: each row of a picture has one. Of a list the first counts; more are told.
 
     Names match after Unicode normalisation and with either slash. Raises `InputError` if the table cannot be read.
     """
@@ -33,54 +33,53 @@ class CaptionTable:
             encoding=config.encoding,
             header=config.header,
         )
-        self._texts: dict[str, str] = {}
-        self._more: set[str] = set()
-        self._nameless = 0
+        self._texts: dict[str, list[str]] = {}
+        self._more = self._nameless = 0
         for file, texts in table:
             if file is None:
                 self._nameless += len(texts) > 0
             elif texts:
-                key = name_key(file)
-                first = self._texts.setdefault(key, texts[0])
-                if any(text != first for text in texts):
-                    self._more.add(key)
+                self._texts.setdefault(name_key(file), []).append(texts[0])
+                self._more += len(texts) > 1
         self._faults = told(table, config.captions, "ingest.source")
         self._used: set[str] = set()
 
-    def text_of(self, file: str) -> str | None:
-        """The text of a picture by its path inside the folder."""
+    def texts_of(self, file: str) -> tuple[str, ...]:
+        """The texts of a picture by its path inside the folder, each once."""
         key = name_key(file)
-        text = self._texts.get(key)
-        if text is not None:
+        texts = self._texts.get(key, ())
+        if texts:
             self._used.add(key)
-        return text
+        return tuple(dict.fromkeys(texts))
 
     def warnings(self, files: Iterable[str]) -> list[str]:
         """What was left out of the table, after all pictures were looked up. Raises `InputError` if none was found."""
-        without = [file for file in files if self.text_of(file) is None]
+        without = [file for file in files if not self.texts_of(file)]
         lost = [name for name in self._texts if name not in self._used]
         faults = list(self._faults)
+        count = sum(map(len, self._texts.values()))
         if not self._texts:
             raise InputError(
                 "; ".join([f"column {self.config.caption_column!r} of {self.about} holds no text", *faults])
             )
         if not self._used:
             raise InputError(
-                f"none of the {len(self._texts):,} captions of {self.about} is for an image of {self.root}; its "
+                f"none of the {count:,} captions of {self.about} is for an image of {self.root}; its "
                 f"column {self.config.file_column!r} must hold paths inside that folder, like {without[0]}; it holds "
                 f"{_examples(lost)}"
             )
         if lost:
             others = f"images without a caption: {_examples(without)}" if without else "all images have one"
+            lost_count = sum(len(self._texts[name]) for name in lost)
             faults.append(
-                f"{self.about}: {len(lost):,} of its {len(self._texts):,} captions are for no image of the folder, "
+                f"{self.about}: {lost_count:,} of its {count:,} captions are for no image of the folder, "
                 f"such as {_examples(lost)}; {others}"
             )
         if self._nameless:
             faults.append(f"{self.about}: {self._nameless:,} captions name no file")
-        if more := len(self._more & self._used):
+        if self._more:
             faults.append(
-                f"{self.about}: {more:,} images have more than one caption there, and the first that is not empty is "
+                f"{self.about}: {self._more:,} rows have more than one caption, and the first that is not empty is "
                 "the alt text; name the table in caption.tables to have them all"
             )
         return faults

@@ -73,7 +73,10 @@ class FolderSource(_Files):
         "image is its alt text",
     )
     file_column: Column = Field("file", description="its name, or its number counted from 0")
-    caption_column: Column = Field("caption", description="its name or number; of a list the first text counts")
+    caption_column: Column = Field(
+        "caption",
+        description="its name or number; each row of a picture keeps its text, of a list in one row the first counts",
+    )
     header: bool | None = _header()
 
 

@@ -1,4 +1,4 @@
-"""A folder of images, with alt text in files beside them or in one table."""
+"""A folder of images, with alt text in files beside them or in one table, where a picture may have many rows."""
 
 from __future__ import annotations
 
@@ -72,16 +72,17 @@ class Folder:
             ]
         for file in texts:
             self.left_out.add(IN_TABLE, file.name)
-        items = []
-        for file in pictures:
-            text = captions.text_of(file.name)
-            items.append(Item(file.name, f"{file.stamp} {digest(text)}", (file.name,), text, file.size))
-        self.warnings = captions.warnings(item.name for item in items)
+        items = [
+            Item(file.name, f"{file.stamp} {digest(text)}", (file.name, text), text, file.size)
+            for file in pictures
+            for text in captions.texts_of(file.name) or (None,)
+        ]
+        self.warnings = captions.warnings(file.name for file in pictures)
         return items
 
     def identity(self, row: Mapping[str, Any]) -> Identity:
-        """A file is the same as long as it has the same path."""
-        return (row["source"],)
+        """A file is the same as long as it has the same path; with another caption of a table it is another item."""
+        return (row["source"],) if self.config.captions is None else (row["source"], row["alt_text"])
 
     def picture(self, name: str) -> str | None:
         """The file."""

@@ -67,7 +67,7 @@ def test_alt_text_beside_the_image_or_in_a_table(tmp_path: Path) -> None:
     put(tmp_path / "in" / "captions.csv", 'image,text\n./000.jpg,"one, two"\n002.jpg,three\n002.jpg,again\n')
     table = {**source, "captions": "captions.csv", "file_column": "image", "caption_column": "text"}
     told = by_source(ingest(tmp_path / "ws", config(table)))
-    assert [told[f"00{n}.jpg"]["alt_text"] for n in range(3)] == ["one, two", None, "three"]
+    assert [told[f"00{n}.jpg"]["alt_text"] for n in range(3)] == ["one, two", None, "again"]  # the last of its rows
     put(tmp_path / "c.jsonl", '{"file": "001.jpg", "caption": "json"}\n')
     told = by_source(ingest(tmp_path / "ws", config({**source, "captions": str(tmp_path / "c.jsonl")})))
     assert [told[f"00{n}.jpg"]["alt_text"] for n in range(3)] == [None, "json", None]
@@ -95,10 +95,31 @@ def test_what_a_table_of_captions_says_too_much_or_of_others_is_told(tmp_path: P
     lost, nameless, more, _ = manifest.warnings
     assert nameless == "c [all].parquet: 1 captions name no file"
     assert lost == (
-        "c [all].parquet: 1 of its 4 captions are for no image of the folder, such as 'gone.jpg'; images without a "
+        "c [all].parquet: 1 of its 5 captions are for no image of the folder, such as 'gone.jpg'; images without a "
         "caption: '002.jpg' and '003.jpg'"
     )
-    assert more.startswith("c [all].parquet: 2 images have more than one caption there, and the first that is not")
+    assert more.startswith("c [all].parquet: 2 rows have more than one caption, and the first that is not")
+
+
+def test_a_table_with_a_row_for_every_caption_keeps_them_all(tmp_path: Path) -> None:
+    source = {**folder_of(tmp_path / "in", 3), "captions": "c.csv"}
+    texts = [f"000.jpg,caption {n}\n" for n in range(5)] + ["001.jpg,a cat\n", "001.jpg,a cat\n"]
+
+    def told(texts: list[str]) -> list[tuple[str, str | None, str]]:
+        put(tmp_path / "in" / "c.csv", "file,caption\n" + "".join(texts))
+        manifest = ingest(tmp_path / "ws", config(source))
+        assert manifest.counts["distinct_images"] == 3
+        with tarfile.open(shard_uris(manifest)["000000"]) as tar:
+            assert sum(name.endswith(".jpg") for name in tar.getnames()) == 3
+        return [(row["source"], row["alt_text"], row["key"]) for row in rows(manifest)]
+
+    found = told(texts)
+    assert [row[:2] for row in found] == [
+        *(("000.jpg", f"caption {n}") for n in range(5)),
+        ("001.jpg", "a cat"),
+        ("002.jpg", None),
+    ]
+    assert told(["001.jpg,it sleeps\n", *texts]) == [*found, ("001.jpg", "it sleeps", "000000_000007")]
 
 
 def test_a_table_of_captions_in_windows_1252(tmp_path: Path) -> None:
