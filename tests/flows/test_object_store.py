@@ -43,7 +43,7 @@ def test_all_stages_on_an_object_store(tmp_path: Path, s3: S3) -> None:
     config.write_text(yaml.safe_dump(settings))
     done = _holism("run", str(config))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(": done: ") == 5
+    assert done.stdout.count(": done in ") == 5
     again = _holism("run", str(config))
     assert "nothing to do" in again.stdout, again.stderr
     assert _holism("status", str(config)).stdout.count(" done ") == 5
