@@ -91,6 +91,12 @@ class RunConfig(Section):
     canvas: int | None = Field(None, ge=8, le=8192, description="side of images before cropping; None: 8/7 of it")
     seed: Seed = 0
 
+    micro_batch: int | None = operational(
+        None,
+        ge=1,
+        description="images per rank whose activations are in memory at once, for the same gradients at the price of a "
+        "second forward pass; None: all of a rank's share",
+    )
     checkpoint_every: int = operational(1000, ge=1, description="steps")
     keep_checkpoints: int = operational(2, ge=1, description="older ones are removed")
     log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")

@@ -1,7 +1,7 @@
 """Who this process is: alone, or one of torchrun's (or Ray Train's) ranks."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from pipeline.errors import ConfigError, ScheduleError
 
+BUCKET = 2**23  # gradients in one collective, 32 MiB
 _LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "remote process exited")
 
 
@@ -51,6 +53,28 @@ class Ranks:
             dist.all_reduce(values)
             values /= self.count
         return values
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Gives each parameter the mean of its gradients over all ranks, several parameters in one collective."""
+        if self.count == 1:
+            return
+        bucket: list[torch.Tensor] = []
+        for parameter in parameters:
+            if not parameter.requires_grad:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            bucket.append(parameter.grad)
+            if sum(grad.numel() for grad in bucket) >= BUCKET:
+                self._average(bucket)
+                bucket = []
+        self._average(bucket)
+
+    def _average(self, values: list[torch.Tensor]) -> None:
+        if values:
+            flat = self.mean(torch.cat([value.flatten() for value in values]))
+            for value, part in zip(values, flat.split([value.numel() for value in values]), strict=True):
+                value.copy_(part.view_as(value))
 
 
 @contextmanager

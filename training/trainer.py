@@ -9,9 +9,8 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, field, replace
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,16 +20,16 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.progress import Progress
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
-from training.augment import crop_and_normalise
 from training.batches import Batch, BatchMaker
 from training.bundles import Bundles
 from training.checkpoint import describe, new_model, newest_checkpoint, write_checkpoint
 from training.config import RunConfig
+from training.gradients import Gradients
 from training.health import WINDOW, branch_health, dead_branches
 from training.loader import loader, start_server
-from training.losses import Features, Loss, gather, weighted_sum
+from training.losses import Features, Loss
 from training.metrics import MetricsLog
-from training.model import Encoded, HolisticCLIP
+from training.model import HolisticCLIP
 from training.optim import learning_rate, make_optimizer
 from training.ranks import Ranks
 from training.warm_start import warm_start
@@ -38,7 +37,6 @@ from training.warm_start import warm_start
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 LOGIT_SCALE_RANGE = (0.0, math.log(100))  # CLIP's: scales between 1 and 100
 MOST_EXAMPLES = 5
-DUMMY_TEXT = [[49406, 49407]]  # a start and an end token
 
 
 @dataclass
@@ -64,17 +62,13 @@ class _Run:
     folder: Location
     batches: BatchMaker
     model: HolisticCLIP
-    parallel: nn.Module  # the model, wrapped where there are several ranks
     optimizer: torch.optim.Optimizer
+    gradients: Gradients
     step: int = 0
     unreadable: int = 0
     examples: list[str] = field(default_factory=list)
     pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = field(default_factory=list)
     dead: dict[str, str] = field(default_factory=dict)  # a warning for each branch that is dead now
-
-    def autocast(self) -> AbstractContextManager[None]:
-        wanted = self.config.precision == "bf16"
-        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
 def train(
@@ -161,11 +155,9 @@ def _start(
         rank=ranks.rank,
         ranks=ranks.count,
     )
-    run = _Run(name, config, ranks, folder, batches, model, model, make_optimizer(model, config))
+    optimizer, gradients = make_optimizer(model, config), Gradients(model, config, ranks)
+    run = _Run(name, config, ranks, folder, batches, model, optimizer, gradients)
     _resume(run)
-    if ranks.count > 1:
-        devices = [ranks.device] if ranks.device.type == "cuda" else None
-        run.parallel = nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
     return run
 
 
@@ -204,24 +196,16 @@ def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     lr = learning_rate(config, batch.step, steps)
     for group in run.optimizer.param_groups:
         group["lr"] = lr
-    batch = batch.to(run.ranks.device)
-    encoded, text_BMD = _forward(run, batch)
-    scale = encoded.scale
-    with torch.autocast(run.ranks.device.type, enabled=False):
-        features = gather(encoded.branches_BHD, text_BMD, batch.mask_BM, scale)
-        if encoded.patch_BND is not None:
-            features = replace(features, conditioned=partial(_conditioned, run, encoded.patch_BND))
-        loss = weighted_sum(features, config.losses)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
+    features, loss = run.gradients(batch.to(run.ranks.device))
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.grad_clip or math.inf)
     run.optimizer.step()
     with torch.no_grad():
         run.model.logit_scale.clamp_(*LOGIT_SCALE_RANGE)
     run.examples += batch.unreadable[: MOST_EXAMPLES - len(run.examples)]
     row = {"step": batch.step, "epoch": round(batch.step / run.batches.order.steps_per_epoch, 4), "lr": lr}
-    measured = {"grad_norm": norm, "logit_scale": scale.detach(), **_measure(run, features, loss)}
-    measured["unreadable"] = torch.tensor(float(len(batch.unreadable)), device=scale.device)
+    measured = {"grad_norm": norm, "logit_scale": features.scale.detach(), **_measure(run, features, loss)}
+    measured["unreadable"] = torch.tensor(float(len(batch.unreadable)), device=run.ranks.device)
     return row, {name: value.float() for name, value in measured.items()}
 
 
@@ -232,32 +216,6 @@ def _measure(run: _Run, features: Features, loss: Loss) -> dict[str, Tensor]:
         names = (slot.name for slot in run.config.slots)
         measured |= {f"loss/{term}/{name}": value for name, value in zip(names, slot_M, strict=True)}
     return measured | branch_health(features, run.model.slots, run.config.losses)
-
-
-def _forward(run: _Run, batch: Batch) -> tuple[Encoded, Tensor]:
-    """What the model makes of a batch, and the captions in their slots (B, M, D)."""
-    image_BCSS = crop_and_normalise(
-        batch.image_BCSS,
-        batch.box_B4,
-        run.model.visual.image_size[0],
-        run.config.image_mean,
-        run.config.image_std,
-    )
-    # A batch without a single caption still passes the text tower: every rank must have gradients for all weights.
-    texts = batch.texts or (torch.tensor(DUMMY_TEXT, device=image_BCSS.device),)
-    with run.autocast():
-        encoded: Encoded = run.parallel(image_BCSS, texts)
-    B, M = batch.mask_BM.shape
-    text_TD = torch.cat(encoded.texts)
-    flat = text_TD.new_zeros(B * M, text_TD.shape[1]).index_copy(0, batch.place_P, text_TD[batch.text_P])
-    return encoded, flat.view(B, M, -1)
-
-
-def _conditioned(run: _Run, patch_BND: Tensor, text_XD: Tensor, which_BT: Tensor) -> Tensor:
-    assert run.model.text_pooling is not None
-    with run.autocast():
-        cosines_BT: Tensor = run.model.text_pooling(patch_BND, text_XD, which_BT)
-    return cosines_BT.float()
 
 
 def _look(run: _Run) -> list[dict[str, Any]]:
