@@ -2,8 +2,8 @@
 
     python -m benchmarks.micro_batches --model ViT-B-32 --batch 32 --sizes 32,16,8,4
 
-On a GPU the peak is what torch allocated; on a CPU the largest resident memory above that before the first step, Adam's
-moments included (there is no optimizer here, so neither has any). Captions are random tokens of two lengths.
+On a GPU the peak is what torch allocated, on a CPU the largest resident memory; what weights and gradients take is
+taken off. There is no optimizer. Captions are random tokens of two lengths.
 """
 
 import argparse

@@ -94,8 +94,8 @@ class RunConfig(Section):
     micro_batch: int | None = operational(
         None,
         ge=1,
-        description="images per rank whose activations are in memory at once, for the same gradients at the price of a "
-        "second forward pass; None: all of a rank's share",
+        description="images per rank whose activations are in memory at once, at the price of a second forward pass; "
+        "None: all of a rank's share",
     )
     checkpoint_every: int = operational(1000, ge=1, description="steps")
     keep_checkpoints: int = operational(2, ge=1, description="older ones are removed")

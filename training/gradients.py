@@ -1,10 +1,10 @@
 """The loss of a batch and its gradients, at once or by micro-batches.
 
 A contrastive loss needs all embeddings of the global batch at once, so plain accumulation would compute another loss.
-With `micro_batch` the embeddings are made without graph, a micro-batch at a time; the loss of the whole batch is computed
-once, which gives its gradient for each embedding; then each micro-batch is encoded again, with graph, and the gradients
-of its embeddings go back through it (gradient caching, Gao et al. 2021). Towers have nothing random in them, so both
-passes see the same embeddings, and the gradients are the large batch's. The price is a second forward pass.
+With `micro_batch` the embeddings are made without graph, a micro-batch at a time; the loss of the whole batch is
+computed once, which gives its gradient for each embedding; then each micro-batch is encoded again, with graph, and the
+gradients of its embeddings go back through it (gradient caching, Gao et al. 2021). Towers have nothing random in them,
+so both passes see the same embeddings, and the gradients are the large batch's. The price is a second forward pass.
 """
 
 import math

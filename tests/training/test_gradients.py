@@ -109,9 +109,14 @@ def test_two_ranks_with_micro_batches_have_the_gradients_of_one_process(tmp_path
 def test_a_micro_batch_as_large_as_the_share_costs_no_second_pass(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    passes = []
+    passes: list[int] = []
     encode = Gradients._encode
-    monkeypatch.setattr(Gradients, "_encode", lambda *given: passes.append(1) or encode(*given))
+
+    def counted(*given: Any) -> Any:
+        passes.append(1)
+        return encode(*given)
+
+    monkeypatch.setattr(Gradients, "_encode", counted)
     for micro, count in ((None, 1), (IMAGES, 1), (100, 1), (5, 4)):
         passes.clear()
         gradients(of_term(recipe, "served", micro_batch=micro))
