@@ -5,6 +5,7 @@ each (epoch, image) that draws the captions and the crop. So the loader's whole 
 worker processes gives the same batches in the same order, and ranks share a batch by cutting it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -152,6 +153,17 @@ class BatchMaker(Dataset):
                 tokens = tokenize(self.bundles.text[caption].as_py(), self._context_length)
                 captions_of.setdefault(tokens, []).append(b * slots + slot)
         return Batch(step, image_BCSS, box_B4, *_group(captions_of), mask_BM, tuple(unreadable))
+
+    def inspect(self, step: int) -> Iterator[dict[str, Any]]:
+        """What is in the whole batch of a step, over all ranks: each image and its captions by slot."""
+        epoch, rows = self.order.batch(step)
+        slots = [slot.name for slot in self._config.slots]
+        for row in rows.tolist():
+            rng = np.random.default_rng([self._config.seed, epoch, row])
+            drawn = draw_captions(self.bundles, row, len(slots), self._config.captions_per_image, rng)
+            captions = {slots[slot]: self.bundles.text[caption].as_py() for slot, caption in drawn}
+            place = {"image_id": self.bundles.image_id[row].as_py(), "key": str(self.bundles.key[row])}
+            yield {**place, "captions": captions}
 
     def _read(self, row: int) -> bytes:
         bundles = self.bundles

@@ -97,7 +97,10 @@ class RunConfig(Section):
         description="images per rank whose activations are in memory at once, at the price of a second forward pass; "
         "None: all of a rank's share",
     )
-    checkpoint_every: int = operational(1000, ge=1, description="steps")
+    checkpoint_every: int = operational(1000, ge=1, description="steps from one checkpoint to the next")
+    checkpoint_minutes: float | None = operational(
+        None, gt=0, description="a checkpoint also after so many minutes, at the next look (log_every)"
+    )
     keep_checkpoints: int = operational(2, ge=1, description="older ones are removed")
     log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")
     workers: int = operational(4, ge=0, le=512, description="loader processes per rank; 0: the training process loads")

@@ -77,6 +77,32 @@ class Ranks:
                 value.copy_(part.view_as(value))
 
 
+class Votes:
+    """Whether any rank wants to stop, agreed by all one step late: the exchange runs beside the next step."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._group = dist.new_group(backend="gloo") if ranks.count > 1 else None  # on the CPU, whatever ranks use
+        self._wanted = torch.zeros(1)
+        self._sent: Any = None
+
+    def __call__(self, wanted: bool) -> bool:
+        """To be called by every rank after every step."""
+        if self._group is None:
+            return wanted
+        if self._sent is not None:
+            self._sent.wait()
+        found = bool(self._wanted.item())
+        self._wanted = torch.full((1,), float(wanted))
+        self._sent = dist.all_reduce(self._wanted, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return found
+
+    def close(self) -> None:
+        """After the last step."""
+        if self._sent is not None:
+            self._sent.wait()
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Joins the group that RANK and WORLD_SIZE speak of; a process without them is alone and needs no group.

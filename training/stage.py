@@ -116,6 +116,7 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
         store / folder,
         ranks.on(recipe.device),
         on_checkpoint=(lambda model, step: watch(name, model, step)) if watch and ranks.is_first else None,
+        data=run.inputs["curate"].digest,
     )
     parts = _commit(CommitLog(store), store, folder, recipe, trained, warnings) if ranks.is_first else []
     return list(ranks.agree(parts))
