@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PATIENCE = 8.0  # seconds that a stop which is held back waits for its moment
+PATIENCE = 10.0  # seconds that a stop which is held back waits for its moment
 
 
 class StoppedError(KeyboardInterrupt):

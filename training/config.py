@@ -190,9 +190,16 @@ class RunConfig(Section):
         return slots[:count] + tuple(f"free_{i}" for i in range(len(slots), count))
 
 
+class Launch(Section):
+    """Which processes train."""
+
+    ranks: int = Field(1, ge=1, le=1024, description="processes of this machine, on GPUs one each; 1: this process")
+
+
 class TrainConfig(RunConfig):
     """The stage: a recipe, and the runs that vary it. Each run names only what differs."""
 
+    launch: Launch = operational(default_factory=Launch, description="which processes train")
     runs: dict[str, dict[str, Any]] = Field({"holism": {}}, description="name: overrides of the recipe")
 
     @field_validator("runs")

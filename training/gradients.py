@@ -8,6 +8,7 @@ so both passes see the same embeddings, and the gradients are the large batch's.
 """
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -45,7 +46,9 @@ class Gradients:
         self._towers: nn.Module = model
         if ranks.count > 1 and self._pieces == 1:
             devices = [ranks.device] if ranks.device.type == "cuda" else None
-            self._towers = nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # newer versions have another name for it
+                self._towers = nn.parallel.DistributedDataParallel(model, devices, broadcast_buffers=False)
 
     def __call__(self, batch: Batch) -> tuple[Features, Loss]:
         # A batch without a single caption still passes the text tower: every rank must have gradients for all weights.

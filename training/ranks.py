@@ -17,6 +17,10 @@ BUCKET = 2**23  # gradients in one collective, 32 MiB
 _LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "remote process exited")
 
 
+class LostRankError(ScheduleError):
+    """Another rank ended, and this one with it."""
+
+
 @dataclass(frozen=True)
 class Ranks:
     """This process's place among all that train one model together."""
@@ -108,7 +112,7 @@ def joined(device: str) -> Iterator[Ranks]:
     """Joins the group that RANK and WORLD_SIZE speak of; a process without them is alone and needs no group.
 
     One group serves all that a process trains: torchrun's ranks cannot make another after it. A group that is there
-    already (Ray Train makes one) is used and left as it is. Raises ScheduleError where another rank is lost.
+    already (Ray Train makes one) is used and left as it is. Raises LostRankError where another rank is lost.
     """
     place = _device(device)
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -124,7 +128,7 @@ def joined(device: str) -> Iterator[Ranks]:
         except RuntimeError as error:
             if not _is_loss_of_a_rank(error):
                 raise
-            raise ScheduleError(
+            raise LostRankError(
                 f"rank {rank} of train stopped because another rank ended, whose own message says why; the same "
                 "command goes on from the last checkpoint"
             ) from error

@@ -5,6 +5,7 @@ A run's identity is its own recipe and the data it reads, so adding a run, or ch
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from training.ranks import Ranks
 
 VERSION = 3
+SERVICES = ("on_checkpoint",)
 
 
 def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
@@ -43,10 +45,15 @@ def _external(config: TrainConfig) -> dict[str, str]:
 
 
 def run_train(run: StageRun) -> Outcome:
-    """Trains the runs that are not finished yet; on several ranks the first one writes.
+    """Trains the runs that are not finished yet, here or on ranks that are started for it; the first one writes.
 
-    Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given.
+    Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given. Ranks that are
+    started here get it pickled.
     """
+    if run.config.launch.ranks > 1 and "WORLD_SIZE" not in os.environ:  # under torchrun this is a rank already
+        from training.launch import launched
+
+        return launched(run, run.config.launch.ranks, SERVICES)
     from training.ranks import joined
 
     config: TrainConfig = run.config

@@ -139,9 +139,10 @@ def train(
         try:
             _loop(run, batches, record, stop, on_checkpoint)
         except BaseException:
-            # A stop that did not wait for the end of its step. Several ranks cannot agree here on what to save.
-            if record and not record.is_closed and stop.signal and run.is_whole and ranks.count == 1:
-                record.add(_look(run))
+            # A stop that did not wait for the end of its step.
+            if record and not record.is_closed and stop.signal and run.is_whole:
+                if ranks.count == 1:  # others no longer answer: figures since the last look are missing in the log
+                    record.add(_look(run))
                 record.save_and_say(stop)
             raise
         if record:

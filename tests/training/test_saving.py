@@ -106,11 +106,11 @@ def test_checkpoints_by_the_clock(tmp_path: Path, recipe: Recipe, monkeypatch: p
 
 def stopped_at(step: int, monkeypatch: pytest.MonkeyPatch, number: signal.Signals = signal.SIGTERM) -> None:
     """The signal comes in the middle of a step, once."""
-    original, sent = trainer._step, []
+    original, waiting = trainer._step, [number]
 
     def stopping(state: Any, batch: Any) -> Any:
-        if batch.step == step and not sent:
-            sent.append(os.kill(os.getpid(), number))
+        if batch.step == step and waiting:
+            os.kill(os.getpid(), waiting.pop())
         return original(state, batch)
 
     monkeypatch.setattr(trainer, "_step", stopping)

@@ -171,7 +171,7 @@ def test_two_ranks_train_as_one_process_does(tmp_path: Path, recipe: Recipe) -> 
     assert [process.wait(timeout=300) for process in ranks] == [0, 0]
     found = figures((tmp_path / "ranks" / "run" / METRICS).read_bytes())
     for one, other in zip(figures(alone.metrics), found, strict=True):
-        assert other.pop("tokens") >= one.pop("tokens")  # ranks pad by themselves, and share no texts
+        del one["tokens"], other["tokens"]  # ranks make length groups of their own
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
 
 
