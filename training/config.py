@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config import Section, Seed, build, merge, operational
+from pipeline.config import Section, Seed, added, build, merge, operational
 from pipeline.errors import ConfigError
 from training.towers import can_be_looked_up, resolve_architecture
 
@@ -91,6 +91,18 @@ class RunConfig(Section):
     canvas: int | None = Field(None, ge=8, le=8192, description="side of images before cropping; None: 8/7 of it")
     seed: Seed = 0
 
+    freeze: tuple[Literal["image", "text"], ...] = added(
+        (),
+        description="towers whose weights stay as they came (locked-image tuning), all but what several branches own",
+    )
+    layer_decay: float = added(
+        1.0, gt=0, le=1, description="the learning rate of each block as a share of the next one's; 1: all alike"
+    )
+
+    activation_checkpointing: bool = operational(
+        False, description="keep only the tokens between blocks, and make all else again in backward"
+    )
+    compile: bool = operational(False, description="compile the towers with torch.compile, for GPUs")
     micro_batch: int | None = operational(
         None,
         ge=1,
@@ -154,6 +166,14 @@ class RunConfig(Section):
             raise ValueError("diversity only keeps several branches apart; set branches above 1 and add another term")
         if set(self.losses) == {"text_conditioned"}:
             raise ValueError("text_conditioned re-ranks what another term has to find; add one, such as served")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_learned(self) -> "RunConfig":
+        if self.freeze and not self.warm_start:
+            raise ValueError(f"freeze: [{', '.join(self.freeze)}] keeps untrained weights as they are; set warm_start")
+        if set(self.freeze) == {"image", "text"} and len(self.branch_names) == 1:
+            raise ValueError("freeze: [image, text] leaves a model of one branch nothing to learn; leave one out")
         return self
 
     @model_validator(mode="after")

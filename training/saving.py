@@ -67,13 +67,22 @@ def newest_checkpoint(folder: Location) -> dict[str, Any] | None:
     damage = None
     for file in reversed(files):
         try:
-            return read_checkpoint(file)
+            return _with_origin(read_checkpoint(file), file)
         except DamagedError as error:
             damage = error
             print(f"train: warning: {error}; the one before is used", file=sys.stderr, flush=True)
     if damage is not None:
         raise StoreError(f"no checkpoint in {folder} is whole; delete the folder to train this run from its start")
     return None
+
+
+def _with_origin(state: dict[str, Any], file: Location) -> dict[str, Any]:
+    if "origin" not in state:
+        raise StoreError(
+            f"the checkpoint {file} is of an earlier version, which did not note what it came from; delete its folder "
+            "to train this run from its start"
+        )
+    return state
 
 
 def _write(folder: Location, state: Mapping[str, Any], step: int, keep: int) -> None:

@@ -32,7 +32,7 @@ from training.health import WINDOW, dead_branches
 from training.loader import loader, start_server
 from training.metrics import MetricsLog
 from training.model import HolisticCLIP
-from training.optim import learning_rate, make_optimizer
+from training.optim import freeze, learning_rate, make_optimizer, set_learning_rate
 from training.origin import origin, other_code, require_same
 from training.ranks import Ranks, Votes
 from training.saving import CheckpointWriter, newest_checkpoint
@@ -208,6 +208,11 @@ def _start(
     model = new_model(config)
     if config.warm_start:
         warm_start(model, config.warm_start, config)
+    freeze(model, config)
+    if config.activation_checkpointing:
+        model.make_activations_again()
+    if config.compile:
+        model.compile_towers()
     model.to(ranks.device).train()
     side = model.visual.image_size[0]
     batches = BatchMaker(
@@ -246,7 +251,7 @@ def _resume(run: _Run) -> None:
     state = newest_checkpoint(run.folder / CHECKPOINTS)
     if state is None:
         return
-    found = state.get("origin", {})  # absent before there was one
+    found = state["origin"]
     require_same(found, run.origin, run.folder / CHECKPOINTS)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
@@ -262,8 +267,7 @@ def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """One step of the optimizer. Returns what the host knows of it and, still on the device, what was measured."""
     config, steps = run.config, run.batches.order.steps
     lr = learning_rate(config, batch.step, steps)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
+    set_learning_rate(run.optimizer, lr)
     run.optimizer.zero_grad(set_to_none=True)
     features, loss = run.gradients(batch.to(run.ranks.device))
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.grad_clip or math.inf)

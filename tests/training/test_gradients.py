@@ -62,6 +62,10 @@ def gradients(recipe: dict[str, Any], ranks: Ranks = ALONE) -> tuple[float, dict
     config = build(RunConfig, recipe)
     torch.manual_seed(3)
     model = new_model(config).train()
+    if config.activation_checkpointing:
+        model.make_activations_again()
+    if config.compile:
+        model.compile_towers()
     with torch.no_grad():  # so that branches differ enough for every term
         for parameter in model.visual.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -104,6 +108,32 @@ def test_two_ranks_with_micro_batches_have_the_gradients_of_one_process(tmp_path
         assert sum(rank[term][0] for rank in found) / 2 == pytest.approx(loss, rel=1e-5)
         for rank in found:
             assert_same(rank[term][1], grads)
+
+
+@pytest.mark.parametrize("kind", ["cls", "mlp", "query"])
+def test_activations_made_again_give_the_same_gradients(
+    recipe: Recipe, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    norm = torch.nn.LayerNorm.forward
+
+    def counted(layer: torch.nn.LayerNorm, x: Tensor) -> Tensor:
+        calls.append("norm")
+        return norm(layer, x)
+
+    monkeypatch.setattr("open_clip.transformer.LayerNorm.forward", counted)
+    changes = {"branch_kind": kind, "branch_blocks": 1}
+    wanted = gradients(of_term(recipe, "m2m", **changes))[1]
+    once = len(calls)
+    assert_same(gradients(of_term(recipe, "m2m", activation_checkpointing=True, **changes))[1], wanted)
+    # Two layers a block: of the image tower's two blocks the last is cheap, and the texts come in two length groups.
+    assert len(calls) == once + (once + 2 * (1 + 2 * 2))
+
+
+@pytest.mark.slow
+def test_compiled_towers_give_the_same_gradients(recipe: Recipe) -> None:
+    wanted = gradients(of_term(recipe, "m2m"))[1]
+    assert_same(gradients(of_term(recipe, "m2m", compile=True))[1], wanted)
 
 
 def test_a_micro_batch_as_large_as_the_share_costs_no_second_pass(

@@ -23,7 +23,12 @@ Recipe = Callable[..., dict[str, Any]]
 
 
 def state(step: int) -> dict[str, Any]:
-    return {"description": {"format": 2}, "step": step, "model": {"weight": torch.full((3,), float(step))}}
+    return {
+        "description": {"format": 2},
+        "origin": {},
+        "step": step,
+        "model": {"weight": torch.full((3,), float(step))},
+    }
 
 
 def written(folder: Path, *steps: int, keep: int = 9) -> list[Path]:
