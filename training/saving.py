@@ -52,10 +52,15 @@ class CheckpointWriter:
         if self._last is not None:
             self._last.result()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._last is None or self._last.done()
+
     def check(self) -> None:
         """Raises what went wrong with the last one, if it has come to its end."""
-        if self._last is not None and self._last.done():
-            self._last.result()
+        if self.is_idle:
+            self.wait()
 
 
 def newest_checkpoint(folder: Location) -> dict[str, Any] | None:
