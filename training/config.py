@@ -107,7 +107,7 @@ class RunConfig(Section):
         None,
         ge=1,
         description="images per rank whose activations are in memory at once, at the price of a second forward pass; "
-        "None: all of a rank's share",
+        "empty: all of a rank's share",
     )
     checkpoint_every: int = operational(1000, ge=1, description="steps from one checkpoint to the next")
     checkpoint_minutes: float | None = operational(

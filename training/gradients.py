@@ -41,7 +41,7 @@ class Gradients:
 
     def __init__(self, model: HolisticCLIP, config: RunConfig, ranks: Ranks) -> None:
         self._model, self._config, self._ranks = model, config, ranks
-        share = config.global_batch // ranks.count
+        share = math.ceil(config.global_batch / ranks.count)  # the largest: ranks must not differ in what they choose
         self._pieces = math.ceil(share / (config.micro_batch or share))
         self._towers: nn.Module = model
         if ranks.count > 1 and self._pieces == 1:
