@@ -94,17 +94,16 @@ class Votes:
         """To be called by every rank after every step."""
         if self._group is None:
             return wanted
-        if self._sent is not None:
-            self._sent.wait()
-        found = bool(self._wanted.item())
+        found = self.last()
         self._wanted = torch.full((1,), float(wanted))
         self._sent = dist.all_reduce(self._wanted, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
         return found
 
-    def close(self) -> None:
-        """After the last step."""
+    def last(self) -> bool:
+        """What was agreed on the step before; to be called after the last one too."""
         if self._sent is not None:
             self._sent.wait()
+        return bool(self._wanted.item())
 
 
 @contextmanager

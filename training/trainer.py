@@ -191,13 +191,19 @@ def _loop(
                 if (due or late) and not stopping:
                     record.save()
         if stopping:
-            stop.join()
-            if record:
-                record.save_and_say(stop)
-            stop.deliver()
+            _leave(record, stop)
         if due and on_checkpoint:
             on_checkpoint(run.model, run.step)
-    votes.close()
+    if votes.last():
+        _leave(record, stop)
+
+
+def _leave(record: _Record | None, stop: Held) -> None:
+    """On all ranks, whichever of them was stopped."""
+    stop.join()
+    if record:
+        record.save_and_say(stop)
+    stop.deliver()
 
 
 def _start(
