@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PATIENCE = 10.0  # seconds that a stop which is held back waits for its moment
 
 
 class StoppedError(KeyboardInterrupt):
@@ -59,7 +60,72 @@ def stoppable() -> Iterator[Stop]:
 def under_way() -> bool:
     """Whether somebody has stopped this process: what is raised now is a consequence of that."""
     handler = signal.getsignal(signal.SIGTERM)
-    return isinstance(handler, Stop) and handler.signal is not None
+    return isinstance(handler, (Stop, Held)) and handler.signal is not None
+
+
+class Held:
+    """A stop that waits until work is at a point where it can be left; it comes anyway after `PATIENCE`.
+
+    A second Ctrl-C does not wait. A second SIGTERM does: whoever starts processes passes on what these get as well.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self.before: dict[signal.Signals, object] = {}
+        self._urgent = self._delivered = False
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        """The handler of both signals."""
+        again = self.signal is not None
+        self.signal = self.signal or signal.Signals(number)
+        if self._urgent or (again and number == signal.SIGINT):
+            self.deliver()
+        elif not again:
+            timer = threading.Timer(PATIENCE, self._hurry)
+            timer.daemon = True
+            timer.start()
+
+    def join(self) -> signal.Signals:
+        """What stops this process: the signal that came, or SIGTERM, as another process that works with it got one."""
+        self.signal = self.signal or signal.SIGTERM
+        return self.signal
+
+    def deliver(self) -> None:
+        """Do now what the signal that came would have done, if any came."""
+        if self.signal is None or self._delivered:
+            return
+        self._delivered = True
+        if not self.before:  # not in the main thread
+            raise StoppedError(f"stopped by {self.signal.name}")
+        _handle(self.before)
+        handler = self.before[self.signal]
+        if callable(handler):
+            handler(self.signal, None)
+        else:
+            os.kill(os.getpid(), self.signal)
+
+    def _hurry(self) -> None:
+        if self.signal is not None and not self._delivered:
+            self._urgent = True
+            os.kill(os.getpid(), self.signal)
+
+
+@contextmanager
+def held_back() -> Iterator[Held]:
+    """Hold a stop back for as long as this lasts, or until it is delivered (in the main thread; others hear of none).
+
+    Whatever is raised after the signal is a consequence of it.
+    """
+    held = Held()
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
+    held.before = {number: signal.signal(number, held) for number in SIGNALS}
+    try:
+        yield held
+    finally:
+        _handle(held.before)
+        held.deliver()
 
 
 @contextmanager

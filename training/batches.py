@@ -6,7 +6,7 @@ worker processes gives the same batches in the same order, and ranks share a bat
 up to the number of images in it, whose shares differ by one image at most.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -191,6 +191,24 @@ class BatchMaker:
                 captions_of.setdefault(tokens, []).append(b * slots + slot)
         grouped = _group(captions_of, self._context_length)
         return Batch(share.step, image_BCSS, box_B4, *grouped, mask_BM, tuple(unreadable))
+
+    def inspect(self, step: int) -> Iterator[dict[str, Any]]:
+        """What is in the whole batch of a step, over all ranks: each image and its captions by slot.
+
+        The index holds tokens, so captions come back in CLIP's small letters.
+        """
+        from open_clip import SimpleTokenizer
+
+        decode, slots = SimpleTokenizer().decode, [slot.name for slot in self._config.slots]
+        epoch, samples = self.order.batch(step)
+        for sample in samples.tolist():
+            piece, row = self._sample(sample)
+            of_row, rng = piece.captions(row), np.random.default_rng([self._config.seed, epoch, sample])
+            drawn = draw_captions(
+                piece.slot[of_row], piece.weight[of_row], len(slots), self._config.captions_per_image, rng
+            )
+            captions = {slots[m]: decode(piece.tokens(of_row.start + one).tolist()).strip() for m, one in drawn}
+            yield {"image_id": piece.image_id[row].as_py(), "key": piece.key[row].as_py(), "captions": captions}
 
     def _sample(self, number: int) -> tuple[Piece, int]:
         self._read_since += 1

@@ -33,6 +33,10 @@ UNSEALED = 1  # the format before, whose files have no digests
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 
 
+class DamagedError(StoreError):
+    """A file is not what was written."""
+
+
 def new_model(config: RunConfig) -> HolisticCLIP:
     """The untrained model of a recipe."""
     architecture = resolve_architecture(config.model, config.context_length)
@@ -127,15 +131,6 @@ def branch_options(description: Mapping[str, Any]) -> BranchOptions:
     return BranchOptions(isolation=description["isolation"], projection=description["projection"])
 
 
-def write_checkpoint(folder: Location, state: Mapping[str, Any], step: int, keep: int) -> None:
-    """Writes step-N.pt in one atomic step, then removes all but the newest `keep`."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    (folder / f"step-{step:09d}.pt").write(buffer.getvalue())
-    for old, _ in list(folder.files(".pt"))[:-keep]:
-        old.remove()
-
-
 def read_checkpoint(file: Location) -> dict[str, Any]:
     try:
         data = file.read()
@@ -144,9 +139,7 @@ def read_checkpoint(file: Location) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise InputError(f"no checkpoint at {file}") from error
     except Exception as error:  # torch raises whatever its unpickler stumbles over
-        raise StoreError(
-            f"the checkpoint {file} is damaged ({str(error).splitlines()[0]}); delete it to go on from the one before"
-        ) from error
+        raise DamagedError(f"the checkpoint {file} is damaged ({str(error).splitlines()[0]})") from error
     _of_this_format(file, state.get("description", {}))
     return state
 
@@ -156,12 +149,6 @@ def _require_checksums(data: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as content:
         if damaged := content.testzip():
             raise ValueError(f"{damaged} does not have the checksum it names")
-
-
-def newest_checkpoint(folder: Location) -> dict[str, Any] | None:
-    """The last checkpoint of a run, None if there is none. Files appear whole, so a damaged one is an error."""
-    files = [file for file, _ in folder.files(".pt")]
-    return read_checkpoint(files[-1]) if files else None
 
 
 def _of_this_format(place: Location, description: dict[str, Any]) -> dict[str, Any]:

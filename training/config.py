@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from pipeline.config import Section, Seed, build, merge, operational
+from pipeline.config import Section, Seed, added, build, merge, operational
 from pipeline.errors import ConfigError
 from training.towers import can_be_looked_up, resolve_architecture
 
@@ -121,7 +121,28 @@ class RunConfig(Section):
     )
     seed: Seed = Field(0, description="of weights, order, crops and the draw of captions")
 
+    freeze: tuple[Literal["image", "text"], ...] = added(
+        (),
+        description="towers whose weights stay as they came (locked-image tuning), all but what several branches own",
+    )
+    layer_decay: float = added(
+        1.0, gt=0, le=1, description="the learning rate of each block as a share of the next one's; 1: all alike"
+    )
+
+    activation_checkpointing: bool = operational(
+        False, description="keep only the tokens between blocks, and make all else again in backward"
+    )
+    compile: bool = operational(False, description="compile the towers with torch.compile, for GPUs")
+    micro_batch: int | None = operational(
+        None,
+        ge=1,
+        description="images per rank whose activations are in memory at once, at the price of a second forward pass; "
+        "empty: all of a rank's share",
+    )
     checkpoint_every: int = operational(1000, ge=1, description="steps between checkpoints")
+    checkpoint_minutes: float | None = operational(
+        None, gt=0, description="a checkpoint also after so many minutes, at the next look (log_every)"
+    )
     keep_checkpoints: int = operational(2, ge=1, description="checkpoints that are kept; older ones are removed")
     log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")
     workers: int = operational(
@@ -186,6 +207,14 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _something_is_learned(self) -> "RunConfig":
+        if self.freeze and not self.warm_start:
+            raise ValueError(f"freeze: [{', '.join(self.freeze)}] keeps untrained weights as they are; set warm_start")
+        if set(self.freeze) == {"image", "text"} and len(self.branch_names) == 1:
+            raise ValueError("freeze: [image, text] leaves a model of one branch nothing to learn; leave one out")
+        return self
+
+    @model_validator(mode="after")
     def _towers_can_be_built(self) -> "RunConfig":
         if not can_be_looked_up(self.model):
             return self
@@ -219,9 +248,16 @@ class RunConfig(Section):
         return slots[:count] + tuple(f"free_{i}" for i in range(len(slots), count))
 
 
+class Launch(Section):
+    """Which processes train."""
+
+    ranks: int = Field(1, ge=1, le=1024, description="processes of this machine, on GPUs one each; 1: this process")
+
+
 class TrainConfig(RunConfig):
     """One recipe, and the runs that vary it. Each run names only what differs."""
 
+    launch: Launch = operational(default_factory=Launch, description="which processes train")
     runs: dict[str, dict[str, Any]] = Field(
         {"holism": {}}, description="the models to train, by name: what differs from the recipe"
     )

@@ -23,6 +23,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import HolismError, ScheduleError
+from pipeline.stops import SIGNALS
 from training.batches import Batch, BatchMaker, Share
 
 SECONDS = 5.0  # that a worker may take to be gone
@@ -51,10 +52,11 @@ class _Context(context.ForkServerContext):
 def start_server() -> None:
     """Starts the server that workers are forked from, unless it runs. Returns at once: it imports beside this process.
 
-    Ctrl-C is for the training process alone, whose end is that of the server and the workers: they have it blocked.
+    Stops are for the training process alone, whose end is that of the server and the workers: they have them blocked,
+    so that a batch which the training process still wants is not lost.
     """
     multiprocessing.set_forkserver_preload([__name__])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         forkserver.ensure_running()
     finally:

@@ -100,6 +100,16 @@ class HolisticCLIP(open_clip.CLIP):
         cosines_BT: Tensor = self.text_pooling(patch_BND, *rows_of(text_BTD))
         return cosines_BT
 
+    def make_activations_again(self) -> None:
+        """In backward, where they are needed, instead of keeping those of all blocks (activation checkpointing)."""
+        self.visual.makes_again = True
+        self.transformer.grad_checkpointing = True
+
+    def compile_towers(self) -> None:
+        """Of both towers what is most of their work; weights keep their names."""
+        self.visual.compile()
+        self.transformer.compile()
+
     def forward(self, image_BCSS: Tensor, text_groups: Sequence[Tensor]) -> "Encoded":
         """One training pass."""
         texts = [self.encode_text(text_TL, normalize=True) for text_TL in text_groups]

@@ -1,7 +1,7 @@
 """Who this process is: alone, or one of torchrun's (or Ray Train's) ranks."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -9,10 +9,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from pipeline.errors import ConfigError, ScheduleError
 
+BUCKET = 2**23  # gradients in one collective, 32 MiB
 _LOST = ("connection closed", "connection reset", "broken pipe", "timed out", "remote process exited")
+
+
+class LostRankError(ScheduleError):
+    """Another rank ended, and this one with it."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,60 @@ class Ranks:
             values /= self.count
         return values
 
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Gives each parameter the mean of its gradients over all ranks, several parameters in one collective."""
+        if self.count == 1:
+            return
+        bucket: list[torch.Tensor] = []
+        for parameter in parameters:
+            if not parameter.requires_grad:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            bucket.append(parameter.grad)
+            if sum(grad.numel() for grad in bucket) >= BUCKET:
+                self._average(bucket)
+                bucket = []
+        self._average(bucket)
+
+    def _average(self, values: list[torch.Tensor]) -> None:
+        if values:
+            flat = self.mean(torch.cat([value.flatten() for value in values]))
+            for value, part in zip(values, flat.split([value.numel() for value in values]), strict=True):
+                value.copy_(part.view_as(value))
+
+
+class Votes:
+    """Whether any rank wants to stop, agreed by all one step late: the exchange runs beside the next step."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._group = dist.new_group(backend="gloo") if ranks.count > 1 else None  # on the CPU, whatever ranks use
+        self._wanted = torch.zeros(1)
+        self._sent: Any = None
+
+    def __call__(self, wanted: bool) -> bool:
+        """To be called by every rank after every step."""
+        if self._group is None:
+            return wanted
+        found = self.last()
+        self._wanted = torch.full((1,), float(wanted))
+        self._sent = dist.all_reduce(self._wanted, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
+        return found
+
+    def last(self) -> bool:
+        """What was agreed on the step before; to be called after the last one too."""
+        if self._sent is not None:
+            self._sent.wait()
+        return bool(self._wanted.item())
+
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Joins the group that RANK and WORLD_SIZE speak of; a process without them is alone and needs no group.
 
     One group serves all that a process trains: torchrun's ranks cannot make another after it. A group that is there
-    already (Ray Train makes one) is used and left as it is. Raises ScheduleError where another rank is lost.
+    already (Ray Train makes one) is used and left as it is. Raises LostRankError where another rank is lost.
     """
     place = _device(device)
     count = int(os.environ.get("WORLD_SIZE", "1"))
@@ -74,7 +127,7 @@ def joined(device: str) -> Iterator[Ranks]:
         except RuntimeError as error:
             if not _is_loss_of_a_rank(error):
                 raise
-            raise ScheduleError(
+            raise LostRankError(
                 f"rank {rank} of train stopped because another rank ended, whose own message says why; the same "
                 "command goes on from the last checkpoint"
             ) from error

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from training.ranks import Ranks
 
 VERSION = 4
+SERVICES = ("on_checkpoint",)
 
 
 def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
@@ -47,10 +48,15 @@ def _external(config: TrainConfig) -> dict[str, str]:
 
 
 def run_train(run: StageRun) -> Outcome:
-    """Trains the runs that are not finished yet; on several ranks the first one writes.
+    """Trains the runs that are not finished yet, here or on ranks that are started for it; the first one writes.
 
-    Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given.
+    Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given. Ranks that are
+    started here get it pickled.
     """
+    if run.config.launch.ranks > 1 and "WORLD_SIZE" not in os.environ:  # under torchrun this is a rank already
+        from training.launch import launched
+
+        return launched(run, run.config.launch.ranks, SERVICES)
     from training.ranks import joined
 
     config: TrainConfig = run.config
@@ -120,6 +126,7 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
         store / folder,
         ranks.on(recipe.device),
         on_checkpoint=(lambda model, step: watch(name, model, step)) if watch and ranks.is_first else None,
+        data=run.inputs["curate"].digest,
     )
     parts = _commit(CommitLog(store), store, folder, recipe, trained, warnings) if ranks.is_first else []
     return list(ranks.agree(parts))

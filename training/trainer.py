@@ -5,40 +5,42 @@ the learning rate from n. So a checkpoint's step number is the position of every
 on with the very batch, and on a CPU the very losses, that an undisturbed run would have had.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
-from dataclasses import dataclass, field, replace
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, HolismError
 from pipeline.messages import say
 from pipeline.progress import Progress
 from pipeline.shards import ShardReader
+from pipeline.stops import Held, held_back
 from pipeline.storage import Location
-from training.augment import crop_and_normalise
 from training.batches import Batch, BatchMaker
 from training.bundles import Bundles
-from training.checkpoint import describe, new_model, newest_checkpoint, write_checkpoint
+from training.checkpoint import describe, new_model
 from training.config import RunConfig
-from training.health import WINDOW, branch_health, dead_branches
+from training.figures import Figures, not_a_number, note, without_nan
+from training.gradients import Gradients
+from training.health import WINDOW, dead_branches
 from training.loader import loader, start_server
-from training.losses import Features, Loss, gather, weighted_sum
 from training.metrics import MetricsLog
-from training.model import Encoded, HolisticCLIP
-from training.optim import learning_rate, make_optimizer
-from training.ranks import Ranks
+from training.model import HolisticCLIP
+from training.optim import freeze, learning_rate, make_optimizer, set_learning_rate
+from training.origin import origin, other_code, require_same
+from training.ranks import Ranks, Votes
+from training.saving import CheckpointWriter, newest_checkpoint
 from training.warm_start import warm_start
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 LOGIT_SCALE_RANGE = (0.0, math.log(100))  # CLIP's: scales between 1 and 100
 MOST_EXAMPLES = 5
-DUMMY_TEXT = [[49406, 49407]]  # a start and an end token
 
 
 @dataclass
@@ -62,19 +64,49 @@ class _Run:
     config: RunConfig
     ranks: Ranks
     folder: Location
+    origin: Mapping[str, Any]
     batches: BatchMaker
     model: HolisticCLIP
-    parallel: nn.Module  # the model, wrapped where there are several ranks
     optimizer: torch.optim.Optimizer
+    gradients: Gradients
+    figures: Figures
     step: int = 0
-    unreadable: int = 0
+    is_whole: bool = True  # False while weights are changed: all else that a step does leaves the state as it was
     examples: list[str] = field(default_factory=list)
-    pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = field(default_factory=list)
     dead: dict[str, str] = field(default_factory=dict)  # a warning for each branch that is dead now
 
-    def autocast(self) -> AbstractContextManager[None]:
-        wanted = self.config.precision == "bf16"
-        return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=wanted)
+
+@dataclass
+class _Record:
+    """What the first rank writes of a run; the others write nothing."""
+
+    run: _Run
+    log: MetricsLog
+    checkpoints: CheckpointWriter
+    progress: Progress
+    is_closed: bool = False
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.log.add([without_nan(row) for row in rows])
+        _warn_of_the_dead(self.run, self.log.last(WINDOW))
+        if rows:
+            self.progress.update(len(rows) * self.run.config.global_batch, note(rows))
+
+    def save(self) -> None:
+        """A checkpoint, and the metrics up to it."""
+        self.log.save()
+        self.checkpoints.write(_state(self.run), self.run.step)
+
+    def save_and_say(self, stop: Held) -> None:
+        """Before the run is left; a checkpoint that cannot be written does not keep it."""
+        self.is_closed = True
+        try:
+            self.save()
+            self.checkpoints.wait()
+            text = f"a checkpoint of step {self.run.step} is written"
+        except HolismError as error:
+            text = str(error)
+        say(f"train {self.run.name}: stopped by {stop.join().name}; {text}")
 
 
 def train(
@@ -85,71 +117,108 @@ def train(
     folder: Location,
     ranks: Ranks,
     on_checkpoint: Callable[[HolisticCLIP, int], None] | None = None,
+    data: str = "",
 ) -> Trained:
-    """Trains one run to its end, from its newest checkpoint if `folder` holds one.
+    """Trains one run to its end, from its newest checkpoint if `folder` holds one. `data` is a digest of the samples.
 
-    Raises StoreError where that checkpoint is of other data, ConfigError where the loss stops being a number.
+    A stop by hand writes a checkpoint first. Raises StoreError where the checkpoint that is there is of another recipe
+    or other data, ConfigError where the loss stops being a number.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.workers:
         start_server()  # it imports its libraries while this process makes the model
-    run = _start(name, config, bundles, reader, folder, ranks)
-    log = MetricsLog(folder / METRICS, run.step) if ranks.is_first else None
+    run = _start(name, config, bundles, reader, folder, ranks, data)
     pin_memory = ranks.device.type == "cuda"
-    with closing(loader(run.batches, run.step, config.workers, pin_memory)) as batches:  # workers end with the loop
-        _loop(run, batches, log, on_checkpoint)
+    with (
+        held_back() as stop,
+        CheckpointWriter(folder / CHECKPOINTS, config.keep_checkpoints) as checkpoints,
+        closing(loader(run.batches, run.step, config.workers, pin_memory)) as batches,  # workers end with the loop
+    ):
+        record = _record(run, checkpoints) if ranks.is_first else None
+        try:
+            _loop(run, batches, record, stop, on_checkpoint)
+        except BaseException:
+            # A stop that did not wait for the end of its step.
+            if record and not record.is_closed and stop.signal and run.is_whole:
+                if ranks.count == 1:  # others no longer answer: figures since the last look are missing in the log
+                    record.add(_look(run))
+                record.save_and_say(stop)
+            raise
+        if record:
+            record.log.save()
+            record.progress.close()
+    log = record.log if record else None
     last = log.last(1)[0] if log else {}
     metrics, dead = log.to_bytes() if log else b"", list(run.dead.values())
-    return Trained(run.model.eval(), metrics, run.step, run.unreadable, run.examples, dead, last)
+    return Trained(run.model.eval(), metrics, run.step, run.figures.unreadable, run.examples, dead, last)
+
+
+def _record(run: _Run, checkpoints: CheckpointWriter) -> _Record:
+    size = run.config.global_batch
+    progress = Progress(f"train {run.name}", run.batches.order.steps * size, "images", done=run.step * size)
+    return _Record(run, MetricsLog(run.folder / METRICS, run.step), checkpoints, progress)
 
 
 def _loop(
     run: _Run,
     batches: Iterable[Batch],
-    log: MetricsLog | None,
+    record: _Record | None,
+    stop: Held,
     on_checkpoint: Callable[[HolisticCLIP, int], None] | None,
 ) -> None:
-    """Steps through the batches; looks, logs and writes checkpoints when they are due."""
-    config, order = run.config, run.batches.order
-    size = config.global_batch
-    progress = Progress(f"train {run.name}", order.steps * size, "images", done=run.step * size) if log else None
+    """Steps through the batches; looks, logs and writes checkpoints when they are due. Returns early when stopped."""
+    config, last_step = run.config, run.batches.order.steps
+    votes = Votes(run.ranks)
     waited_since = time.monotonic()
     for batch in batches:
         began = time.monotonic()
+        wait = round(began - waited_since, 5)
         row, measured = _step(run, batch)
-        run.step += 1
-        now = time.monotonic()
-        row.update(seconds=round(now - waited_since, 5), wait=round(began - waited_since, 5))
-        run.pending.append((row, measured))
-        waited_since = now
-        last_step = run.step == order.steps
-        checkpoint_due = run.step % config.checkpoint_every == 0 and not last_step
-        if run.step % config.log_every == 0 or checkpoint_due or last_step:
+        waited_since, since = time.monotonic(), waited_since
+        row.update(seconds=round(waited_since - since, 5), wait=wait)
+        run.figures.add(row, measured)
+        run.is_whole = True
+        stopping = votes(stop.signal is not None)
+        due = stopping or (run.step % config.checkpoint_every == 0 and run.step != last_step)
+        if due or run.step % config.log_every == 0 or run.step == last_step:
             rows = _look(run)
-            if log and progress:
-                log.add(rows)
-                _warn_of_the_dead(run, log.last(WINDOW))
-                progress.update(len(rows) * size, _note(rows))
-        if checkpoint_due:
-            if log:
-                log.save()
-                write_checkpoint(run.folder / CHECKPOINTS, _state(run), run.step, config.keep_checkpoints)
-            if on_checkpoint:
-                on_checkpoint(run.model, run.step)
-    if log and progress:
-        log.save()
-        progress.close()
+            if record:
+                record.checkpoints.check()
+                record.add(rows)
+                minutes = config.checkpoint_minutes
+                late = minutes is not None and record.checkpoints.minutes_ago >= minutes and run.step != last_step
+                if (due or late) and not stopping:
+                    record.save()
+        if stopping:
+            _leave(record, stop)
+        if due and on_checkpoint:
+            on_checkpoint(run.model, run.step)
+    if votes.last():
+        _leave(record, stop)
+
+
+def _leave(record: _Record | None, stop: Held) -> None:
+    """On all ranks, whichever of them was stopped."""
+    stop.join()
+    if record:
+        record.save_and_say(stop)
+    stop.deliver()
 
 
 def _start(
-    name: str, config: RunConfig, bundles: Bundles, reader: ShardReader, folder: Location, ranks: Ranks
+    name: str, config: RunConfig, bundles: Bundles, reader: ShardReader, folder: Location, ranks: Ranks, data: str
 ) -> _Run:
     """A fresh run, or the one whose newest checkpoint is in `folder`."""
     torch.manual_seed(config.seed)
     model = new_model(config)
     if config.warm_start:
         warm_start(model, config.warm_start, config)
+    freeze(model, config)
+    if config.activation_checkpointing:
+        model.make_activations_again()
+    if config.compile:
+        model.compile_towers()
     model.to(ranks.device).train()
     side = model.visual.image_size[0]
     batches = BatchMaker(
@@ -161,136 +230,78 @@ def _start(
         rank=ranks.rank,
         ranks=ranks.count,
     )
-    run = _Run(name, config, ranks, folder, batches, model, model, make_optimizer(model, config))
+    optimizer, gradients = make_optimizer(model, config), Gradients(model, config, ranks)
+    samples = {"images": batches.order.rows, "captions": data}
+    figures = Figures(config, model.slots, ranks)
+    comes_from = origin(config, samples)
+    run = _Run(name, config, ranks, folder, comes_from, batches, model, optimizer, gradients, figures)
     _resume(run)
-    if ranks.count > 1:
-        devices = [ranks.device] if ranks.device.type == "cuda" else None
-        run.parallel = nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
     return run
 
 
 def _state(run: _Run) -> dict[str, Any]:
     """All that a checkpoint holds."""
-    order = run.batches.order
     return {
         "description": describe(run.model, run.config, run.step),
+        "origin": run.origin,
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
         "rng": torch.get_rng_state(),
-        "loader": {"step": run.step, "rows": order.rows, "seed": order.seed, "global_batch": order.global_batch},
-        "unreadable": run.unreadable,
+        "step": run.step,
+        "unreadable": run.figures.unreadable,
     }
 
 
 def _resume(run: _Run) -> None:
+    """From the newest checkpoint in the run's folder, if there is one."""
     state = newest_checkpoint(run.folder / CHECKPOINTS)
     if state is None:
         return
-    order, found = run.batches.order, state["loader"]
-    if (found["rows"], found["seed"], found["global_batch"]) != (order.rows, order.seed, order.global_batch):
-        raise StoreError(
-            f"the checkpoint in {run.folder} was made with {found['rows']} images in batches of "
-            f"{found['global_batch']}, this run has {order.rows} in batches of {order.global_batch}; delete its folder"
-        )
+    found = state["origin"]
+    require_same(found, run.origin, run.folder / CHECKPOINTS)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
-    run.step, run.unreadable = int(found["step"]), int(state["unreadable"])
+    run.step, run.figures.unreadable = int(state["step"]), int(state["unreadable"])
+    if run.ranks.is_first:
+        changed = other_code(found)
+        text = f"goes on from step {run.step}" + (f"; {changed}" if changed else "")
+        say(f"train {run.name}: {text}")
 
 
 def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """One step of the optimizer. Returns what the host knows of it and, still on the device, what was measured."""
     config, steps = run.config, run.batches.order.steps
     lr = learning_rate(config, batch.step, steps)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr
-    batch = batch.to(run.ranks.device)
-    encoded, text_BMD = _forward(run, batch)
-    scale = encoded.scale
-    with torch.autocast(run.ranks.device.type, enabled=False):
-        features = gather(encoded.branches_BHD, text_BMD, batch.mask_BM, scale, run.batches.share_sizes)
-        if encoded.patch_BND is not None:
-            features = replace(features, conditioned=partial(_conditioned, run, encoded.patch_BND))
-        loss = weighted_sum(features, config.losses)
+    set_learning_rate(run.optimizer, lr)
     run.optimizer.zero_grad(set_to_none=True)
-    loss.total.backward()
+    features, loss = run.gradients(batch.to(run.ranks.device))
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.grad_clip or math.inf)
+    measured = run.figures.measure(batch, features, loss, norm)
+    row = {"step": batch.step, "epoch": round(batch.step / run.batches.order.steps_per_epoch, 4), "lr": lr}
+    run.is_whole = False  # until the loop has counted this step
     run.optimizer.step()
     with torch.no_grad():
         run.model.logit_scale.clamp_(*LOGIT_SCALE_RANGE)
+    run.step += 1
     run.examples += batch.unreadable[: MOST_EXAMPLES - len(run.examples)]
-    row = {"step": batch.step, "epoch": round(batch.step / run.batches.order.steps_per_epoch, 4), "lr": lr}
-    measured = {"grad_norm": norm, "logit_scale": scale.detach(), **_measure(run, features, loss)}
-    measured["unreadable"] = torch.tensor(float(len(batch.unreadable)), device=scale.device)
-    return row, {name: value.float() for name, value in measured.items()}
-
-
-def _measure(run: _Run, features: Features, loss: Loss) -> dict[str, Tensor]:
-    """The loss, by term and by term and slot, and the branches' health."""
-    measured = {"loss": loss.total.detach(), **{f"loss/{term}": value for term, value in loss.terms.items()}}
-    for term, slot_M in loss.by_slot.items():
-        names = (slot.name for slot in run.config.slots)
-        measured |= {f"loss/{term}/{name}": value for name, value in zip(names, slot_M, strict=True)}
-    return measured | branch_health(features, run.model.slots, run.config.losses)
-
-
-def _forward(run: _Run, batch: Batch) -> tuple[Encoded, Tensor]:
-    """What the model makes of a batch, and the captions in their slots (B, M, D)."""
-    image_BCSS = crop_and_normalise(
-        batch.image_BCSS,
-        batch.box_B4,
-        run.model.visual.image_size[0],
-        run.config.image_mean,
-        run.config.image_std,
-    )
-    # A batch without a single caption still passes the text tower: every rank must have gradients for all weights.
-    texts = batch.texts or (torch.tensor(DUMMY_TEXT, device=image_BCSS.device),)
-    with run.autocast():
-        encoded: Encoded = run.parallel(image_BCSS, texts)
-    B, M = batch.mask_BM.shape
-    text_TD = torch.cat(encoded.texts)
-    flat = text_TD.new_zeros(B * M, text_TD.shape[1]).index_copy(0, batch.place_P, text_TD[batch.text_P])
-    return encoded, flat.view(B, M, -1)
-
-
-def _conditioned(run: _Run, patch_BND: Tensor, text_XD: Tensor, which_BT: Tensor) -> Tensor:
-    assert run.model.text_pooling is not None
-    with run.autocast():
-        cosines_BT: Tensor = run.model.text_pooling(patch_BND, text_XD, which_BT)
-    return cosines_BT.float()
+    return row, measured
 
 
 def _look(run: _Run) -> list[dict[str, Any]]:
-    """Fetches the pending steps' figures, means over ranks, in one transfer from the device.
-
-    The loss of a slot that held no caption in a batch is None.
-    """
-    if not run.pending:
-        return []
-    names = list(run.pending[0][1])
-    table = run.ranks.mean(
-        torch.stack([torch.stack([values[n] for n in names]) for _, values in run.pending])
-    ).tolist()
-    rows = [
-        {**row, **dict(zip(names, figures, strict=True))} for (row, _), figures in zip(run.pending, table, strict=True)
-    ]
-    run.pending.clear()
-    for row in rows:
-        run.unreadable += round(row["unreadable"] * run.ranks.count)
-        row["unreadable"] = run.unreadable
-        row["img_per_s"] = round(run.config.global_batch / row["seconds"], 1)
-        # A gradient that is no number has made the weights none, though the loss before it was one.
-        for name, what in (("loss", "loss"), ("grad_norm", "gradient norm")):
-            if not math.isfinite(row[name]):
-                raise ConfigError(
-                    f"train: the {what} of run {run.name} is {row[name]} at step {row['step']}; lower train.lr, "
-                    "lengthen train.warmup_steps, or set train.precision to fp32"
-                )
-    return [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    """The figures since the last look. A loss that is no number ends the run, with its batch left for inspection."""
+    rows = run.figures.look()
+    found = not_a_number(rows)
+    if found is None:
+        return rows
+    what, row = found
+    file = run.folder / f"batch-{row['step']:09d}.jsonl"
+    if run.ranks.is_first:
+        file.write("".join(json.dumps(sample) + "\n" for sample in run.batches.inspect(row["step"])).encode())
+    raise ConfigError(
+        f"train: run {run.name} was ended, as {what}; look at its images and captions in {file}, lower train.lr, "
+        "lengthen train.warmup_steps, or set train.precision to fp32"
+    )
 
 
 def _warn_of_the_dead(run: _Run, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -299,9 +310,3 @@ def _warn_of_the_dead(run: _Run, rows: Sequence[Mapping[str, Any]]) -> None:
     for name in dead.keys() - run.dead.keys():
         say(f"train {run.name}: warning: {dead[name]}", warning=True)
     run.dead = dead
-
-
-def _note(rows: list[dict[str, Any]]) -> str:
-    last = rows[-1]
-    waiting = 100 * sum(row["wait"] for row in rows) / max(sum(row["seconds"] for row in rows), 1e-9)
-    return f"epoch {last['epoch']:.1f} loss {last['loss']:.3f} lr {last['lr']:.1e} data wait {waiting:.0f} %"

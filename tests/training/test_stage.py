@@ -4,6 +4,7 @@ import io
 import json
 import random
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +23,8 @@ from pipeline.stage import StageRun
 from pipeline.storage import Location
 from pipeline.workspace import Workspace
 from tests.training.conftest import make_inputs
-from training.checkpoint import newest_checkpoint
 from training.config import TrainConfig
+from training.saving import newest_checkpoint
 from training.stage import STAGE, run_fingerprint, run_train
 
 Recipe = Callable[..., dict[str, Any]]
@@ -33,6 +34,15 @@ def stage_run(folder: Path, recipe: dict[str, Any], inputs: str = "inputs", **se
     made = make_inputs(folder / inputs, 18, damaged=(2,))
     workspace = Workspace(str(folder / "ws"))
     return StageRun(build(TrainConfig, recipe, source="train"), made, workspace, "f", services=services)
+
+
+def written_checkpoint(folder: Path, step: int) -> bytes:
+    """What is in a checkpoint, once it is written."""
+    deadline = time.monotonic() + 30
+    while not (found := list((folder / "ws" / "train").glob(f"holism-*/checkpoints/step-{step:09d}.pt"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found[0].read_bytes()
 
 
 RUNS = {"holism": {}, "baseline": {"slots": ["alt_text"], "losses": {"o2o": 1.0}, "epochs": 2}}
@@ -139,9 +149,8 @@ def test_a_checkpoint_loads_as_a_model_too(tmp_path: Path, recipe: Recipe) -> No
     kept: dict[str, Any] = {}
 
     def keep(name: str, model: Any, step: int) -> None:
-        folder = next((tmp_path / "ws" / "train").glob("holism-*"))
         kept["file"] = tmp_path / "kept.pt"
-        kept["file"].write_bytes((folder / "checkpoints" / f"step-{step:09d}.pt").read_bytes())
+        kept["file"].write_bytes(written_checkpoint(tmp_path, step))
         kept["weights"] = {key: value.clone() for key, value in model.state_dict().items()}
 
     run_train(stage_run(tmp_path, recipe(epochs=1, checkpoint_every=2), on_checkpoint=keep))
@@ -155,7 +164,7 @@ def test_what_is_no_model_is_named(tmp_path: Path, recipe: Recipe) -> None:
     with pytest.raises(InputError, match="no checkpoint at"):
         training.load(tmp_path / "absent.pt")
     (tmp_path / "step-000000001.pt").write_bytes(b"torn")
-    with pytest.raises(StoreError, match="is damaged"):
+    with pytest.raises(StoreError, match=r"no checkpoint in .* is whole"):
         newest_checkpoint(Location.of(tmp_path))
     outcome = run_train(stage_run(tmp_path, recipe(epochs=1)))
     folder = Path(outcome.store) / outcome.detail["runs"]["holism"]["folder"]
@@ -186,8 +195,8 @@ def test_a_model_with_a_flipped_bit_is_not_used_and_is_made_again(tmp_path: Path
 def test_a_checkpoint_with_a_flipped_bit_is_not_gone_on_from(tmp_path: Path, recipe: Recipe) -> None:
     kept: list[bytes] = []
 
-    def keep(_name: str, _model: Any, _step: int) -> None:
-        kept.append(next((tmp_path / "ws" / "train").glob("holism-*/checkpoints/*")).read_bytes())
+    def keep(_name: str, _model: Any, step: int) -> None:
+        kept.append(written_checkpoint(tmp_path, step))
 
     run_train(stage_run(tmp_path, recipe(epochs=1, checkpoint_every=2), on_checkpoint=keep))
     rng, silent = random.Random(1), 0

@@ -154,7 +154,7 @@ def test_the_mean_over_ranks_is_the_loss_of_the_whole_batch() -> None:
     for offset in (0, 2):
         rows = slice(offset, offset + 2)
         local = {"image_BHD": whole.image_BHD[rows], "text_BMD": whole.text_BMD[rows], "mask_BM": mask_BM[rows]}
-        features = replace(whole, **local, offset=offset)
+        features = replace(whole, **local, offset=offset, ranks=2)
         of_ranks.append(text_conditioned(conditioned(module, patch_BND[rows], features)).mean)
     torch.testing.assert_close(
         torch.stack(of_ranks).mean(), text_conditioned(conditioned(module, patch_BND, whole)).mean

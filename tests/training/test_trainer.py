@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.ingest import shard_uris
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
-from tests.training.conftest import make_inputs
+from tests.training.conftest import captions_of, make_inputs
 from training import trainer
 from training.bundles import read_bundles
 from training.checkpoint import new_model
@@ -57,10 +57,12 @@ with joined("cpu") as ranks:
 """
 
 
-def run(folder: Path, recipe: dict[str, Any], ranks: Ranks = ALONE, damaged: Sequence[int] = (5,)) -> Trained:
+def run(
+    folder: Path, recipe: dict[str, Any], ranks: Ranks = ALONE, damaged: Sequence[int] = (5,), count: int = 20
+) -> Trained:
     """Trains on 20 pictures, one of which does not decode."""
     config = build(RunConfig, recipe)
-    inputs = make_inputs(folder / f"inputs-{ranks.rank}", 20, damaged=tuple(damaged))
+    inputs = make_inputs(folder / f"inputs-{ranks.rank}", count, damaged=tuple(damaged))
     reader = ShardReader(shard_uris(inputs["ingest"]))
     return train("t", config, read_bundles(inputs["curate"], config.slots), reader, Location.of(folder / "run"), ranks)
 
@@ -172,21 +174,42 @@ def test_ranks_train_as_one_process_does(tmp_path: Path, recipe: Recipe, count: 
     assert [process.wait(timeout=300) for process in ranks] == [0] * count
     found = figures((tmp_path / "ranks" / "run" / METRICS).read_bytes())
     for one, other in zip(figures(alone.metrics), found, strict=True):
+        del one["tokens"], other["tokens"]  # ranks make length groups of their own
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, recipe: Recipe) -> None:
     run(tmp_path, recipe(checkpoint_every=2))
-    with pytest.raises(StoreError, match="this run has 20 in batches of 10"):
-        run(tmp_path, recipe(checkpoint_every=2, global_batch=10))
+    other = recipe(checkpoint_every=2, global_batch=10, losses={"m2m": 0.5, "served": 1.0}, log_every=1)
+    differences = r"recipe losses.m2m is 1.0 there and 0.5 here; recipe global_batch is 6 there and 10 here; move"
+    with pytest.raises(StoreError, match=differences):
+        run(tmp_path, other)
+    with pytest.raises(StoreError, match=r"of another run: data images is 20 there and 18 here"):
+        run(tmp_path, recipe(checkpoint_every=2), count=18)
+
+
+def letters(text: str) -> str:
+    """What of a text comes back from its tokens."""
+    return "".join(text.lower().split())
 
 
 def test_a_loss_that_is_no_number_stops_the_run(
     tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.trainer.learning_rate", lambda *_: 1e30)  # more than a configuration may ask for
-    with pytest.raises(ConfigError, match=r"loss of run t is (nan|inf) at step \d+; lower train.lr"):
-        run(tmp_path, recipe(warmup_steps=0, grad_clip=None, epochs=20))
+    settings = recipe(warmup_steps=0, grad_clip=None, epochs=20, log_every=5)
+    with pytest.raises(ConfigError, match=r"run t was ended, as the loss is (nan|inf) at step \d+; look at") as raised:
+        run(tmp_path, settings)
+    (file,) = (tmp_path / "run").glob("batch-*.jsonl")
+    assert f"captions in {file}, lower train.lr" in str(raised.value)
+    step = int(file.stem.removeprefix("batch-"))
+    samples = [json.loads(line) for line in file.read_text().splitlines()]
+    assert f"at step {step};" in str(raised.value)
+    assert len({sample["image_id"] for sample in samples}) == settings["global_batch"]
+    for sample in samples:  # what the batch itself holds
+        texts = [text["text"] for text in captions_of(int(sample["key"][:4]))]
+        assert set(map(letters, sample["captions"].values())) <= set(map(letters, texts))
+        assert set(sample["captions"]) <= set(settings["slots"])
 
 
 def test_a_gradient_that_is_no_number_stops_the_run(
@@ -198,7 +221,7 @@ def test_a_gradient_that_is_no_number_stops_the_run(
         return torch.full((), torch.nan)
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", broken)
-    with pytest.raises(ConfigError, match=r"gradient norm of run t is nan at step 0; lower train.lr"):
+    with pytest.raises(ConfigError, match=r"as the gradient norm is nan at step 0; look at"):
         run(tmp_path, recipe(epochs=1, global_batch=20))
 
 

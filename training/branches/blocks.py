@@ -51,6 +51,11 @@ def feed_forward(block: nn.Module, x: Tensor) -> Tensor:
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
+def plain_block(block: nn.Module, x_BLW: Tensor) -> Tensor:
+    """The block as open_clip has it."""
+    return feed_forward(block, attend(block, x_BLW))
+
+
 def row_weights(block: nn.Module, x_BLW: Tensor, rows: int, mask_RL: Tensor | None = None) -> Tensor:
     """How much each of the first `rows` tokens looks at each token, mean over heads: (B, R, L)."""
     y_BLW = block.ln_1(x_BLW)

@@ -36,10 +36,7 @@ class ClassTokens(BranchedViT):
         self.register_buffer("class_mask_HL", class_mask(branches, patches, self.isolation), persistent=False)
 
     def up_to_last(self, image_BCSS: Tensor) -> Tensor:
-        x_BLW = self.embed(image_BCSS, self.class_embedding)
-        for block in self.blocks[:-1]:
-            x_BLW = self._block(block, x_BLW)
-        return x_BLW
+        return self.through(self._block, self.blocks[:-1], self.embed(image_BCSS, self.class_embedding))
 
     def class_rows(self, x_BLW: Tensor) -> Tensor:
         block = self.blocks[-1]

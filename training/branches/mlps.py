@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.branches.blocks import attend, attend_rows, feed_forward, row_weights
+from training.branches.blocks import attend, attend_rows, feed_forward, plain_block, row_weights
 from training.branches.vit import BranchedViT
 from training.config import Projection
 
@@ -74,12 +74,8 @@ class BranchMLPs(BranchedViT):
     def up_to_last(self, image_BCSS: Tensor) -> Tensor:
         """(G, B, L, W), where G is H, or 1 if the last block is the first that branches."""
         x_BLW = self.embed(image_BCSS, self.class_embedding)
-        for block in self.blocks[: -self.branched_blocks]:
-            x_BLW = feed_forward(block, attend(block, x_BLW))
-        x_GBLW = x_BLW[None]
-        for block in self.blocks[-self.branched_blocks : -1]:
-            x_GBLW = self._block(block, x_GBLW)
-        return x_GBLW
+        x_BLW = self.through(plain_block, self.blocks[: -self.branched_blocks], x_BLW)
+        return self.through(self._block, self.blocks[-self.branched_blocks : -1], x_BLW[None])
 
     def class_rows(self, x_GBLW: Tensor) -> Tensor:
         block = self.blocks[-1]

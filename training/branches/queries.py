@@ -9,7 +9,7 @@ are computed once, and the last for the queries alone, so it is the cheapest kin
 import torch
 from torch import Tensor, nn
 
-from training.branches.blocks import attend, attend_rows, attend_split, feed_forward, row_weights
+from training.branches.blocks import attend_rows, attend_split, feed_forward, plain_block, row_weights
 from training.branches.vit import BranchedViT
 from training.config import Projection
 
@@ -30,12 +30,9 @@ class BranchQueries(BranchedViT):
 
     def up_to_last(self, image_BCSS: Tensor) -> Tensor:
         x_BLW = self.embed(image_BCSS, self.class_embedding)
-        for block in self.blocks[: -self.branched_blocks]:
-            x_BLW = feed_forward(block, attend(block, x_BLW))
+        x_BLW = self.through(plain_block, self.blocks[: -self.branched_blocks], x_BLW)
         x_BLW = torch.cat([x_BLW[:, :1] + self.branch_queries.to(x_BLW.dtype), x_BLW], dim=1)
-        for block in self.blocks[-self.branched_blocks : -1]:
-            x_BLW = self._block(block, x_BLW)
-        return x_BLW
+        return self.through(self._block, self.blocks[-self.branched_blocks : -1], x_BLW)
 
     def class_rows(self, x_BLW: Tensor) -> Tensor:
         block = self.blocks[-1]

@@ -6,10 +6,12 @@ queries are carried back through the key matrix, which leaves neither keys nor v
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 
 import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import ConfigError
 from training.config import Projection
@@ -36,6 +38,7 @@ class BranchedViT(nn.Module, ABC):
         self.positional_embedding = vit.positional_embedding  # (1 + patches, W): row 0 is shared by all class tokens
         self.image_size, self.grid_size = vit.image_size, vit.grid_size
         self.branches = branches
+        self.makes_again = False  # whether activations of blocks are made again in backward
         self.width: int = vit.class_embedding.shape[0]
         if self.proj.ndim == 3:
             self.branch_parameters = ("proj",)
@@ -73,6 +76,13 @@ class BranchedViT(nn.Module, ABC):
     def project_patches(self, patch_BNW: Tensor) -> Tensor:
         """Patch tokens in the joint space (B, N, D), where several projections exist by their mean."""
         return patch_BNW @ (self.proj if self.proj.ndim == 2 else self.proj.mean(dim=0))
+
+    def through(self, work: Callable[[nn.Module, Tensor], Tensor], blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
+        """Tokens after these blocks, of which only the tokens between them are kept where `makes_again`."""
+        for block in blocks:
+            again = self.makes_again and torch.is_grad_enabled()
+            x = checkpoint(work, block, x, use_reentrant=False) if again else work(block, x)
+        return x
 
     @property
     def blocks(self) -> nn.ModuleList:
