@@ -223,7 +223,7 @@ def test_a_text_of_a_megabyte_is_shown_cut_with_its_length(tmp_path: Path, monke
     assert LONG[:MAX_TEXT] in listing
     captions = listing.count("… (cut: 1,000,000 characters)")
     assert captions >= 7, "ingest cuts keys itself, and leaves such an alt text out"
-    page, picture = re.findall(r'(?:href|src)="(/images?/[^"]*sha256[^"]*)"', listing)[:2]
+    page, picture = re.findall(r'(?:href|src)="(/images?/part-[^"]*kite[^"]*)"', listing)[:2]
     shown = client.get(page)
     assert shown.status_code == 200
     assert client.get(picture).headers["content-type"] == "image/jpeg"
