@@ -28,7 +28,7 @@ from captioning.curate.gadgets.boilerplate import Boilerplate
 from captioning.curate.gadgets.duplicates import Duplicates
 from captioning.curate.gadgets.language import Language
 from captioning.curate.gadgets.order import text_gadgets
-from captioning.curate.phrases import load_phrases
+from captioning.curate.text_rules.phrases import load_phrases
 from pipeline.config import build
 
 # 20,000 captions are a small corpus: what is boilerplate of millions of images is boilerplate of some hundred here;

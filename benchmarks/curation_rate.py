@@ -23,7 +23,7 @@ from captioning.curate.corpus.openers import Openers
 from captioning.curate.corpus.statistic import Statistic
 from captioning.curate.gadgets.order import image_gadgets, text_gadgets
 from captioning.curate.known import Known
-from captioning.curate.phrases import load_phrases
+from captioning.curate.text_rules.phrases import load_phrases
 
 WARM_UP = 700  # captions: libraries and the language model are loaded
 

@@ -86,7 +86,7 @@ class UnsafeConfig(Section):
     """Words that no caption should have."""
 
     enabled: bool = Field(True, description="whether captions with such words are dropped")
-    list: str | None = Field(default=None, description="a YAML file of your own in place of curate/unsafe.yaml")
+    list: str | None = Field(default=None, description="a YAML file of your own in place of unsafe.yaml")
 
 
 class OffTopicConfig(Section):
@@ -243,7 +243,7 @@ class CurateConfig(Section):
     ray: StageRayConfig = operational(
         StageRayConfig(enabled=False), description="spread shards over the cores, or over a cluster"
     )
-    phrases: str | None = Field(default=None, description="a YAML file of your own in place of curate/phrases.yaml")
+    phrases: str | None = Field(default=None, description="a YAML file of your own in place of phrases.yaml")
     clean: CleanConfig = Field(default_factory=CleanConfig)
     reject: RejectConfig = Field(default_factory=RejectConfig)
     ending: EndingConfig = Field(default_factory=EndingConfig)

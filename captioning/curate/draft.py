@@ -18,7 +18,7 @@ import numpy as np
 
 from captioning.curate.reasons import Reason
 from captioning.curate.selection import lexical, padding
-from captioning.curate.words import cut
+from captioning.curate.text_rules.words import cut
 from pipeline.errors import StoreError
 
 IDENTITY = ("caption_id", "key")  # columns every draft has

@@ -17,7 +17,7 @@ from pipeline.manifest import Manifest
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
-    from captioning.curate.curation import Curated
+    from captioning.curate.steps.curation import Curated
 
 CaptionAgain = Callable[[Round, bool], Manifest]  # the bool: also ask again what failed
 SERVICE = "caption_again"  # its name among what the stage is handed

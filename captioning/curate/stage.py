@@ -15,8 +15,8 @@ from captioning.curate import counts, regenerate
 from captioning.curate.config import VERSION, CurateConfig
 from captioning.curate.describe import describe
 from captioning.curate.perspectives import warn_of_unknown
-from captioning.curate.phrases import load_phrases, phrases_digest
-from captioning.curate.unsafe_list import list_digest, load_list
+from captioning.curate.text_rules.phrases import load_phrases, phrases_digest
+from captioning.curate.text_rules.unsafe_list import list_digest, load_list
 from captioning.rounds import ROUND
 from pipeline.errors import ConfigError
 from pipeline.manifest import Manifest
@@ -30,10 +30,10 @@ def run(stage_run: StageRun) -> Outcome:
 
     Raises `InputError` if there is no caption, or if no caption of any image is kept.
     """
-    from captioning.curate.curation import Curation
-    from captioning.curate.source import Source
-    from captioning.curate.spread import Spread
-    from captioning.curate.tokens import TOKENIZER
+    from captioning.curate.bundles.tokens import TOKENIZER
+    from captioning.curate.steps.curation import Curation
+    from captioning.curate.steps.inputs import Source
+    from captioning.curate.steps.spread import Spread
 
     config, workspace = stage_run.config, stage_run.workspace
     _refuse_own_checkpoint(stage_run)

@@ -18,9 +18,9 @@ from captioning.curate.gadgets.order import all_gadgets, image_gadgets, text_gad
 from captioning.curate.gadgets.reject import Reject
 from captioning.curate.known import Known
 from captioning.curate.perspectives import warn_of_unknown
-from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import MEANING, Reason
 from captioning.curate.stage import STAGE
+from captioning.curate.text_rules.phrases import load_phrases
 from pipeline.config import build
 from pipeline.errors import ConfigError
 

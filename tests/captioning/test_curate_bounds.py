@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from small_workspace import draft_of, reasons
 
 from captioning.curate import counts, draft
+from captioning.curate.bundles.sub_captions import sub_captions
+from captioning.curate.bundles.tokens import clip_token_counter
 from captioning.curate.config import CleanConfig, CurateConfig, SelectConfig, SubCaptionsConfig
 from captioning.curate.corpus.endings import Endings
 from captioning.curate.corpus.openers import Openers
 from captioning.curate.draft import Draft, run_gadgets
 from captioning.curate.gadgets.order import image_gadgets, text_gadgets
-from captioning.curate.head_nouns import head_nouns
 from captioning.curate.known import Known
-from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.sub_captions import sub_captions
-from captioning.curate.tokens import clip_token_counter
+from captioning.curate.text_rules.head_nouns import head_nouns
+from captioning.curate.text_rules.phrases import load_phrases
 
 CONFIG = CurateConfig()
 GADGETS = text_gadgets(CONFIG)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 from small_workspace import draft_of, reasons
 
+from captioning.curate.bundles.sub_captions import split_sentences, sub_captions
 from captioning.curate.config import CurateConfig, EndingConfig, LanguageConfig, LengthConfig, SubCaptionsConfig
 from captioning.curate.draft import run_gadgets
-from captioning.curate.ended import is_ended
 from captioning.curate.gadgets.ending import Ending
 from captioning.curate.gadgets.order import all_gadgets
-from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.sub_captions import split_sentences, sub_captions
-from captioning.curate.words import words
+from captioning.curate.text_rules.phrases import load_phrases
+from captioning.curate.text_rules.words import is_ended, words
 
 ENDING = Ending(EndingConfig(), load_phrases(None))
 WORDS = {  # two dogs swim in the sea; the cuts are those of a reader

@@ -12,8 +12,8 @@ from captioning.curate.corpus.endings import Endings
 from captioning.curate.draft import run_gadgets
 from captioning.curate.gadgets.clean import Clean
 from captioning.curate.gadgets.order import all_gadgets
-from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import Reason
+from captioning.curate.text_rules.phrases import load_phrases
 
 CLEAN = Clean(CleanConfig(), load_phrases(None))
 CAT = "A grey cat sleeps in a basket."

@@ -22,7 +22,7 @@ from captioning.curate.gadgets.select import Select
 from captioning.curate.reasons import Reason
 from captioning.curate.selection.lexical import similarity_matrix
 from captioning.curate.selection.quality import quality
-from captioning.curate.words import words
+from captioning.curate.text_rules.words import words
 
 WORD = st.sampled_from(["a", "red", "blue", "boat", "house", "on", "the", "sea", "sky", "with"])
 TEXT = st.lists(WORD, min_size=1, max_size=7).map(" ".join)

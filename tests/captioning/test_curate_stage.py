@@ -16,6 +16,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from small_workspace import DROPPED, PROMPTS, REPAIRED, caption, curate, curate_run, draft_of, ingest, number_of
 
+from captioning.curate.bundles.tokens import TOKENIZER, clip_token_counter
 from captioning.curate.config import BoilerplateConfig, CurateConfig, LengthConfig
 from captioning.curate.corpus.near_duplicates import NearDuplicates
 from captioning.curate.draft import run_gadgets
@@ -23,7 +24,6 @@ from captioning.curate.gadgets.boilerplate import Boilerplate
 from captioning.curate.gadgets.order import all_gadgets
 from captioning.curate.reasons import Reason
 from captioning.curate.stage import STAGE
-from captioning.curate.tokens import TOKENIZER, clip_token_counter
 from pipeline import schemas
 from pipeline.cluster.config import ClusterConfig
 from pipeline.config import build

@@ -9,10 +9,10 @@ from small_workspace import draft_of, reasons
 
 from captioning.curate.config import RejectConfig
 from captioning.curate.gadgets.reject import Reject
-from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.talk.sentences import sentence_of, sentences
-from captioning.curate.talk.vocabulary import TalkWords
+from captioning.curate.text_rules.phrases import load_phrases
+from captioning.curate.text_rules.talk.sentences import sentence_of, sentences
+from captioning.curate.text_rules.talk.vocabulary import TalkWords
 
 PHRASES = load_phrases(None)
 

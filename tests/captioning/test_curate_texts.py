@@ -26,11 +26,11 @@ from captioning.curate.gadgets.language import Language
 from captioning.curate.gadgets.off_topic import OffTopic
 from captioning.curate.gadgets.reject import Reject, ends_in_loop, repetition, stutters
 from captioning.curate.gadgets.unsafe import Unsafe
-from captioning.curate.head_nouns import head_nouns
-from captioning.curate.phrases import load_phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.unsafe_list import BUILT_IN, forms, list_digest
-from captioning.curate.words import _split, singular, words
+from captioning.curate.text_rules.head_nouns import head_nouns
+from captioning.curate.text_rules.phrases import load_phrases
+from captioning.curate.text_rules.unsafe_list import BUILT_IN, forms, list_digest
+from captioning.curate.text_rules.words import _split, singular, words
 from pipeline import demo_world
 from pipeline.config import load_yaml
 from pipeline.errors import ConfigError

@@ -10,10 +10,10 @@ import regex
 
 from captioning.curate.config import CleanConfig
 from captioning.curate.draft import Draft
-from captioning.curate.markup.unwrap import bare
-from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.words import with_few_marks
+from captioning.curate.text_rules.markup.unwrap import bare
+from captioning.curate.text_rules.phrases import Phrases
+from captioning.curate.text_rules.words import with_few_marks
 
 # The space of no width goes too, but where it parts words of a script without spaces.
 _CONTROL = regex.compile(

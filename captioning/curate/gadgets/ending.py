@@ -15,10 +15,9 @@ import regex
 from captioning.curate.config import EndingConfig
 from captioning.curate.corpus.endings import SENTENCES, Habits, Slot
 from captioning.curate.draft import Draft
-from captioning.curate.ended import CLOSING, OTHER_STOP, WITHOUT_STOPS, full_stop, is_ended
-from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.words import words
+from captioning.curate.text_rules.phrases import Phrases
+from captioning.curate.text_rules.words import CLOSING, OTHER_STOP, WITHOUT_STOPS, full_stop, is_ended, words
 
 _TRAILS_OFF = regex.compile(r"(?:…|\.\.\.?)$")
 _ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "vs", r"e\.g", r"i\.e", "[A-Za-z]")

@@ -21,11 +21,11 @@ import regex
 from captioning.curate.config import LanguageConfig
 from captioning.curate.draft import Draft
 from captioning.curate.reasons import Reason
-from captioning.curate.words import words
+from captioning.curate.text_rules.words import words
 from pipeline.config import load_yaml
 from pipeline.errors import ConfigError
 
-KNOWN = Path(__file__).parent.parent / "languages.yaml"
+KNOWN = Path(__file__).parent.parent / "text_rules" / "languages.yaml"
 FUNCTION_SHARE = 0.2  # of the words; English captions have 0.35 to 0.5, the languages around it up to 0.15 by accident
 FOREIGN_SHARE = 0.5  # of the letters
 # Points of Hebrew and Arabic, which are written or left out as one likes, and the bar that stretches Arabic words: the

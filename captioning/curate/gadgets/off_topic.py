@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from captioning.curate.config import OffTopicConfig
 from captioning.curate.draft import Draft
-from captioning.curate.head_nouns import head_nouns
 from captioning.curate.reasons import Reason
-from captioning.curate.words import singular
+from captioning.curate.text_rules.head_nouns import head_nouns
+from captioning.curate.text_rules.words import singular
 
 
 class OffTopic:

@@ -22,7 +22,7 @@ from captioning.curate.gadgets.select import Select
 from captioning.curate.gadgets.support import Support
 from captioning.curate.gadgets.unsafe import Unsafe
 from captioning.curate.known import Known
-from captioning.curate.phrases import load_phrases
+from captioning.curate.text_rules.phrases import load_phrases
 
 NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 

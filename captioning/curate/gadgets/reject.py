@@ -9,11 +9,11 @@ from operator import eq
 
 from captioning.curate.config import RejectConfig
 from captioning.curate.draft import Draft
-from captioning.curate.phrases import Phrases
 from captioning.curate.reasons import Reason
-from captioning.curate.talk.quotes import unquoted
-from captioning.curate.talk.sentences import QUESTION_MARKS
-from captioning.curate.talk.talk import Talk
+from captioning.curate.text_rules.phrases import Phrases
+from captioning.curate.text_rules.talk.quotes import unquoted
+from captioning.curate.text_rules.talk.sentences import QUESTION_MARKS
+from captioning.curate.text_rules.talk.talk import Talk
 
 _STUTTER = re.compile(r"([^\d])\1{7}")  # "aaaaaaaa", "!!!!!!!!"
 _STUTTER_LENGTH = 8

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from captioning.curate.config import SupportConfig
 from captioning.curate.draft import Draft
 from captioning.curate.reasons import Reason
-from captioning.curate.words import singular, words
+from captioning.curate.text_rules.words import singular, words
 
 SCORE = "unsupported"
 

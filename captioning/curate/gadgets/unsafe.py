@@ -9,7 +9,7 @@ from __future__ import annotations
 from captioning.curate.config import UnsafeConfig
 from captioning.curate.draft import Draft
 from captioning.curate.reasons import Reason
-from captioning.curate.unsafe_list import load_list
+from captioning.curate.text_rules.unsafe_list import load_list
 
 
 class Unsafe:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from captioning.curate.words import with_few_marks
+from captioning.curate.text_rules.words import with_few_marks
 
 TOKENIZER = "open_clip:SimpleTokenizer"  # CLIP's byte-pair encoding, 49,408 tokens
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"

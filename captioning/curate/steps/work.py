@@ -17,8 +17,8 @@ from captioning.curate.draft import COMPARED, IDENTITY, Draft, Gadget, run_gadge
 from captioning.curate.gadgets import order
 from captioning.curate.known import Known
 from captioning.curate.settings import read_by
-from captioning.curate.source import Source
-from captioning.curate.steps import Parts, part_name
+from captioning.curate.steps.inputs import Source
+from captioning.curate.steps.step import Parts, part_name
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
 from pipeline.identity import bag
@@ -119,8 +119,8 @@ class Verdicts:
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Go on where the text gadgets ended."""
-        from captioning.curate.bundles import make_bundles
-        from captioning.curate.tokens import TOKENIZER, clip_token_counter
+        from captioning.curate.bundles.table import make_bundles
+        from captioning.curate.bundles.tokens import TOKENIZER, clip_token_counter
 
         started = time.monotonic()
         images = self.source.images_of(shard)

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioning.curate import counts, work
+from captioning.curate import counts
 from captioning.curate.config import VERSION, CurateConfig
 from captioning.curate.corpus import score_histogram
 from captioning.curate.corpus.endings import Endings, Habits
@@ -30,10 +30,11 @@ from captioning.curate.measures.dual_encoder import LOAD_CHECKPOINT
 from captioning.curate.measures.image_text import READS as IMAGE_TEXT_READS
 from captioning.curate.measures.image_text import ImageText
 from captioning.curate.measures.measured import Measured
-from captioning.curate.phrases import load_phrases
-from captioning.curate.source import Source
-from captioning.curate.spread import Spread
-from captioning.curate.steps import Parts, Step
+from captioning.curate.steps import work
+from captioning.curate.steps.inputs import Source
+from captioning.curate.steps.spread import Spread
+from captioning.curate.steps.step import Parts, Step
+from captioning.curate.text_rules.phrases import load_phrases
 from pipeline import contents, schemas
 from pipeline.commits import Part
 from pipeline.identity import digest, union

@@ -7,13 +7,13 @@ somebody speaks, addresses a reader, tells of the answer, or has no picture. Eac
 from __future__ import annotations
 
 from captioning.curate.reasons import Reason
-from captioning.curate.talk.addresses import addresses
-from captioning.curate.talk.answers import answers
-from captioning.curate.talk.lacks import lacks
-from captioning.curate.talk.sentences import Sentence, asks, sentence_of, sentences
-from captioning.curate.talk.speaks import speaks
-from captioning.curate.talk.vocabulary import TalkWords
-from captioning.curate.words import words
+from captioning.curate.text_rules.talk.addresses import addresses
+from captioning.curate.text_rules.talk.answers import answers
+from captioning.curate.text_rules.talk.lacks import lacks
+from captioning.curate.text_rules.talk.sentences import Sentence, asks, sentence_of, sentences
+from captioning.curate.text_rules.talk.speaks import speaks
+from captioning.curate.text_rules.talk.vocabulary import TalkWords
+from captioning.curate.text_rules.words import words
 
 
 class Talk:
