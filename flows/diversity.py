@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from captioning.curate.config import CurateConfig, EmbeddingConfig
+from captioning.curate.config import CurateConfig
+from captioning.curate.measures.config import EmbeddingConfig
 from flows.run import Session
 from pipeline.errors import MissingInputError
 from pipeline.manifest import Manifest

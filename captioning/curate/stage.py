@@ -12,9 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from captioning.curate import counts, regenerate
-from captioning.curate.config import VERSION, CurateConfig
+from captioning.curate.config import VERSION, CurateConfig, unknown_perspectives
 from captioning.curate.describe import describe
-from captioning.curate.perspectives import warn_of_unknown
 from captioning.curate.text_rules.phrases import load_phrases, phrases_digest
 from captioning.curate.text_rules.unsafe_list import list_digest, load_list
 from captioning.rounds import ROUND
@@ -62,7 +61,7 @@ def run(stage_run: StageRun) -> Outcome:
     found = curated.total() | ({"rounds": rounds} if rounds else {})
     counts.check_not_empty(found)
     warnings = said + counts.find_warnings(found, curated.silent(), len(curated.verdicts))
-    warnings += warn_of_unknown(config, {*found["kept_by_perspective"], *found["dropped_by_perspective"]})
+    warnings += unknown_perspectives(config, {*found["kept_by_perspective"], *found["dropped_by_perspective"]})
     further = [manifest.fingerprint for manifest in curation.source.captions[1:]]
     detail = {"tokenizer": TOKENIZER, "rounds": further}
     return Outcome(curated.store, curated.selected(), found, detail, warnings, digest=curated.samples(TOKENIZER))

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from captioning.curate.config import EndingConfig
 from captioning.curate.corpus.endings import Endings, Habits
 from captioning.curate.draft import Draft
-from captioning.curate.gadgets.ending import Ending
+from captioning.curate.gadgets.ending import Ending, EndingConfig
 from captioning.curate.text_rules.phrases import load_phrases
 
 ENDING = Ending(EndingConfig(), load_phrases(None))

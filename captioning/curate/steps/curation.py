@@ -25,7 +25,7 @@ from captioning.curate.corpus.objects import Objects
 from captioning.curate.corpus.openers import Openers
 from captioning.curate.corpus.score_histogram import ScoreHistogram
 from captioning.curate.corpus.statistic import Statistic
-from captioning.curate.known import Known
+from captioning.curate.gadget import Known
 from captioning.curate.measures.dual_encoder import LOAD_CHECKPOINT
 from captioning.curate.measures.image_text import READS as IMAGE_TEXT_READS
 from captioning.curate.measures.image_text import ImageText
@@ -100,7 +100,7 @@ class Curation:
         openers, habits = self._habits()
         statistics = self._statistics()
         counted = [statistic.digest for statistic in statistics]
-        judge_texts = work.Texts(self.source, self.config, openers, habits, statistics)
+        judge_texts = work.Texts(self.source, self.config, Known(openers=openers, habits=habits), statistics)
         settings = [judge_texts.settings(), openers, habits.digest, counted]
         texts_step = self._step("texts", settings, LISTS)
         texts = texts_step.run(judge_texts, self.source.caption_digests())
@@ -153,7 +153,7 @@ class Curation:
 
     def _statistics(self) -> tuple[Statistic[Any], ...]:
         """What is counted of the cleaned texts."""
-        found: list[Statistic[Any]] = [NearDuplicates(self.config.boilerplate)]
+        found: list[Statistic[Any]] = [self.config.boilerplate.statistic()]
         if self.config.support.enabled:
             found.append(Objects(self.config.support.min_images))
         return tuple(found)

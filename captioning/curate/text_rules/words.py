@@ -19,6 +19,9 @@ from functools import lru_cache
 
 import regex
 from icu4py.breakers import WordBreaker
+from pydantic import Field, model_validator
+
+from pipeline.config import Section
 
 _NO_WORD = {code: " " for code in range(128) if chr(code) not in string.ascii_letters + string.digits}
 # Scripts with spaces and seldom a mark of its own: Latin, Greek, Cyrillic, and the punctuation around them.
@@ -129,3 +132,16 @@ def full_stop(text: str) -> str:
         return "."
     last = _LAST_LETTER.search(text)
     return next((stop for script, stop in _FULL_STOPS if last and script.match(last[0])), ".")
+
+
+class WordLimits(Section):
+    """Fewest and most words of a caption."""
+
+    min: int = Field(default=1, ge=0, description="fewest words")
+    max: int = Field(default=10_000, ge=1, description="most words")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WordLimits:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self
