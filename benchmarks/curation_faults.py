@@ -21,14 +21,14 @@ from benchmarks.curation_plants import Fault, faults, held_out, silent_faults, t
 from benchmarks.curation_world import PROMPTS, captions
 from captioning.curate.config import CurateConfig
 from captioning.curate.corpus.endings import Endings
-from captioning.curate.corpus.near_duplicates import NearDuplicates
 from captioning.curate.corpus.openers import Openers
-from captioning.curate.draft import Draft, Gadget
+from captioning.curate.draft import Draft
+from captioning.curate.gadget import Gadget
+from captioning.curate.gadgets import make_gadgets
 from captioning.curate.gadgets.boilerplate import Boilerplate
 from captioning.curate.gadgets.duplicates import Duplicates
 from captioning.curate.gadgets.language import Language
-from captioning.curate.gadgets.order import text_gadgets
-from captioning.curate.phrases import load_phrases
+from captioning.curate.text_rules.phrases import load_phrases
 from pipeline.config import build
 
 # 20,000 captions are a small corpus: what is boilerplate of millions of images is boilerplate of some hundred here;
@@ -96,10 +96,10 @@ def curate(
     cost["learning openers and endings"] = time.perf_counter() - started
     print("learnt openers:", ", ".join(learnt))
     changed: dict[str, set[str]] = defaultdict(set)
-    for gadget in text_gadgets(config, learnt, habits):
+    for gadget in make_gadgets("texts", config, learnt, habits):
         _apply(gadget, draft, cost, changed)
     started = time.perf_counter()
-    repeated = NearDuplicates(config.boilerplate)
+    repeated = config.boilerplate.statistic()
     crowded = repeated.merge(iter([repeated.of_shard(draft)]))
     cost["counting near-duplicates"] = time.perf_counter() - started
     _apply(Boilerplate(repeated, crowded), draft, cost, changed)

@@ -25,12 +25,13 @@ import pyarrow as pa
 
 import training
 from benchmarks import curation_world
-from captioning.curate.config import GroundConfig, ScorerConfig, SupportConfig, Threshold
 from captioning.curate.corpus.objects import Objects
 from captioning.curate.corpus.score_histogram import ScoreHistogram, thresholds
-from captioning.curate.draft import Draft, Gadget, run_gadgets
-from captioning.curate.gadgets.ground import Ground
-from captioning.curate.gadgets.support import Support
+from captioning.curate.draft import Draft
+from captioning.curate.gadget import Gadget, run_gadgets
+from captioning.curate.gadgets.ground import Ground, GroundConfig, Threshold
+from captioning.curate.gadgets.support import Support, SupportConfig
+from captioning.curate.measures.config import ScorerConfig
 from captioning.curate.measures.dual_encoder import DualEncoder, scorer_digest
 from captioning.curate.measures.image_text import ImageText
 from pipeline import demo_world, schemas

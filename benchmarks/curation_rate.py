@@ -18,12 +18,11 @@ from benchmarks.curation_faults import make_draft
 from benchmarks.curation_world import PROMPTS, captions
 from captioning.curate.config import CurateConfig
 from captioning.curate.corpus.endings import Endings
-from captioning.curate.corpus.near_duplicates import NearDuplicates
 from captioning.curate.corpus.openers import Openers
 from captioning.curate.corpus.statistic import Statistic
-from captioning.curate.gadgets.order import image_gadgets, text_gadgets
-from captioning.curate.known import Known
-from captioning.curate.phrases import load_phrases
+from captioning.curate.gadget import Known
+from captioning.curate.gadgets import make_gadgets
+from captioning.curate.text_rules.phrases import load_phrases
 
 WARM_UP = 700  # captions: libraries and the language model are loaded
 
@@ -43,10 +42,10 @@ def spent(rows: list[dict[str, Any]]) -> dict[str, float]:
 
     openers = timed("learning openers", lambda: counted(Openers(config.clean, load_phrases(None).learn)))
     habits = timed("learning endings", lambda: counted(Endings()))
-    for gadget in text_gadgets(config, openers, habits):
+    for gadget in make_gadgets("texts", config, openers, habits):
         timed(gadget.name, partial(gadget.apply, draft))
-    crowded = timed("counting near-duplicates", lambda: counted(NearDuplicates(config.boilerplate)))
-    for gadget in image_gadgets(config, Known(crowded=crowded)):
+    crowded = timed("counting near-duplicates", lambda: counted(config.boilerplate.statistic()))
+    for gadget in make_gadgets("images", config, Known(crowded=crowded)):
         timed(gadget.name, partial(gadget.apply, draft))
     return seconds
 

@@ -25,8 +25,8 @@ import psutil
 
 from benchmarks.curation_world import PROMPTS, captions
 from captioning.curate.config import CurateConfig
-from captioning.curate.curation import TEXT_SECTIONS
 from captioning.curate.stage import STAGE
+from captioning.curate.steps.curation import TEXT_SECTIONS
 from pipeline import schemas
 from pipeline.commits import CommitLog
 from pipeline.config import build

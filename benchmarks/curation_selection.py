@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from captioning.curate.config import CurateConfig, DuplicatesConfig
+from captioning.curate.config import CurateConfig
 from captioning.curate.diversity.figures import Diversity
 from captioning.curate.draft import Draft
-from captioning.curate.gadgets.duplicates import Duplicates
+from captioning.curate.gadgets.duplicates import Duplicates, DuplicatesConfig
 from captioning.curate.gadgets.select import Select
 from captioning.curate.measures.measured import Measured
 

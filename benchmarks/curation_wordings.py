@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.curation_faults import make_draft
 from captioning.curate.config import CurateConfig
-from captioning.curate.gadgets.order import text_gadgets
+from captioning.curate.gadgets import make_gadgets
 from pipeline.config import load_yaml
 
 FILES = ("curation_held_out.yaml", "curation_held_out_2.yaml")
@@ -32,7 +32,7 @@ def judge(texts: Sequence[str]) -> list[str | None]:
         for row, text in enumerate(texts)
     ]
     draft = make_draft(rows)
-    for gadget in text_gadgets(CurateConfig(), ()):
+    for gadget in make_gadgets("texts", CurateConfig(), ()):
         if gadget.name in GADGETS:
             gadget.apply(draft)
     return [None if verdict else text for text, verdict in zip(draft.texts, draft.verdicts, strict=True)]

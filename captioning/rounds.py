@@ -1,4 +1,4 @@
-"""Further rounds of captions for some images: the same questions in other words, answered at a higher temperature.
+"""Regeneration rounds of captions for some images: the same questions in other words, answered at a higher temperature.
 
 A round is additive like any other prompt: its captions are cells of their own in the same store, so it can be stopped
 anywhere, and what it wrote once is never asked for again.
@@ -15,7 +15,7 @@ from pipeline.identity import digest
 from pipeline.storage import Location
 
 REQUESTS = "_requests"
-ROUND = "round"  # stage of the manifests of further rounds
+ROUND = "round"  # stage of the manifests of regeneration rounds
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _ids(file: str) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Round:
-    """The `number`-th further round (from 1 on) over the listed images."""
+    """The `number`-th regeneration round (from 1 on) over the listed images."""
 
     number: int
     images: ImageList

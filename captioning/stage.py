@@ -60,7 +60,7 @@ def run_round(
     *,
     retry_failed: bool = False,
 ) -> Manifest:
-    """Write what is missing of a further round (or failed, if asked to) to the same store.
+    """Write what is missing of a regeneration round (or failed, if asked to) to the same store.
 
     The manifest names the round's captions alone.
     """

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterable
 
 from captioning import prompts
-from captioning.curate.perspectives import beyond_defaults
+from captioning.curate.config import perspectives_beyond_defaults
 from flows.config import HolismConfig
 from pipeline.errors import ConfigError, HolismError
 from training.config import Slot
@@ -43,7 +43,7 @@ def _curate(config: HolismConfig) -> None:
     if (produced := perspectives(config)) is None:
         return
     known = {perspective for perspective, _ in produced} | {ALT_TEXT}
-    for setting, names in beyond_defaults(config.curate).items():
+    for setting, names in perspectives_beyond_defaults(config.curate).items():
         for name in names:
             if name not in known:
                 raise ConfigError(f"curate.{setting} names {name!r}, which {_nothing_gives(name, known)}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from captioning.curate.config import CurateConfig, EmbeddingConfig
+from captioning.curate.config import CurateConfig
+from captioning.curate.measures.config import EmbeddingConfig
 from flows.run import Session
 from pipeline.errors import MissingInputError
 from pipeline.manifest import Manifest
@@ -22,12 +23,12 @@ def report(
     `model` gives the sentence embeddings: None for that of the first configuration, `none` for no such figures. Raises
     `MissingInputError` if a workspace is not curated under its configuration.
     """
-    from captioning.curate.curation import MEASURES
     from captioning.curate.diversity.collect import collect
     from captioning.curate.diversity.figures import Diversity
     from captioning.curate.diversity.plots import PLOTS, png
     from captioning.curate.diversity.report import render
     from captioning.curate.measures.embeddings import Embeddings, embedding_digest
+    from captioning.curate.steps.curation import MEASURES
     from pipeline.storage import Location
 
     first: CurateConfig = sessions[0].config.curate

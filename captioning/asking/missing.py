@@ -51,7 +51,7 @@ class Demand:
         save: bool = False,
         verify: bool = False,
     ) -> Demand:
-        """Find the cells (of a further round, if one is given) and look through the store's records.
+        """Find the cells (of a regeneration round, if one is given) and look through the store's records.
 
         `save` keeps the index on disk; with `verify` parts that are damaged count as missing.
         """

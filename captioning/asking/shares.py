@@ -24,7 +24,7 @@ Lot = float  # in (0, 1), uniform
 class Shares:
     """Which cells an image is asked. `sample` prompts of each model (None: all), from all models or one by weight.
 
-    With `among`, the images of a further round, others are asked nothing.
+    With `among`, the images of a regeneration round, others are asked nothing.
     """
 
     cells: tuple[Cell, ...]

@@ -34,7 +34,7 @@ from captioning.browse.queries import (
     overview,
 )
 from captioning.browse.results import Find
-from captioning.curate.reasons import MEANING
+from captioning.curate.gadgets import meanings
 from pipeline.errors import HolismError
 from pipeline.shards import ShardReader
 from pipeline.thumbnails import for_browser
@@ -58,7 +58,11 @@ class Browser:
             lstrip_blocks=True,
         )
         self.templates.filters |= {"number": _number, "share": _share, "plain": _plain, "mark": _mark}
-        self.templates.globals |= {"workspace": str(workspace.root), "meaning": MEANING, "extra": _links(extra_routes)}
+        self.templates.globals |= {
+            "workspace": str(workspace.root),
+            "meaning": meanings(),
+            "extra": _links(extra_routes),
+        }
 
     def overview(self, _: Request) -> Response:
         """Counts by perspective, reasons of rejection, lengths."""

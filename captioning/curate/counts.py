@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from captioning.curate.reasons import Reason
+from captioning.curate.gadgets.duplicates import TOO_MANY
 from pipeline.errors import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from captioning.curate.draft import Draft, GadgetReport
+    from captioning.curate.draft import Draft
+    from captioning.curate.gadget import GadgetReport
 
 NAMED = 5  # shards or reasons named in a message
 
@@ -93,7 +94,7 @@ def find_warnings(counts: Mapping[str, Any], silent: Sequence[str], shards: int)
     if silent:
         names = ", ".join(silent[:NAMED]) + (", …" if len(silent) > NAMED else "")
         warnings.append(f"{len(silent)} of {shards} shards have no caption at all ({names})")
-    if beyond := counts["reasons"].get(Reason.TOO_MANY):
+    if beyond := counts["reasons"].get(TOO_MANY):
         warnings.append(
             f"{beyond:,} captions were dropped as too_many: their images have more different captions than are "
             "compared with each other; curate.max_compared sets how many are"

@@ -7,7 +7,7 @@ from pipeline.summary import counted, number, share, shares, words
 
 
 def describe(manifest: Manifest) -> list[str]:
-    """What is kept, what was dropped and why, and what further rounds brought."""
+    """What is kept, what was dropped and why, and what regeneration rounds brought."""
     counts = manifest.counts
     captions, kept, images = counts["captions"], counts["kept"], counts["images"]
     of_all = f"kept {kept:,} of {counted(captions, 'caption')}{share(kept, captions)}"

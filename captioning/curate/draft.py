@@ -1,4 +1,4 @@
-"""The captions of one shard while they are curated, and what a gadget is.
+"""The captions of one shard while they are curated.
 
 A gadget looks at a draft and drops captions, each with one reason of those it declares. A dropped caption is
 closed: later gadgets do not see it. So every caption has at most one verdict, and gadgets are counted alone.
@@ -6,9 +6,8 @@ closed: later gadgets do not see it. So every caption has at most one verdict, a
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -16,9 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from captioning.curate.reasons import Reason
 from captioning.curate.selection import lexical, padding
-from captioning.curate.words import cut
+from captioning.curate.text_rules.words import cut
 from pipeline.errors import StoreError
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
@@ -48,6 +46,18 @@ class Batch:
         return found
 
 
+class Judge(Protocol):
+    """Who drops captions: a gadget."""
+
+    @property
+    def name(self) -> str:
+        """What verdicts call it."""
+
+    @property
+    def reasons(self) -> Collection[str]:
+        """All it may drop for."""
+
+
 class Draft:
     """One row per caption of a shard, in an order that depends on content alone.
 
@@ -60,7 +70,7 @@ class Draft:
         order = sorted(range(len(keys)), key=lambda row: (keys[row], identities[row]))
         self.columns = {name: [values[row] for row in order] for name, values in columns.items()}
         self.texts: list[str] = [text or "" for text in self.columns["text"]]
-        self.verdicts: list[tuple[str, Reason] | None] = [None] * len(order)
+        self.verdicts: list[tuple[str, str] | None] = [None] * len(order)
         self.scores: list[dict[str, float]] = [{} for _ in order]
         self.images = _runs(self.columns["key"])
         self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
@@ -79,7 +89,7 @@ class Draft:
         """The rows of an image that no gadget has dropped so far."""
         return [row for row in image if self.verdicts[row] is None]
 
-    def drop(self, row: int, gadget: Gadget, reason: Reason) -> None:
+    def drop(self, row: int, gadget: Judge, reason: str) -> None:
         """Close a row. A reason the gadget does not declare, or a second verdict, is a mistake of ours."""
         if reason not in gadget.reasons or self.verdicts[row] is not None:
             raise ValueError(f"gadget {gadget.name} cannot drop row {row} as {reason}: {self.verdicts[row]}")
@@ -100,7 +110,7 @@ class Draft:
         if list(caption_ids) != self.columns["caption_id"]:
             raise StoreError(f"verdicts on {len(caption_ids):,} captions do not fit the {len(self):,} captions here")
         self.verdicts = [
-            None if gadget is None or reason is None else (gadget, Reason(reason))
+            None if gadget is None or reason is None else (gadget, reason)
             for gadget, reason in zip(gadgets, reasons, strict=True)
         ]
         self.scores = [dict(found) for found in scores]
@@ -152,48 +162,6 @@ class Draft:
         numbers: dict[tuple[str, str], int] = {}
         slots = zip(self.columns["perspective"], self.columns["granularity"], strict=True)
         return np.array([numbers.setdefault(slot, len(numbers)) for slot in slots], np.int64)
-
-
-class Gadget(Protocol):
-    """One step of curation; `name`, `reads` and `reasons` are constants of the class."""
-
-    @property
-    def name(self) -> str:
-        """What verdicts call it."""
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Columns of the captions table it looks at beside the text."""
-
-    @property
-    def reasons(self) -> tuple[Reason, ...]:
-        """All it may drop for."""
-
-    def apply(self, draft: Draft) -> None:
-        """Clean, score or drop open rows."""
-
-
-@dataclass(frozen=True)
-class GadgetReport:
-    """What one gadget did to one draft."""
-
-    seen: int
-    changed: int
-    dropped: Mapping[str, int]
-    seconds: float
-
-
-def run_gadgets(draft: Draft, gadgets: Sequence[Gadget]) -> dict[str, GadgetReport]:
-    """Apply gadgets in order and report each alone."""
-    reports = {}
-    for gadget in gadgets:
-        started, before, seen = time.perf_counter(), list(draft.texts), sum(1 for _ in draft.open_rows())
-        gadget.apply(draft)
-        seconds = time.perf_counter() - started
-        dropped = Counter(str(verdict[1]) for verdict in draft.verdicts if verdict and verdict[0] == gadget.name)
-        changed = sum(old != new for old, new in zip(before, draft.texts, strict=True))
-        reports[gadget.name] = GadgetReport(seen, changed, dict(dropped), seconds)
-    return reports
 
 
 def _runs(keys: Sequence[str]) -> list[range]:

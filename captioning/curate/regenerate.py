@@ -17,7 +17,7 @@ from pipeline.manifest import Manifest
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
-    from captioning.curate.curation import Curated
+    from captioning.curate.steps.curation import Curated
 
 CaptionAgain = Callable[[Round, bool], Manifest]  # the bool: also ask again what failed
 SERVICE = "caption_again"  # its name among what the stage is handed
@@ -46,7 +46,7 @@ def request(
     wanting = {image: found for image, found in _diversities(curated) if found.too_little(config)}
     if not wanting:
         return None, {}
-    temperature = config.temperature + config.warmer * (number - 1)
+    temperature = config.temperature + config.temperature_step * (number - 1)
     return Round(number, ImageList.write(captions, list(wanting)), temperature), wanting
 
 

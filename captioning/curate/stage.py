@@ -12,11 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from captioning.curate import counts, regenerate
-from captioning.curate.config import VERSION, CurateConfig
+from captioning.curate.config import VERSION, CurateConfig, unknown_perspectives
 from captioning.curate.describe import describe
-from captioning.curate.perspectives import warn_of_unknown
-from captioning.curate.phrases import load_phrases, phrases_digest
-from captioning.curate.unsafe_list import list_digest, load_list
+from captioning.curate.text_rules.phrases import load_phrases, phrases_digest
+from captioning.curate.text_rules.unsafe_list import list_digest, load_list
 from captioning.rounds import ROUND
 from pipeline.errors import ConfigError
 from pipeline.manifest import Manifest
@@ -30,10 +29,10 @@ def run(stage_run: StageRun) -> Outcome:
 
     Raises `InputError` if there is no caption, or if no caption of any image is kept.
     """
-    from captioning.curate.curation import Curation
-    from captioning.curate.source import Source
-    from captioning.curate.spread import Spread
-    from captioning.curate.tokens import TOKENIZER
+    from captioning.curate.bundles.tokens import TOKENIZER
+    from captioning.curate.steps.curation import Curation
+    from captioning.curate.steps.inputs import Source
+    from captioning.curate.steps.spread import Spread
 
     config, workspace = stage_run.config, stage_run.workspace
     _refuse_own_checkpoint(stage_run)
@@ -62,7 +61,7 @@ def run(stage_run: StageRun) -> Outcome:
     found = curated.total() | ({"rounds": rounds} if rounds else {})
     counts.check_not_empty(found)
     warnings = said + counts.find_warnings(found, curated.silent(), len(curated.verdicts))
-    warnings += warn_of_unknown(config, {*found["kept_by_perspective"], *found["dropped_by_perspective"]})
+    warnings += unknown_perspectives(config, {*found["kept_by_perspective"], *found["dropped_by_perspective"]})
     further = [manifest.fingerprint for manifest in curation.source.captions[1:]]
     detail = {"tokenizer": TOKENIZER, "rounds": further}
     return Outcome(curated.store, curated.selected(), found, detail, warnings, digest=curated.samples(TOKENIZER))
@@ -104,7 +103,7 @@ def _refuse_own_checkpoint(stage_run: StageRun) -> None:
 
 
 def damage(manifest: Manifest) -> str | None:
-    """What of an earlier result is gone: its own parts, or captions of its further rounds."""
+    """What of an earlier result is gone: its own parts, or captions of its regeneration rounds."""
     workspace = Workspace(Location.of(manifest.store).parent.parent)
     for fingerprint in manifest.detail.get("rounds", ()):
         more = workspace.manifest(ROUND, fingerprint)

@@ -19,6 +19,8 @@ from captioning.browse.results import STAGES as SHOWN
 from captioning.browse.results import Results
 from captioning.curate.config import CurateConfig
 from captioning.curate.draft import Draft
+from captioning.curate.gadget import Gadget, Known
+from captioning.curate.gadgets import NOTHING, make_gadgets
 from captioning.curate.stage import STAGE as CURATE
 from pipeline import demo_world, schemas
 from pipeline.cluster.config import ClusterConfig
@@ -217,6 +219,11 @@ def curate_run(workspace: Workspace, config: CurateConfig | None = None) -> Stag
     resolution = _curation(CURATE, workspace, config or CurateConfig())
     assert resolution.fingerprint is not None
     return StageRun(resolution.config, resolution.inputs, workspace, resolution.fingerprint)
+
+
+def both_passes(config: CurateConfig, known: Known = NOTHING) -> list[Gadget]:
+    """The gadgets of texts and of images, for captions that are few enough to be judged in one go."""
+    return [*make_gadgets("texts", config, known), *make_gadgets("images", config, known)]
 
 
 def draft_of(*rows: dict[str, Any], ngram: int = 2) -> Draft:

@@ -8,19 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_workspace import draft_of, reasons
+from small_workspace import both_passes, draft_of, reasons
 
-from captioning.curate.config import CleanConfig, CurateConfig, EndingConfig, LengthConfig, RejectConfig
-from captioning.curate.draft import run_gadgets
-from captioning.curate.gadgets.clean import Clean
-from captioning.curate.gadgets.ending import Ending
-from captioning.curate.gadgets.order import all_gadgets, image_gadgets, text_gadgets
-from captioning.curate.gadgets.reject import Reject
-from captioning.curate.known import Known
-from captioning.curate.perspectives import warn_of_unknown
-from captioning.curate.phrases import load_phrases
-from captioning.curate.reasons import MEANING, Reason
+from captioning.curate.config import CurateConfig, unknown_perspectives
+from captioning.curate.gadget import Known, run_gadgets
+from captioning.curate.gadgets import meanings
+from captioning.curate.gadgets.clean import Clean, CleanConfig
+from captioning.curate.gadgets.ending import Ending, EndingConfig
+from captioning.curate.gadgets.length import LengthConfig
+from captioning.curate.gadgets.reject import Reject, RejectConfig
 from captioning.curate.stage import STAGE
+from captioning.curate.text_rules.phrases import load_phrases
 from pipeline.config import build
 from pipeline.errors import ConfigError
 
@@ -82,22 +80,22 @@ def test_cleaning_twice_changes_nothing_more(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("I'm sorry, but I cannot assist with that.", Reason.REFUSAL),
-        ("I can't see any picture.", Reason.REFUSAL),
-        ("Unfortunately, I am unable to view images.", Reason.REFUSAL),
-        ("No image was provided.", Reason.REFUSAL),
-        ("As an AI model I do not feel.", Reason.META),
-        ("A red boat. Let me know if you need more detail!", Reason.META),
-        ("A dog <|im_end|>", Reason.MARKUP),
-        ("the the the the", Reason.REPETITION),
-        ("a cat and a dog and a cat and a dog and a cat and a dog and a cat", Reason.REPETITION),
-        ("noooooooooooo", Reason.REPETITION),
-        ("x" * 60, Reason.REPETITION),
-        ("", Reason.EMPTY),
-        ("?!...", Reason.EMPTY),
+        ("I'm sorry, but I cannot assist with that.", "refusal"),
+        ("I can't see any picture.", "refusal"),
+        ("Unfortunately, I am unable to view images.", "refusal"),
+        ("No image was provided.", "refusal"),
+        ("As an AI model I do not feel.", "meta"),
+        ("A red boat. Let me know if you need more detail!", "meta"),
+        ("A dog <|im_end|>", "markup"),
+        ("the the the the", "repetition"),
+        ("a cat and a dog and a cat and a dog and a cat and a dog and a cat", "repetition"),
+        ("noooooooooooo", "repetition"),
+        ("x" * 60, "repetition"),
+        ("", "empty"),
+        ("?!...", "empty"),
     ],
 )
-def test_reject_names_the_fault(text: str, reason: Reason) -> None:
+def test_reject_names_the_fault(text: str, reason: str) -> None:
     draft = draft_of({"text": text})
     Reject(RejectConfig(), PHRASES).apply(draft)
     assert reasons(draft) == [reason]
@@ -154,8 +152,8 @@ def test_length_goes_by_granularity() -> None:
         {"text": "one two three four five six", "granularity": "sentence"},
         {"text": "one two three four.", "granularity": "paragraph"},
     )
-    run_gadgets(draft, all_gadgets(config))
-    assert reasons(draft) == [Reason.TOO_LONG, None, Reason.TOO_SHORT]
+    run_gadgets(draft, both_passes(config))
+    assert reasons(draft) == ["too_long", None, "too_short"]
 
 
 def test_limits_the_wrong_way_round_are_named() -> None:
@@ -166,17 +164,16 @@ def test_limits_the_wrong_way_round_are_named() -> None:
 def test_gadgets_declare_what_they_do_and_are_counted_alone() -> None:
     config = build(CurateConfig, {"support": {"enabled": True}})
     known = Known(image_text=lambda _, rows: np.ones(len(rows), np.float32))
-    gadgets = [*text_gadgets(config), *image_gadgets(config, known)]
+    gadgets = both_passes(config, known)
     declared = [reason for gadget in gadgets for reason in gadget.reasons]
-    assert sorted(declared) == sorted(set(Reason)), "every reason belongs to exactly one gadget"
-    assert set(MEANING) == set(Reason)
+    assert sorted(declared) == sorted(meanings()), "every reason belongs to exactly one gadget"
     draft = draft_of({"text": "The image shows a boat."}, {"text": "I'm sorry, I can't."}, {"text": "Blue sky."})
     reports = run_gadgets(draft, gadgets)
     assert (reports["clean"].seen, reports["clean"].changed, reports["clean"].dropped) == (3, 1, {})
     assert (reports["reject"].seen, reports["reject"].dropped) == (3, {"refusal": 1})
     assert reports["ending"].seen == 2
     with pytest.raises(ValueError, match="cannot drop"):
-        draft.drop(0, gadgets[0], Reason.DUPLICATE)
+        draft.drop(0, gadgets[0], "duplicate")
 
 
 def test_own_phrases_are_read_and_mistakes_in_them_named(tmp_path: Path) -> None:
@@ -197,8 +194,8 @@ def test_own_phrases_are_read_and_mistakes_in_them_named(tmp_path: Path) -> None
 
 def test_a_perspective_that_no_caption_has_is_named_unless_it_is_a_default() -> None:
     config = build(CurateConfig, {"language": {"skip": ["text", "txet"]}, "off_topic": {"subject": "main_objekt"}})
-    assert warn_of_unknown(config, {"detail", "nouns"}) == [
+    assert unknown_perspectives(config, {"detail", "nouns"}) == [
         "curate.language.skip names 'txet', which is no perspective of these captions (detail, nouns)",
         "curate.off_topic.subject names 'main_objekt', which is no perspective of these captions (detail, nouns)",
     ]
-    assert warn_of_unknown(CurateConfig(), {"detail"}) == []
+    assert unknown_perspectives(CurateConfig(), {"detail"}) == []

@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 from small_workspace import draft_of, reasons
 
 from captioning.curate import counts, draft
-from captioning.curate.config import CleanConfig, CurateConfig, SelectConfig, SubCaptionsConfig
+from captioning.curate.bundles.sub_captions import sub_captions
+from captioning.curate.bundles.tokens import clip_token_counter
+from captioning.curate.config import CurateConfig, SubCaptionsConfig
 from captioning.curate.corpus.endings import Endings
 from captioning.curate.corpus.openers import Openers
-from captioning.curate.draft import Draft, run_gadgets
-from captioning.curate.gadgets.order import image_gadgets, text_gadgets
-from captioning.curate.head_nouns import head_nouns
-from captioning.curate.known import Known
-from captioning.curate.phrases import load_phrases
-from captioning.curate.reasons import Reason
-from captioning.curate.sub_captions import sub_captions
-from captioning.curate.tokens import clip_token_counter
+from captioning.curate.draft import Draft
+from captioning.curate.gadget import Known, run_gadgets
+from captioning.curate.gadgets import make_gadgets
+from captioning.curate.gadgets.clean import CleanConfig
+from captioning.curate.gadgets.select import SelectConfig
+from captioning.curate.text_rules.head_nouns import head_nouns
+from captioning.curate.text_rules.phrases import load_phrases
 
 CONFIG = CurateConfig()
-GADGETS = text_gadgets(CONFIG)
+GADGETS = make_gadgets("texts", CONFIG)
 OPENERS = Openers(CleanConfig(), load_phrases(None).learn)
 UNITS = [
     "a", "漢", "ก", "e\u0301\u0323", "\u0323\u0301", " \n", "<b>", "<think>", "<|im_end|>", "{", '{"a":', "[1,",
@@ -70,15 +71,15 @@ def test_thousands_of_captions_of_one_image_take_little_memory(method: str) -> N
     rows = many(6_000)
     rows.columns["text"][7] = rows.texts[7] = rows.texts[1]
     tracemalloc.start()
-    run_gadgets(rows, image_gadgets(config))
+    run_gadgets(rows, make_gadgets("images", config))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 200 << 20
     found = Counter(reasons(rows))
     assert found[None] == config.select.max_captions
-    assert found[Reason.TOO_MANY] == 6_000 - 1_000 - 1
-    assert found[Reason.DUPLICATE] == 1
-    figures = {"reasons": {Reason.TOO_MANY: 4_999}, "images_without_captions": 0}
+    assert found["too_many"] == 6_000 - 1_000 - 1
+    assert found["duplicate"] == 1
+    figures = {"reasons": {"too_many": 4_999}, "images_without_captions": 0}
     assert "4,999 captions were dropped as too_many" in counts.find_warnings(figures, [], 1)[0]
 
 
@@ -101,7 +102,7 @@ def test_what_is_compared_is_the_same_in_any_pieces(images: list[list[str]], mos
         full = draft_of(*rows)
         full.compared = compared
         monkeypatch.setattr(draft, "KEPT", kept)
-        run_gadgets(full, image_gadgets(CONFIG, Known()))
+        run_gadgets(full, make_gadgets("images", CONFIG, Known()))
         return list(zip(full.columns["key"], reasons(full), full.scores, strict=True))
 
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -112,4 +113,4 @@ def test_what_is_compared_is_the_same_in_any_pieces(images: list[list[str]], mos
     for image, texts in enumerate(images):
         mine = [reason for key, reason, _ in limited if key == f"k{image}"]
         assert None in mine
-        assert mine.count(Reason.TOO_MANY) == max(0, len(set(texts)) - most if len(texts) > most else 0)
+        assert mine.count("too_many") == max(0, len(set(texts)) - most if len(texts) > most else 0)

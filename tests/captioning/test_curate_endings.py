@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from captioning.curate.config import EndingConfig
 from captioning.curate.corpus.endings import Endings, Habits
 from captioning.curate.draft import Draft
-from captioning.curate.gadgets.ending import Ending
-from captioning.curate.phrases import load_phrases
+from captioning.curate.gadgets.ending import Ending, EndingConfig
+from captioning.curate.text_rules.phrases import load_phrases
 
 ENDING = Ending(EndingConfig(), load_phrases(None))
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from small_workspace import draft_of, reasons
+from small_workspace import both_passes, draft_of, reasons
 
-from captioning.curate.config import CurateConfig, EndingConfig, LanguageConfig, LengthConfig, SubCaptionsConfig
-from captioning.curate.draft import run_gadgets
-from captioning.curate.ended import is_ended
-from captioning.curate.gadgets.ending import Ending
-from captioning.curate.gadgets.order import all_gadgets
-from captioning.curate.phrases import load_phrases
-from captioning.curate.reasons import Reason
-from captioning.curate.sub_captions import split_sentences, sub_captions
-from captioning.curate.words import words
+from captioning.curate.bundles.sub_captions import split_sentences, sub_captions
+from captioning.curate.config import CurateConfig, SubCaptionsConfig
+from captioning.curate.gadget import run_gadgets
+from captioning.curate.gadgets.ending import Ending, EndingConfig
+from captioning.curate.gadgets.language import LanguageConfig
+from captioning.curate.gadgets.length import LengthConfig
+from captioning.curate.text_rules.phrases import load_phrases
+from captioning.curate.text_rules.words import is_ended, words
 
 ENDING = Ending(EndingConfig(), load_phrases(None))
 WORDS = {  # two dogs swim in the sea; the cuts are those of a reader
@@ -57,12 +56,12 @@ def sentence(code: str) -> str:
 def test_honest_captions_of_any_language_stay_as_they_are(code: str) -> None:
     config = CurateConfig(language=LanguageConfig(expected=(code,)))
     draft = draft_of({"text": sentence(code), "finish_reason": None})
-    run_gadgets(draft, all_gadgets(config))
+    run_gadgets(draft, both_passes(config))
     assert reasons(draft) == [None]
     assert draft.texts == [sentence(code)]
     english = draft_of({"text": sentence(code)})
-    run_gadgets(english, all_gadgets(CurateConfig()))
-    assert reasons(english) == [Reason.LANGUAGE]
+    run_gadgets(english, both_passes(CurateConfig()))
+    assert reasons(english) == ["language"]
 
 
 @pytest.mark.parametrize("code", [code for code in (WORDS | UNSPACED) if code != "th" and code != "lo"])
@@ -95,9 +94,9 @@ def test_loops_lengths_and_duplicates_go_by_words() -> None:
         "काला घोड़ा घास पर।", "काली घोड़ी घास पर।", "काला घोड़ा घास पर!",
     ]  # fmt: skip
     draft = draft_of(*({"text": text} for text in texts))
-    run_gadgets(draft, all_gadgets(config))
+    run_gadgets(draft, both_passes(config))
     assert reasons(draft) == [
-        Reason.REPETITION, Reason.REPETITION, None, Reason.TOO_LONG, None, None, Reason.DUPLICATE
+        "repetition", "repetition", None, "too_long", None, None, "duplicate"
     ]  # fmt: skip
 
 

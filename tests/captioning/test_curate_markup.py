@@ -5,15 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_workspace import draft_of, reasons
+from small_workspace import both_passes, draft_of, reasons
 
-from captioning.curate.config import CleanConfig, CurateConfig
+from captioning.curate.config import CurateConfig
 from captioning.curate.corpus.endings import Endings
-from captioning.curate.draft import run_gadgets
-from captioning.curate.gadgets.clean import Clean
-from captioning.curate.gadgets.order import all_gadgets
-from captioning.curate.phrases import load_phrases
-from captioning.curate.reasons import Reason
+from captioning.curate.gadget import run_gadgets
+from captioning.curate.gadgets.clean import Clean, CleanConfig
+from captioning.curate.text_rules.phrases import load_phrases
 
 CLEAN = Clean(CleanConfig(), load_phrases(None))
 CAT = "A grey cat sleeps in a basket."
@@ -122,14 +120,17 @@ def test_captions_keep_what_only_looks_like_markup(text: str) -> None:
 def test_what_cannot_be_told_from_the_caption_is_dropped_with_its_reason() -> None:
     texts = ['{"first": "A cat sleeps here.", "second": "A dog runs there."}', CAT + " \\frac{1}{2}", "[image: a cat]"]
     draft = draft_of(*({"text": text} for text in texts))
-    run_gadgets(draft, all_gadgets(CurateConfig()))
-    assert reasons(draft) == [Reason.MARKUP] * 3
+    run_gadgets(draft, both_passes(CurateConfig()))
+    assert reasons(draft) == ["markup"] * 3
 
 
 def test_a_setting_leaves_markup_and_reject_finds_it() -> None:
     draft = draft_of({"text": f"{CAT}</s>"}, {"text": f"<caption>{CAT}</caption>"})
-    run_gadgets(draft, all_gadgets(CurateConfig(clean=CleanConfig(markup=False))))
-    assert reasons(draft) == [Reason.MARKUP] * 2
+    run_gadgets(
+        draft,
+        both_passes(CurateConfig(clean=CleanConfig(markup=False))),
+    )
+    assert reasons(draft) == ["markup"] * 2
 
 
 def test_habits_are_learnt_without_markup() -> None:

@@ -7,11 +7,10 @@ from random import Random
 import pyarrow as pa
 import pytest
 
-from captioning.curate.config import CleanConfig
 from captioning.curate.corpus.openers import SAMPLE, Openers
 from captioning.curate.draft import Draft
-from captioning.curate.gadgets.clean import Clean
-from captioning.curate.phrases import load_phrases
+from captioning.curate.gadgets.clean import Clean, CleanConfig
+from captioning.curate.text_rules.phrases import load_phrases
 
 PHRASES = load_phrases(None)
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import Field
 from small_workspace import caption, curate, ingest
 
-from captioning.curate.config import CurateConfig
+from captioning.curate import gadgets
+from captioning.curate.config import CurateConfig, with_sections
 from captioning.curate.draft import Draft
-from captioning.curate.gadgets import order
-from captioning.curate.reasons import Reason
-from captioning.curate.settings import read_by
+from captioning.curate.gadget import Gadget, Given, Known, in_order
 from pipeline import schemas
 from pipeline.config import Section, build
+from pipeline.errors import ConfigError
 from pipeline.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent.parent
+ORDER = [
+    "clean", "reject", "ending", "length", "language", "unsafe", "off_topic",
+    "boilerplate", "ground", "support", "duplicates", "select",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -30,53 +37,82 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 class LettersConfig(Section):
     """Settings of a gadget that somebody adds."""
 
-    max: int = 100
+    max: int = Field(default=100, description="most letters")
 
 
-class WithLetters(CurateConfig):
-    """The configuration with its section."""
-
-    letters: LettersConfig = Field(default_factory=LettersConfig)
-
-
-class Letters:
-    """Drops long texts. Given its section, as docs/curation.md says."""
+class LettersOfTexts(Gadget):
+    """Drops long texts: all that a new gadget has to say."""
 
     name = "letters"
-    reads: tuple[str, ...] = ()
-    reasons = (Reason.TOO_LONG,)
-
-    def __init__(self, config: Any) -> None:
-        self.config = config
-
-    def limit(self) -> int:
-        return int(self.config.max)
+    settings = LettersConfig
+    judges = "texts"
+    after = "length"
+    made_from = ("letters",)
+    reasons: ClassVar[Mapping[str, str]] = {"too_many_letters": "more letters than are allowed"}
 
     def apply(self, draft: Draft) -> None:
+        """Count letters."""
         for row in draft.open_rows():
-            if len(draft.texts[row]) > self.limit():
-                draft.drop(row, self, Reason.TOO_LONG)
+            if len(draft.texts[row]) > self.config.max:
+                draft.drop(row, self, "too_many_letters")
 
 
-class LettersOfAll(Letters):
-    """The same, given the whole configuration, which it reads when it is applied."""
+class LettersOfImages(LettersOfTexts):
+    """The same among the gadgets of images."""
 
-    def limit(self) -> int:
-        return int(self.config.letters.max)
+    judges = "images"
+    after = "duplicates"
 
 
-@pytest.mark.parametrize("step", ["text_gadgets", "image_gadgets"])
-@pytest.mark.parametrize("make", [lambda config: Letters(config.letters), LettersOfAll], ids=["section", "whole"])
-def test_a_gadget_that_is_added_serves_no_stale_verdicts(
-    captioned: Workspace, monkeypatch: pytest.MonkeyPatch, step: str, make: Any
+WithLetters = with_sections(CurateConfig, [LettersOfTexts])
+
+
+@pytest.mark.parametrize(
+    ("letters", "before"), [(LettersOfTexts, "unsafe"), (LettersOfImages, None)], ids=["texts", "images"]
+)
+def test_a_gadget_is_one_class_in_the_list(
+    captioned: Workspace, monkeypatch: pytest.MonkeyPatch, letters: type[Gadget], before: str | None
 ) -> None:
-    known = getattr(order, step)
-    monkeypatch.setattr(order, step, lambda config, *rest: (*known(config, *rest), make(config)))
-    kept = [
-        curate(captioned, build(WithLetters, {"letters": {"max": most}})).counts["kept"] for most in (100, 15, 100)
-    ]
+    monkeypatch.setattr(gadgets, "GADGETS", in_order([*reversed(gadgets.GADGETS), letters]))
+    names = [gadget.name for gadget in gadgets.GADGETS]
+    assert names.index(letters.after) < names.index("letters") < (names.index(before) if before else len(names))
+    assert [name for name in names if name != "letters"] == ORDER
+    assert gadgets.meanings()["too_many_letters"] == "more letters than are allowed"
+    found = [curate(captioned, build(WithLetters, {"letters": {"max": most}})) for most in (100, 15, 100)]
+    kept = [manifest.counts["kept"] for manifest in found]
     assert kept[0] > kept[1] > 0
-    assert kept[2] == kept[0]
+    assert kept[2] == kept[0], "the settings are part of what the step depends on"
+    assert reasons(found[1])["too_many_letters"] == found[1].counts["dropped_by_gadget"]["letters"] > 0
+    with pytest.raises(ConfigError, match=r"letters.max"):
+        build(WithLetters, {"letters": {"max": "many"}})
+
+
+def test_a_gadget_is_given_what_it_declares_and_nothing_else() -> None:
+    class Greedy(LettersOfTexts):
+        @classmethod
+        def make(cls, given: Given) -> Greedy:
+            return cls(given.settings["length"])
+
+    with pytest.raises(KeyError, match="length"):
+        Greedy.make(Given({"letters": LettersConfig()}, Known()))
+
+
+@pytest.mark.parametrize("after", ["nothing", "select"])
+def test_a_gadget_comes_after_one_of_its_pass(after: str) -> None:
+    lost = type("Lost", (LettersOfTexts,), {"after": after})
+    with pytest.raises(ValueError, match=f"letters comes after '{after}'"):
+        in_order([*gadgets.GADGETS, lost])
+
+
+def test_every_gadget_has_a_file_a_section_and_a_line_in_the_docs() -> None:
+    lines = (ROOT / "docs" / "curation.md").read_text(encoding="utf8").splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    table = {row.split("`")[1]: row for row in rows}
+    assert [row.split("`")[1] for row in rows if row.split("`")[1] in ORDER] == ORDER, "in their order"
+    for gadget in gadgets.GADGETS:
+        assert gadget.__module__ == f"captioning.curate.gadgets.{gadget.name}"
+        assert CurateConfig.model_fields[gadget.name].annotation is gadget.settings
+        assert table[gadget.name].rstrip(" |").endswith(" ".join(f"`{reason}`" for reason in gadget.reasons) or "–")
 
 
 def test_settings_of_off_topic_decide_verdicts(captioned: Workspace) -> None:
@@ -114,16 +150,13 @@ def reasons(manifest: Any) -> Counter[str]:
     return Counter(row["reason"] for row in rows if row["reason"])
 
 
-def test_what_is_read_is_noted_and_what_is_kept_is_all() -> None:
-    config = CurateConfig()
-    assert set(read_by(config, lambda given: (Letters(given.length), given.ngram))) == {"length", "ngram"}
-    whole = set(read_by(config, Letters))
-    assert {"length", "select", "ground", "support"} <= whole
-    assert "ray" not in whole
-    assert set(read_by(config, lambda given: lambda: given)) == whole
-    assert set(read_by(config, lambda given: given.model_dump())) == whole
-    assert set(read_by(config, order.text_gadgets)) == {
+def test_what_decides_a_pass_is_what_its_gadgets_declare() -> None:
+    config = build(CurateConfig, {"support": {"enabled": True}})
+    assert set(gadgets.settings_of("texts", config)) == {
         "phrases", "clean", "reject", "ending", "length", "language", "unsafe", "off_topic",
+    }  # fmt: skip
+    assert set(gadgets.settings_of("images", config)) == {
+        "boilerplate", "support", "duplicates", "select", "coverage", "length",
     }  # fmt: skip
 
 

@@ -7,12 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_workspace import draft_of, reasons
 
-from captioning.curate.config import RejectConfig
-from captioning.curate.gadgets.reject import Reject
-from captioning.curate.phrases import load_phrases
-from captioning.curate.reasons import Reason
-from captioning.curate.talk.sentences import sentence_of, sentences
-from captioning.curate.talk.vocabulary import TalkWords
+from captioning.curate.gadgets.reject import Reject, RejectConfig
+from captioning.curate.text_rules.phrases import load_phrases
+from captioning.curate.text_rules.talk.sentences import sentence_of, sentences
+from captioning.curate.text_rules.talk.vocabulary import TalkWords
 
 PHRASES = load_phrases(None)
 
@@ -41,7 +39,7 @@ def judged(text: str, perspective: str = "detail") -> str | None:
     ],
 )
 def test_a_refusal_is_told_by_its_shape(text: str) -> None:
-    assert judged(text) == Reason.REFUSAL
+    assert judged(text) == "refusal"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +59,7 @@ def test_a_refusal_is_told_by_its_shape(text: str) -> None:
     ],
 )
 def test_talk_about_the_request_is_told_by_its_shape(text: str) -> None:
-    assert judged(text) == Reason.META
+    assert judged(text) == "meta"
 
 
 @pytest.mark.parametrize(
@@ -101,8 +99,8 @@ def test_captions_with_such_words_are_left_alone(text: str) -> None:
 
 def test_a_perspective_that_quotes_is_judged_by_what_is_about_the_picture() -> None:
     assert judged("I love you. Call me!", "text") is None
-    assert judged("I love you. Call me!") == Reason.META
-    assert judged("I can't read any text in this image.", "text") == Reason.REFUSAL
+    assert judged("I love you. Call me!") == "meta"
+    assert judged("I can't read any text in this image.", "text") == "refusal"
 
 
 def test_sentences_end_where_they_quote() -> None:

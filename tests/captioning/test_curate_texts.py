@@ -12,25 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_workspace import draft_of, reasons
 
-from captioning.curate.config import (
-    CleanConfig,
-    EndingConfig,
-    LanguageConfig,
-    OffTopicConfig,
-    RejectConfig,
-    UnsafeConfig,
-)
-from captioning.curate.gadgets.clean import Clean
-from captioning.curate.gadgets.ending import Ending
-from captioning.curate.gadgets.language import Language
-from captioning.curate.gadgets.off_topic import OffTopic
-from captioning.curate.gadgets.reject import Reject, ends_in_loop, repetition, stutters
-from captioning.curate.gadgets.unsafe import Unsafe
-from captioning.curate.head_nouns import head_nouns
-from captioning.curate.phrases import load_phrases
-from captioning.curate.reasons import Reason
-from captioning.curate.unsafe_list import BUILT_IN, forms, list_digest
-from captioning.curate.words import _split, singular, words
+from captioning.curate.gadgets.clean import Clean, CleanConfig
+from captioning.curate.gadgets.ending import Ending, EndingConfig
+from captioning.curate.gadgets.language import Language, LanguageConfig
+from captioning.curate.gadgets.off_topic import OffTopic, OffTopicConfig
+from captioning.curate.gadgets.reject import Reject, RejectConfig, ends_in_loop, repetition, stutters
+from captioning.curate.gadgets.unsafe import Unsafe, UnsafeConfig
+from captioning.curate.text_rules.head_nouns import head_nouns
+from captioning.curate.text_rules.phrases import load_phrases
+from captioning.curate.text_rules.unsafe_list import BUILT_IN, forms, list_digest
+from captioning.curate.text_rules.words import _split, singular, words
 from pipeline import demo_world
 from pipeline.config import load_yaml
 from pipeline.errors import ConfigError
@@ -109,17 +100,17 @@ def test_different_words_are_no_loop(tokens: list[str]) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("I won't be able to help with this picture.", Reason.REFUSAL),
-        ("The image you sent could not be loaded.", Reason.REFUSAL),
-        ("A red boat. Hope that's what you were looking for!", Reason.META),
-        ("The user asks for one sentence. A red boat.", Reason.META),
-        ("A red boat.</s>", Reason.MARKUP),
+        ("I won't be able to help with this picture.", "refusal"),
+        ("The image you sent could not be loaded.", "refusal"),
+        ("A red boat. Hope that's what you were looking for!", "meta"),
+        ("The user asks for one sentence. A red boat.", "meta"),
+        ("A red boat.</s>", "markup"),
         ("An assistant referee raises the flag.", None),
         ("There is no picture on the wall.", None),
         ("A man looks as if to ask you for a light.", None),
         ("The image is not sharp, and no picture hangs straight.", None),
         ("A sign asks visitors: please provide your ticket.", None),
-        ("A robot, an AI model on display, cannot be touched.", Reason.META),  # known: talk of models about models
+        ("A robot, an AI model on display, cannot be touched.", "meta"),  # known: talk of models about models
     ],
 )
 def test_reject_knows_talk_from_captions(text: str, reason: str | None) -> None:
@@ -188,7 +179,7 @@ def test_names_and_lists_of_nouns_are_not_foreign(text: str, granularity: str) -
 )
 def test_other_languages_are_dropped_unless_expected(text: str, code: str) -> None:
     for expected, skip, reason in (
-        (("en",), (), Reason.LANGUAGE),
+        (("en",), (), "language"),
         (("en", code), (), None),
         (("en",), ("detail",), None),
         ((), (), None),
@@ -214,7 +205,7 @@ def test_unsafe_words_are_whole_words(tmp_path: Path) -> None:
         "A cigarette.", "A red boat.",
     )))  # fmt: skip
     Unsafe(UnsafeConfig(list=str(own))).apply(draft)
-    bad = Reason.UNSAFE
+    bad = "unsafe"
     assert reasons(draft) == [bad, None, bad, None, bad, bad, None]
     before = list_digest(str(own))
     own.write_text("mine: [gun, '!']\n")
@@ -295,8 +286,8 @@ def test_a_background_that_names_the_main_object_is_off_topic() -> None:
         OffTopic(OffTopicConfig()).apply(draft)
         return reasons(draft)[1]
 
-    assert judged("A small red boat.", "Behind the boat there is a calm sea.") == Reason.OFF_TOPIC
-    assert judged("Two horses.", "The horse stands in a meadow.") == Reason.OFF_TOPIC
+    assert judged("A small red boat.", "Behind the boat there is a calm sea.") == "off_topic"
+    assert judged("Two horses.", "The horse stands in a meadow.") == "off_topic"
     assert judged("A star.", "A night sky with many small stars.") is None, "other stars"
     assert judged("A small red boat.", "A calm sea.") is None
     assert judged("A small red boat.", "A boat on a calm sea.", "detail") is None

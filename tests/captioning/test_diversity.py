@@ -18,7 +18,7 @@ from captioning.curate.diversity.figures import BINS, Diversity, Figures
 from captioning.curate.diversity.images import vendi
 from captioning.curate.draft import Draft
 from captioning.curate.selection.ngrams import Ngrams
-from captioning.curate.words import words
+from captioning.curate.text_rules.words import words
 
 WORD = st.sampled_from(["a", "red", "blue", "boat", "on", "the", "sea", "with", "sky", "near", "two"])
 TEXT = st.lists(WORD, min_size=1, max_size=9).map(" ".join)

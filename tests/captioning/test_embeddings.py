@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from captioning.curate.config import EmbeddingConfig
 from captioning.curate.measures import embeddings
+from captioning.curate.measures.config import EmbeddingConfig
 from captioning.curate.measures.embeddings import Embeddings, checked_minilm, embedding_digest, load_model
 from pipeline.errors import InputError
 from pipeline.storage import Location

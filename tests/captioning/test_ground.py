@@ -24,10 +24,12 @@ from PIL import Image
 from tiny_clip import COLORS
 
 import training
-from captioning.curate.config import CurateConfig, GroundConfig, ScorerConfig, Threshold
+from captioning.curate.config import CurateConfig
 from captioning.curate.corpus.score_histogram import ScoreHistogram, needs_histograms, thresholds
-from captioning.curate.draft import Draft, run_gadgets
-from captioning.curate.gadgets.ground import Ground
+from captioning.curate.draft import Draft
+from captioning.curate.gadget import run_gadgets
+from captioning.curate.gadgets.ground import Ground, GroundConfig, Threshold
+from captioning.curate.measures.config import ScorerConfig
 from captioning.curate.measures.dual_encoder import DualEncoder, load_encoder, refuse_own_checkpoint, scorer_digest
 from captioning.curate.measures.image_text import ImageText
 from captioning.curate.stage import STAGE as CURATE

@@ -74,7 +74,7 @@ def rows_of(manifest: Manifest) -> list[dict[str, Any]]:
 
 def test_images_under_the_floor_are_asked_again_in_other_words(tmp_path: Path) -> None:
     world = World(tmp_path)
-    outcome = world.curate(rounds=2, max_similarity=0.0, temperature=0.7, warmer=0.2)
+    outcome = world.curate(rounds=2, max_similarity=0.0, temperature=0.7, temperature_step=0.2)
     assert [(asked.number, asked.temperature) for asked in world.asked] == [(1, 0.7), (2, pytest.approx(0.9))]
     first = {(row["key"], row["prompt_id"]): row for row in rows_of(world.captions)}
     for number, manifest in enumerate(world.workspace.manifests("round")[::-1], 1):

@@ -19,7 +19,7 @@ from captioning.curate.selection.lexical import distinct
 from captioning.curate.selection.max_min import MaxMin
 from captioning.curate.selection.mmr import MaximalMarginalRelevance
 from captioning.curate.selection.ngrams import Ngrams
-from captioning.curate.words import words
+from captioning.curate.text_rules.words import words
 
 WORD = st.sampled_from(["a", "red", "blue", "boat", "house", "on", "the", "sea", "sky", "with"])
 TEXT = st.lists(WORD, max_size=7).map(" ".join)

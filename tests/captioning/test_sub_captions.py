@@ -10,11 +10,11 @@ import small_workspace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning.curate.bundles import make_bundles
+from captioning.curate.bundles.sub_captions import granularity_of, split_sentences, sub_captions
+from captioning.curate.bundles.table import make_bundles
 from captioning.curate.config import CurateConfig, SubCaptionsConfig
 from captioning.curate.draft import Draft
-from captioning.curate.sub_captions import granularity_of, split_sentences, sub_captions
-from captioning.curate.words import words
+from captioning.curate.text_rules.words import words
 from pipeline import schemas
 from training.config import RunConfig, Slot
 from training.index.piece import piece_of

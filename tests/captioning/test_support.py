@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioning.curate.config import SupportConfig
 from captioning.curate.corpus.objects import Objects, listed
-from captioning.curate.draft import Draft, run_gadgets
-from captioning.curate.gadgets.support import Support
+from captioning.curate.draft import Draft
+from captioning.curate.gadget import run_gadgets
+from captioning.curate.gadgets.support import Support, SupportConfig
 from pipeline import demo_world
 
 PROMPTS = {

@@ -38,3 +38,16 @@ def test_further_rounds_need_somebody_to_ask(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"curate\.regenerate\.rounds is 1, but caption\.models is empty"):
         load_config(path)
     assert load_config(path, ["curate.regenerate.rounds=0"]).caption.models == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "now"),
+    [
+        ("caption.ray.address=127.0.0.1:6379", "ray.address"),
+        ("curate.ray.schedule_seconds=3", "ray.schedule_seconds"),
+        ("curate.regenerate.warmer=0.1", "curate.regenerate.temperature_step"),
+    ],
+)
+def test_old_keys_name_the_new_ones(key: str, now: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'{key.partition('=')[0]}' is called '{now}' now: rename it"):
+        load_config(CONFIGS[0], [key])

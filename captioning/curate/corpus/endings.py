@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from captioning.curate.draft import Draft
-from captioning.curate.ended import is_ended
-from captioning.curate.markup.unwrap import bare
-from captioning.curate.words import words
+from captioning.curate.text_rules.markup.unwrap import bare
+from captioning.curate.text_rules.words import is_ended, words
 from pipeline.identity import digest
 
 SENTENCES = ("sentence", "paragraph")

@@ -17,7 +17,6 @@ from itertools import chain
 import numpy as np
 import pyarrow as pa
 
-from captioning.curate.config import BoilerplateConfig
 from captioning.curate.draft import Draft
 from pipeline.identity import digest
 
@@ -35,14 +34,16 @@ SCHEMA = pa.schema([("bucket", pa.uint64()), ("images", pa.int64())])
 class NearDuplicates:
     """Counts images by bucket. The merged result are the buckets that more than `max_images` images share."""
 
-    config: BoilerplateConfig
+    max_images: int
+    similarity: float
+    min_words: int
 
     name = "near_duplicates"
 
     @cached_property
     def digest(self) -> str:
         """Of what decides a text's buckets."""
-        return digest([self.config.similarity, self.config.min_words, PERMUTATIONS, SHINGLE, SEED])
+        return digest([self.similarity, self.min_words, PERMUTATIONS, SHINGLE, SEED])
 
     def of_shard(self, draft: Draft) -> pa.Table:
         """How many images of the shard each bucket has, over the open rows."""
@@ -73,13 +74,13 @@ class NearDuplicates:
             connection.register("counts", pa.RecordBatchReader.from_batches(SCHEMA, batches))
             rows = connection.execute(
                 "SELECT bucket, sum(images)::BIGINT AS n FROM counts GROUP BY bucket HAVING n > ? ORDER BY bucket",
-                [self.config.max_images],
+                [self.max_images],
             ).fetchall()
         return dict(rows)
 
     def rows(self, draft: Draft) -> list[int]:
         """The open rows that are long enough: short answers repeat by nature."""
-        return [row for row in draft.open_rows() if len(draft.words(row)) >= self.config.min_words]
+        return [row for row in draft.open_rows() if len(draft.words(row)) >= self.min_words]
 
     def buckets(self, texts: Sequence[Sequence[str]]) -> np.ndarray:
         """The buckets of each text, given as its words, three at least: (texts, bands), unsigned 64 bit."""
@@ -94,7 +95,7 @@ class NearDuplicates:
     def bands(self) -> tuple[int, int]:
         """Number and width of the bands whose threshold (1/bands)^(1/width) comes nearest to the similarity."""
         fitting = [(PERMUTATIONS // width, width) for width in range(1, PERMUTATIONS + 1)]
-        return min(fitting, key=lambda band: abs((1 / band[0]) ** (1 / band[1]) - self.config.similarity))
+        return min(fitting, key=lambda band: abs((1 / band[0]) ** (1 / band[1]) - self.similarity))
 
 
 def _changes(values: np.ndarray) -> np.ndarray:

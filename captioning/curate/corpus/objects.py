@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from captioning.curate.draft import Draft
-from captioning.curate.head_nouns import head_nouns
-from captioning.curate.words import singular
+from captioning.curate.text_rules.head_nouns import head_nouns
+from captioning.curate.text_rules.words import singular
 from pipeline.identity import digest
 
 LISTS, NAMES = "nouns", "main_object"  # perspectives

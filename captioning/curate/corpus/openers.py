@@ -30,11 +30,11 @@ from hashlib import blake2b
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioning.curate.config import CleanConfig
 from captioning.curate.draft import Draft
-from captioning.curate.markup.unwrap import bare
-from captioning.curate.phrases import LearnWords
-from captioning.curate.words import words
+from captioning.curate.gadgets.clean import CleanConfig
+from captioning.curate.text_rules.markup.unwrap import bare
+from captioning.curate.text_rules.phrases import LearnWords
+from captioning.curate.text_rules.words import words
 from pipeline.identity import digest
 
 SAMPLE = 30_000  # images

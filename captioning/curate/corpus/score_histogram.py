@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from captioning.curate.config import GroundConfig, Threshold
 from captioning.curate.draft import Draft
+from captioning.curate.gadgets.ground import GroundConfig, Threshold
 from captioning.curate.measures.measured import Measured
 
 BINS = 4096  # over the cosines, -1 to 1: a bin is half a thousandth wide

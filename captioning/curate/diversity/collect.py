@@ -88,7 +88,7 @@ def _draft(table: pa.Table, ngram: int) -> Draft:
 
 
 def _written(captions: Manifest, ingest: Manifest) -> Iterator[pa.Table]:
-    """The captions that came out well, before curation; further rounds are not among them."""
+    """The captions that came out well, before curation; regeneration rounds are not among them."""
     for shard in shard_names(ingest):
         table = shard_captions(captions, shard, [*COLUMNS, "status"], structured=False, ingest=ingest)
         yield table.filter(pc.equal(table["status"].cast(pa.string()), "ok"))

@@ -14,7 +14,7 @@ from markupsafe import Markup
 import pipeline
 from captioning.curate.diversity.collect import CaptionSet
 from captioning.curate.diversity.plots import PALETTE, PLOTS, svg
-from captioning.curate.reasons import MEANING
+from captioning.curate.gadgets import meanings
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHARED = Path(pipeline.__file__).parent / "templates"  # how all reports look
@@ -48,6 +48,6 @@ def render(sets: Sequence[CaptionSet], model: str | None) -> str:
         palette=PALETTE,
         means={name: why for name, why in MEANS.items() if any(name in found.kept.means() for found in sets)},
         dropped=sorted({cause for found in sets for cause in found.dropped}),
-        meaning=MEANING,
+        meaning=meanings(),
         plots={name: Markup(svg(plot, kept)) for name, plot in PLOTS.items()},  # matplotlib escapes text
     )

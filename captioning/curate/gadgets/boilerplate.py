@@ -7,21 +7,49 @@ others. All of them go: there is no image for which it is the right one to keep.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar, Self
+
+from pydantic import Field
 
 from captioning.curate.corpus.near_duplicates import NearDuplicates
 from captioning.curate.draft import Draft
-from captioning.curate.reasons import Reason
+from captioning.curate.gadget import Gadget, Given
+from pipeline.config import Section
+
+BOILERPLATE = "boilerplate"
 
 
-class Boilerplate:
+class BoilerplateConfig(Section):
+    """When a sentence counts as boilerplate of the corpus."""
+
+    max_images: int = Field(default=1000, ge=1, description="how many images may share nearly the same sentence")
+    similarity: float = Field(
+        default=0.8, gt=0, lt=1, description="Jaccard index of word trigrams from which on most pairs are found"
+    )
+    min_words: int = Field(default=6, ge=3, description="shorter captions may repeat as often as they like")
+
+    def statistic(self) -> NearDuplicates:
+        """What counts how many images share a sentence."""
+        return NearDuplicates(self.max_images, self.similarity, self.min_words)
+
+
+class Boilerplate(Gadget):
     """Drops the rows that lie in a crowded bucket; `crowded` is what `NearDuplicates` merges to: images by bucket."""
 
     name = "boilerplate"
-    reads: tuple[str, ...] = ()
-    reasons = (Reason.BOILERPLATE,)
+    settings = BoilerplateConfig
+    judges = "images"
+    made_from = ("boilerplate",)
+    reasons: ClassVar[Mapping[str, str]] = {
+        BOILERPLATE: "nearly the same sentence stands at very many images",
+    }
 
     def __init__(self, statistic: NearDuplicates, crowded: Mapping[int, int]) -> None:
         self.statistic, self.crowded = statistic, crowded
+
+    @classmethod
+    def make(cls, given: Given) -> Self:
+        return cls(given.settings["boilerplate"].statistic(), given.known.crowded)
 
     def apply(self, draft: Draft) -> None:
         """Note how many images share the sentence, and drop it. Nearly every corpus has few such, if any."""
@@ -33,4 +61,7 @@ class Boilerplate:
             images = max((self.crowded[bucket] for bucket in own if bucket in self.crowded), default=0)
             if images:
                 draft.scores[row]["images_alike"] = float(images)
-                draft.drop(row, self, Reason.BOILERPLATE)
+                draft.drop(row, self, BOILERPLATE)
+
+
+GADGET = Boilerplate

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Self
 
 import regex
+from pydantic import Field
 
-from captioning.curate.config import CleanConfig
 from captioning.curate.draft import Draft
-from captioning.curate.markup.unwrap import bare
-from captioning.curate.phrases import Phrases
-from captioning.curate.reasons import Reason
-from captioning.curate.words import with_few_marks
+from captioning.curate.gadget import Gadget, Given
+from captioning.curate.text_rules.markup.unwrap import bare
+from captioning.curate.text_rules.phrases import Phrases, load_phrases
+from captioning.curate.text_rules.words import with_few_marks
+from pipeline.config import Section
 
 # The space of no width goes too, but where it parts words of a script without spaces.
 _CONTROL = regex.compile(
@@ -26,19 +28,39 @@ _QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "„": "�
 LAYERS = 4  # of markup around quotation marks around markup; what has more is for `reject`
 
 
-class Clean:
+class CleanConfig(Section):
+    """What `clean` takes off a text."""
+
+    markup: bool = Field(
+        default=True, description="strip what models and templates leave: tokens, tags, code, JSON, boxes, bullets"
+    )
+    openers: bool = Field(default=True, description="strip boilerplate such as 'The image shows'")
+    quotes: bool = Field(default=True, description="strip quotation marks around the whole text")
+    learn: bool = Field(default=True, description="learn openers from the captions, beside those that are listed")
+    learn_share: float = Field(
+        default=0.002, gt=0, le=1, description="how many of all images must have a caption that begins so"
+    )
+
+
+class Clean(Gadget):
     """Cleans the texts in place; drops nothing, what is left empty is for `reject`.
 
     `learnt` are the corpus' own openers, as `corpus.openers.Openers` merges them.
     """
 
     name = "clean"
+    settings = CleanConfig
+    judges = "texts"
+    made_from = ("clean", "phrases")
     reads = ("granularity",)
-    reasons: tuple[Reason, ...] = ()
 
     def __init__(self, config: CleanConfig, phrases: Phrases, learnt: Iterable[str] = ()) -> None:
         self.config = config
         self.opener = phrases.opener(learnt)
+
+    @classmethod
+    def make(cls, given: Given) -> Self:
+        return cls(given.settings["clean"], load_phrases(given.settings["phrases"]), given.known.openers)
 
     def apply(self, draft: Draft) -> None:
         """Clean every open row."""
@@ -90,3 +112,6 @@ def _unquoted(text: str, start: int, stop: int) -> tuple[int, int]:
     while start < stop and text[stop - 1].isspace():
         stop -= 1
     return start, stop
+
+
+GADGET = Clean

@@ -10,22 +10,50 @@ Comparing all with all takes memory and time with the square of their number. So
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
 import numpy as np
+from pydantic import Field
 
-from captioning.curate.config import DuplicatesConfig
 from captioning.curate.draft import Draft
-from captioning.curate.reasons import Reason
+from captioning.curate.gadget import Gadget, Given
+from pipeline.config import Section
+
+DUPLICATE = "duplicate"
+TOO_MANY = "too_many"
+NEAR_DUPLICATE = "near_duplicate"
 
 
-class Duplicates:
+class DuplicatesConfig(Section):
+    """When two captions of one image count as the same."""
+
+    max_similarity: float = Field(
+        default=0.9, ge=0, le=1, description="near-duplicates are above; the same words always count as a duplicate"
+    )
+
+
+class Duplicates(Gadget):
     """Drops exact and near-duplicates within an image, for many images at a time."""
 
     name = "duplicates"
+    settings = DuplicatesConfig
+    judges = "images"
+    after = "support"
+    made_from = ("duplicates", "coverage")
     reads = ("perspective", "granularity")
-    reasons = (Reason.DUPLICATE, Reason.TOO_MANY, Reason.NEAR_DUPLICATE)
+    reasons: ClassVar[Mapping[str, str]] = {
+        DUPLICATE: "another caption of the image has the same words",
+        TOO_MANY: "the image has more captions than are compared with each other",
+        NEAR_DUPLICATE: "another caption of the image has nearly the same words",
+    }
 
     def __init__(self, config: DuplicatesConfig, *, coverage: bool) -> None:
         self.config, self.coverage = config, coverage
+
+    @classmethod
+    def make(cls, given: Given) -> Self:
+        return cls(given.settings["duplicates"], coverage=given.settings["coverage"])
 
     def apply(self, draft: Draft) -> None:
         """Go over every image by itself."""
@@ -35,22 +63,22 @@ class Duplicates:
             open_BM = draft.is_open(batch.rows_BM)
             repeats_BM = open_BM & repeats[batch.rows_BM]
             same_slot_BMM = _equal(draft.slot_numbers[batch.rows_BM])
-            self._drop(draft, batch.rows_BM[repeats_BM], Reason.DUPLICATE)
+            self._drop(draft, batch.rows_BM[repeats_BM], DUPLICATE)
             near_BM = self._near(batch.similarity_BMM, same_slot_BMM, open_BM & ~repeats_BM)
-            self._drop(draft, batch.rows_BM[near_BM], Reason.NEAR_DUPLICATE)
+            self._drop(draft, batch.rows_BM[near_BM], NEAR_DUPLICATE)
 
     def _thin_out(self, draft: Draft, repeats: np.ndarray) -> None:
         """Drop what is not compared, of images with too many captions: repeated ones, then those beyond the limit."""
         crowded = [image for image in draft.images if len(draft.open_of(image)) > draft.compared]
         for image in crowded:
-            self._drop(draft, np.array([row for row in draft.open_of(image) if repeats[row]]), Reason.DUPLICATE)
+            self._drop(draft, np.array([row for row in draft.open_of(image) if repeats[row]]), DUPLICATE)
         if crowded:
             compared = {row for batch in draft.batches() for row in batch.rows_BM.ravel().tolist()}
             for image in crowded:
                 beyond = [row for row in draft.open_of(image) if row not in compared]
-                self._drop(draft, np.array(beyond), Reason.TOO_MANY)
+                self._drop(draft, np.array(beyond), TOO_MANY)
 
-    def _drop(self, draft: Draft, rows: np.ndarray, reason: Reason) -> None:
+    def _drop(self, draft: Draft, rows: np.ndarray, reason: str) -> None:
         for row in rows.tolist():
             draft.drop(row, self, reason)
 
@@ -103,3 +131,6 @@ def _numbered_words(draft: Draft) -> np.ndarray:
     for row in draft.open_rows():
         spoken_N[row] = numbers.setdefault(draft.words(row), len(numbers))
     return spoken_N
+
+
+GADGET = Duplicates

@@ -10,15 +10,18 @@ others of its perspective nearly all have one (`corpus/endings.py`).
 
 from __future__ import annotations
 
-import regex
+from collections.abc import Mapping
+from typing import ClassVar, Self
 
-from captioning.curate.config import EndingConfig
+import regex
+from pydantic import Field
+
 from captioning.curate.corpus.endings import SENTENCES, Habits, Slot
 from captioning.curate.draft import Draft
-from captioning.curate.ended import CLOSING, OTHER_STOP, WITHOUT_STOPS, full_stop, is_ended
-from captioning.curate.phrases import Phrases
-from captioning.curate.reasons import Reason
-from captioning.curate.words import words
+from captioning.curate.gadget import Gadget, Given
+from captioning.curate.text_rules.phrases import Phrases, load_phrases
+from captioning.curate.text_rules.words import CLOSING, OTHER_STOP, WITHOUT_STOPS, full_stop, is_ended, words
+from pipeline.config import Section
 
 _TRAILS_OFF = regex.compile(r"(?:…|\.\.\.?)$")
 _ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "vs", r"e\.g", r"i\.e", "[A-Za-z]")
@@ -27,22 +30,39 @@ _END = regex.compile(rf"(?V1){_NO_ABBREVIATION}[.!?…]{CLOSING}(?=\s|$)|{OTHER_
 _COMMAS = ",;،؛、，；፣"
 NO_HABITS = Habits()
 _LOOSE_END = f"{_COMMAS}:：-–—(&/"
+CUT_OFF = "cut_off"
 
 
-class Ending:
+class EndingConfig(Section):
+    """What `ending` does with a sentence that was cut off."""
+
+    repair: bool = Field(default=True, description="cut back to the last whole sentence; false: drop the caption")
+
+
+class Ending(Gadget):
     """Cuts back, closes or drops texts that stop in the middle; complete ones stay as they are.
 
     `habits` are how the captions of this corpus end.
     """
 
     name = "ending"
+    settings = EndingConfig
+    judges = "texts"
+    after = "reject"
+    made_from = ("ending", "phrases")
     reads = ("perspective", "granularity", "finish_reason")
-    reasons = (Reason.CUT_OFF,)
+    reasons: ClassVar[Mapping[str, str]] = {
+        CUT_OFF: "it stops in the middle, and no whole sentence remains",
+    }
 
     def __init__(self, config: EndingConfig, phrases: Phrases, habits: Habits = NO_HABITS) -> None:
         self.config, self.habits = config, habits
         self._never_last = phrases.dangling
         self._seldom_last = phrases.hanging
+
+    @classmethod
+    def make(cls, given: Given) -> Self:
+        return cls(given.settings["ending"], load_phrases(given.settings["phrases"]), given.known.habits)
 
     def apply(self, draft: Draft) -> None:
         """Repair or drop every open row that was cut off."""
@@ -54,7 +74,7 @@ class Ending:
             perspective, granularity = draft.slot(row)
             repaired = self.repair(text, granularity, finish[row], perspective)
             if repaired is None:
-                draft.drop(row, self, Reason.CUT_OFF)
+                draft.drop(row, self, CUT_OFF)
             elif repaired != text:
                 draft.texts[row] = repaired
 
@@ -100,3 +120,6 @@ def _whole_sentences(text: str) -> str:
     for found in _END.finditer(text):
         end = found.end()
     return text[:end]
+
+
+GADGET = Ending

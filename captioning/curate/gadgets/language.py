@@ -11,34 +11,52 @@ and not the likeliest language.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import regex
+from pydantic import Field
 
-from captioning.curate.config import LanguageConfig
 from captioning.curate.draft import Draft
-from captioning.curate.reasons import Reason
-from captioning.curate.words import words
-from pipeline.config import load_yaml
+from captioning.curate.gadget import Gadget, names_perspectives
+from captioning.curate.text_rules.words import words
+from pipeline.config import Section, load_yaml
 from pipeline.errors import ConfigError
 
-KNOWN = Path(__file__).parent.parent / "languages.yaml"
+KNOWN = Path(__file__).parent.parent / "text_rules" / "languages.yaml"
 FUNCTION_SHARE = 0.2  # of the words; English captions have 0.35 to 0.5, the languages around it up to 0.15 by accident
 FOREIGN_SHARE = 0.5  # of the letters
 # Points of Hebrew and Arabic, which are written or left out as one likes, and the bar that stretches Arabic words: the
 # library has hardly seen them.
 _POINTS = regex.compile(r"(?V1)[[\p{Mn}&&[\p{scx=Hebrew}\p{scx=Arabic}]]\u0640]")
+LANGUAGE = "language"
 
 
-class Language:
+class LanguageConfig(Section):
+    """Which languages captions are expected in."""
+
+    expected: tuple[str, ...] = Field(default=("en",), description="ISO 639-1 codes; empty: any language will do")
+    skip: tuple[str, ...] = names_perspectives(("text",), "perspectives that quote what is written in a picture")
+    min_words: int = Field(default=5, ge=1, description="shorter texts are told by their script alone")
+    min_probability: float = Field(
+        default=0.005, ge=0, le=1, description="of the expected languages together; below it a text is foreign"
+    )
+
+
+class Language(Gadget):
     """Drops captions that are in none of the expected languages. Raises `ConfigError` for a code that nobody knows."""
 
     name = "language"
+    settings = LanguageConfig
+    judges = "texts"
+    after = "length"
+    made_from = ("language",)
     reads = ("perspective", "granularity")
-    reasons = (Reason.LANGUAGE,)
+    reasons: ClassVar[Mapping[str, str]] = {
+        LANGUAGE: "it is in another language than those expected",
+    }
 
     def __init__(self, config: LanguageConfig) -> None:
         self.config = config
@@ -66,7 +84,7 @@ class Language:
             if perspective[row] in self.config.skip:
                 continue
             if self.is_foreign(draft.texts[row], draft.words(row), is_list=granularity[row] == "word"):
-                draft.drop(row, self, Reason.LANGUAGE)
+                draft.drop(row, self, LANGUAGE)
 
     def is_foreign(self, text: str, tokens: Sequence[str], *, is_list: bool = False) -> bool:
         """Whether the text is in another language. A list is told by its script alone."""
@@ -110,3 +128,6 @@ def _identifier() -> Any:
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+GADGET = Language

@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
-from captioning.curate.config import LengthConfig
+from collections.abc import Mapping
+from typing import ClassVar
+
 from captioning.curate.draft import Draft
-from captioning.curate.reasons import Reason
+from captioning.curate.gadget import Gadget
+from captioning.curate.text_rules.words import WordLimits
+from pipeline.config import Section
+
+TOO_SHORT = "too_short"
+TOO_LONG = "too_long"
 
 
-class Length:
+class LengthConfig(Section):
+    """Limits of length for each granularity, in words."""
+
+    word: WordLimits = WordLimits(min=1, max=30)
+    phrase: WordLimits = WordLimits(min=1, max=25)
+    sentence: WordLimits = WordLimits(min=2, max=70)
+    paragraph: WordLimits = WordLimits(min=6, max=400)
+
+    def limits(self) -> Mapping[str, WordLimits]:
+        """The limits by granularity."""
+        return {"word": self.word, "phrase": self.phrase, "sentence": self.sentence, "paragraph": self.paragraph}
+
+
+class Length(Gadget):
     """Counts words; a granularity without limits of its own is let through."""
 
     name = "length"
+    settings = LengthConfig
+    judges = "texts"
+    after = "ending"
+    made_from = ("length",)
     reads = ("granularity",)
-    reasons = (Reason.TOO_SHORT, Reason.TOO_LONG)
+    reasons: ClassVar[Mapping[str, str]] = {
+        TOO_SHORT: "fewer words than its granularity asks for",
+        TOO_LONG: "more words than its granularity allows",
+    }
 
     def __init__(self, config: LengthConfig) -> None:
         self.limits = config.limits()
@@ -27,6 +54,9 @@ class Length:
             if limits is None:
                 continue
             if count < limits.min:
-                draft.drop(row, self, Reason.TOO_SHORT)
+                draft.drop(row, self, TOO_SHORT)
             elif count > limits.max:
-                draft.drop(row, self, Reason.TOO_LONG)
+                draft.drop(row, self, TOO_LONG)
+
+
+GADGET = Length

@@ -8,19 +8,39 @@ are others.
 
 from __future__ import annotations
 
-from captioning.curate.config import OffTopicConfig
+from collections.abc import Mapping
+from typing import ClassVar
+
 from captioning.curate.draft import Draft
-from captioning.curate.head_nouns import head_nouns
-from captioning.curate.reasons import Reason
-from captioning.curate.words import singular
+from captioning.curate.gadget import Gadget, names_perspectives
+from captioning.curate.text_rules.head_nouns import head_nouns
+from captioning.curate.text_rules.words import singular
+from pipeline.config import Section
+
+OFF_TOPIC = "off_topic"
 
 
-class OffTopic:
+class OffTopicConfig(Section):
+    """Which perspectives must not name the main object; empty: all may."""
+
+    perspectives: tuple[str, ...] = names_perspectives(
+        ("background", "style"), "captions of these are dropped if they name it"
+    )
+    subject: str = names_perspectives("main_object", "the perspective that tells the main object")
+
+
+class OffTopic(Gadget):
     """Drops the rows of the configured perspectives that name the image's main object."""
 
     name = "off_topic"
+    settings = OffTopicConfig
+    judges = "texts"
+    after = "unsafe"
+    made_from = ("off_topic",)
     reads = ("perspective",)
-    reasons = (Reason.OFF_TOPIC,)
+    reasons: ClassVar[Mapping[str, str]] = {
+        OFF_TOPIC: "it names the main object, which its perspective was to leave out",
+    }
 
     def __init__(self, config: OffTopicConfig) -> None:
         self.perspectives, self.subject = frozenset(config.perspectives), config.subject
@@ -39,4 +59,7 @@ class OffTopic:
             names = heads.union(map(singular, heads))  # a plural is named by its singular, not the other way round
             for row in rows:
                 if perspective[row] in self.perspectives and not names.isdisjoint(draft.words(row)):
-                    draft.drop(row, self, Reason.OFF_TOPIC)
+                    draft.drop(row, self, OFF_TOPIC)
+
+
+GADGET = OffTopic

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import eq
+from typing import ClassVar, Self
 
-from captioning.curate.config import RejectConfig
+from pydantic import Field
+
 from captioning.curate.draft import Draft
-from captioning.curate.phrases import Phrases
-from captioning.curate.reasons import Reason
-from captioning.curate.talk.quotes import unquoted
-from captioning.curate.talk.sentences import QUESTION_MARKS
-from captioning.curate.talk.talk import Talk
+from captioning.curate.gadget import Gadget, Given, names_perspectives
+from captioning.curate.text_rules.phrases import Phrases, load_phrases
+from captioning.curate.text_rules.talk.quotes import unquoted
+from captioning.curate.text_rules.talk.sentences import QUESTION_MARKS
+from captioning.curate.text_rules.talk.talk import META, REFUSAL, Talk
+from pipeline.config import Section
 
 _STUTTER = re.compile(r"([^\d])\1{7}")  # "aaaaaaaa", "!!!!!!!!"
 _STUTTER_LENGTH = 8
@@ -22,14 +25,39 @@ _SOUND_WORDS = 100_000
 LONGEST_WORD = 45  # letters; a longer one is a loop without spaces
 ROUNDS = 3  # a text that ends in the same words three times over runs in a loop
 _TRIGRAM = 3
+ERROR = "error"
+EMPTY = "empty"
+MARKUP = "markup"
+REPETITION = "repetition"
 
 
-class Reject:
+class RejectConfig(Section):
+    """What `reject` takes for a loop, and where it listens less; errors and empty texts always go."""
+
+    max_repetition: float = Field(default=0.4, ge=0, le=1, description="share of word trigrams that came before")
+    max_run: int = Field(default=2, ge=1, description="how often one word may stand in a row")
+    quoting: tuple[str, ...] = names_perspectives(
+        ("text",), "perspectives that quote what is written in a picture, in any person"
+    )
+
+
+class Reject(Gadget):
     """Drops by what a single text says; needs no other caption and no model."""
 
     name = "reject"
+    settings = RejectConfig
+    judges = "texts"
+    after = "clean"
+    made_from = ("reject", "phrases")
     reads = ("status", "perspective")
-    reasons = (Reason.ERROR, Reason.EMPTY, Reason.REFUSAL, Reason.META, Reason.MARKUP, Reason.REPETITION)
+    reasons: ClassVar[Mapping[str, str]] = {
+        ERROR: "the engine gave no answer",
+        EMPTY: "nothing is left after cleaning",
+        REFUSAL: "the model refused",
+        META: "the model talks about itself or the request",
+        MARKUP: "tags, tokens or code around the caption could not be told from it",
+        REPETITION: "the text runs in a loop",
+    }
 
     def __init__(self, config: RejectConfig, phrases: Phrases) -> None:
         self.config, self.phrases = config, phrases
@@ -40,33 +68,37 @@ class Reject:
         marks = {*QUESTION_MARKS, *(mark for search in searches for mark in search.marks)}
         self._marks = re.compile("|".join(map(re.escape, sorted(marks))))
 
+    @classmethod
+    def make(cls, given: Given) -> Self:
+        return cls(given.settings["reject"], load_phrases(given.settings["phrases"]))
+
     def apply(self, draft: Draft) -> None:
         """Judge every open row and note how much of it is repetition."""
         status, perspectives = draft.columns["status"], draft.columns["perspective"]
         for row in draft.open_rows():
             if status[row] != "ok":
-                draft.drop(row, self, Reason.ERROR)
+                draft.drop(row, self, ERROR)
                 continue
             reason = self._says_why(draft.texts[row], draft.words(row), perspectives[row])
             if reason is None:
                 draft.scores[row]["repetition"] = repeated = repetition(draft.words(row))
-                reason = Reason.REPETITION if self._loops(draft.texts[row], draft.words(row), repeated) else None
+                reason = REPETITION if self._loops(draft.texts[row], draft.words(row), repeated) else None
             if reason is not None:
                 draft.drop(row, self, reason)
 
-    def _says_why(self, text: str, tokens: Sequence[str], perspective: str) -> Reason | None:
+    def _says_why(self, text: str, tokens: Sequence[str], perspective: str) -> str | None:
         """The reason that the text itself gives, if it is no caption."""
         if not tokens:
-            return Reason.EMPTY
+            return EMPTY
         if self.phrases.refusal.match(text):
-            return Reason.REFUSAL
+            return REFUSAL
         if self._telling.isdisjoint(tokens) and not self._always and not self._marks.search(text):
             return None  # a quick look, which nearly all captions end
         if any(search.found_in(text, tokens) for search in self.phrases.markup):
-            return Reason.MARKUP
+            return MARKUP
         said = unquoted(text)
         if any(search.found_in(said, tokens) for search in self.phrases.meta):
-            return Reason.META
+            return META
         return self.talk.judge(text, quotes=perspective in self.config.quoting)
 
     def _loops(self, text: str, tokens: Sequence[str], repeated: float) -> bool:
@@ -139,3 +171,6 @@ def _same_from(tokens: Sequence[str]) -> list[int]:
         if place + known > right:
             left, right = place, place + known
     return same
+
+
+GADGET = Reject

@@ -9,24 +9,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import Field
 
-from captioning.curate.config import SelectConfig, WordLimits
 from captioning.curate.draft import Draft
+from captioning.curate.gadget import Gadget, Given
+from captioning.curate.measures.config import EmbeddingConfig
 from captioning.curate.measures.measured import Measured, placed
-from captioning.curate.reasons import Reason
 from captioning.curate.selection import semantic
 from captioning.curate.selection.dpp import DeterminantalPointProcess
 from captioning.curate.selection.greedy import NOT_SELECTED, Criterion, greedy, nearest_selected
 from captioning.curate.selection.max_min import MaxMin
 from captioning.curate.selection.mmr import MaximalMarginalRelevance
 from captioning.curate.selection.quality import quality
+from captioning.curate.text_rules.words import WordLimits
+from pipeline.config import Section
 
 NO_LIMITS: Mapping[str, WordLimits] = MappingProxyType({})
+REDUNDANT = "redundant"
+OVER_LIMIT = "over_limit"
 
 
-class Select:
+class SelectConfig(Section):
+    """How many captions of an image are kept, how different they have to be, and what decides between them."""
+
+    method: Literal["max_min", "mmr", "dpp"] = Field(
+        default="max_min", description="greedy max-min, maximal marginal relevance, determinantal point process"
+    )
+    similarity: Literal["lexical", "semantic"] = Field(
+        default="lexical", description="of words (n-gram Jaccard), or of meaning (cosine of sentence embeddings)"
+    )
+    embedding: EmbeddingConfig = EmbeddingConfig()
+    quality: Literal["uniform", "length", "ground"] = Field(
+        default="uniform",
+        description="what makes a caption good, for mmr and dpp: nothing; a usual length for its granularity; or its "
+        "image-text score among the image's captions",
+    )
+    mmr_lambda: float = Field(default=0.5, ge=0, le=1, description="1: quality alone, 0: diversity alone")
+    max_captions: int = Field(default=12, ge=1, description="per image; coverage may need more")
+    max_similarity: float = Field(default=0.8, ge=0, le=1, description="to the nearest selected caption")
+
+
+class Select(Gadget):
     """Keeps at least one caption of every image that has an acceptable one, and notes how near it is to the others.
 
     `embed` gives sentence embeddings, and is needed where the similarity is semantic. `limits` are the words of each
@@ -34,8 +60,15 @@ class Select:
     """
 
     name = "select"
+    settings = SelectConfig
+    judges = "images"
+    after = "duplicates"
+    made_from = ("select", "coverage", "length")
     reads = ("perspective", "granularity")
-    reasons = (Reason.REDUNDANT, Reason.OVER_LIMIT)
+    reasons: ClassVar[Mapping[str, str]] = {
+        REDUNDANT: "too similar to the captions selected before it",
+        OVER_LIMIT: "the image has enough captions without it",
+    }
 
     def __init__(
         self,
@@ -48,6 +81,15 @@ class Select:
         if (embed is None) != (config.similarity == "lexical"):
             raise ValueError("an embedding model goes with semantic similarity, and only with it")
         self.config, self.coverage, self.embed, self.limits = config, coverage, embed, limits
+
+    @classmethod
+    def make(cls, given: Given) -> Self:
+        return cls(
+            given.settings["select"],
+            coverage=given.settings["coverage"],
+            embed=given.known.embed,
+            limits=given.settings["length"].limits(),
+        )
 
     def apply(self, draft: Draft) -> None:
         """Select within every image."""
@@ -87,4 +129,7 @@ class Select:
         for row, near, stays, too_near in scored:
             draft.scores[row]["nearest"] = near
             if not stays:
-                draft.drop(row, self, Reason.REDUNDANT if too_near else Reason.OVER_LIMIT)
+                draft.drop(row, self, REDUNDANT if too_near else OVER_LIMIT)
+
+
+GADGET = Select

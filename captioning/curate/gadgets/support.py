@@ -10,16 +10,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import ClassVar, Self
 
-from captioning.curate.config import SupportConfig
+from pydantic import Field
+
 from captioning.curate.draft import Draft
-from captioning.curate.reasons import Reason
-from captioning.curate.words import singular, words
+from captioning.curate.gadget import Gadget, Given, names_perspectives
+from captioning.curate.text_rules.words import singular, words
+from pipeline.config import Section
 
 SCORE = "unsupported"
+UNSUPPORTED = "unsupported"
 
 
-class Support:
+class SupportConfig(Section):
+    """Which captions name things that no other caption of the image knows of."""
+
+    enabled: bool = Field(False, description="whether such captions are dropped")
+    max_unsupported: float = Field(default=0.7, ge=0, le=1, description="share of a caption's things")
+    not_judged: tuple[str, ...] = names_perspectives(
+        ("style", "mood", "purpose", "text"), "perspectives that look at what no other looks at"
+    )
+    min_others: int = Field(default=3, ge=1, description="fewer other captions are too few to tell")
+    min_images: int = Field(default=3, ge=1, description="a word is a thing if as many images list it")
+
+
+class Support(Gadget):
     """Notes the share of a caption's things that nothing else of the image mentions, and drops above a threshold.
 
     `objects` is the vocabulary of things (`corpus.objects`), `alt_texts` gives alt texts by the image's key: they
@@ -27,11 +43,22 @@ class Support:
     """
 
     name = "support"
+    settings = SupportConfig
+    judges = "images"
+    after = "ground"
+    made_from = ("support",)
     reads = ("perspective",)
-    reasons = (Reason.UNSUPPORTED,)
+    reasons: ClassVar[Mapping[str, str]] = {
+        UNSUPPORTED: "it names things that no other caption of the image names",
+    }
 
     def __init__(self, config: SupportConfig, objects: Iterable[str], alt_texts: Mapping[str, str]) -> None:
         self.config, self.objects, self.alt_texts = config, frozenset(objects), alt_texts
+
+    @classmethod
+    def make(cls, given: Given) -> Self | None:
+        config = given.settings["support"]
+        return cls(config, given.known.objects, given.known.alt_texts) if config.enabled else None
 
     def apply(self, draft: Draft) -> None:
         """Compare the open rows of every image. All are judged before any is dropped, so order does not matter."""
@@ -54,8 +81,11 @@ class Support:
         spared = min(rows, key=lambda row: (shares[row], row)) if len(wrong) == len(rows) else None
         for row in wrong:
             if row != spared:
-                draft.drop(row, self, Reason.UNSUPPORTED)
+                draft.drop(row, self, UNSUPPORTED)
 
     def mentions(self, spoken: Iterable[str]) -> frozenset[str]:
         """The things among these words, in the singular."""
         return frozenset(thing for word in spoken if (thing := singular(word)) in self.objects)
+
+
+GADGET = Support

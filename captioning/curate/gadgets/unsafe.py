@@ -6,18 +6,37 @@ is a guard against the worst of what models write about crawled pictures, and no
 
 from __future__ import annotations
 
-from captioning.curate.config import UnsafeConfig
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+
 from captioning.curate.draft import Draft
-from captioning.curate.reasons import Reason
-from captioning.curate.unsafe_list import load_list
+from captioning.curate.gadget import Gadget
+from captioning.curate.text_rules.unsafe_list import load_list
+from pipeline.config import Section
+
+UNSAFE = "unsafe"
 
 
-class Unsafe:
+class UnsafeConfig(Section):
+    """Words that no caption should have."""
+
+    enabled: bool = Field(True, description="whether captions with such words are dropped")
+    list: str | None = Field(default=None, description="a YAML file of your own in place of unsafe.yaml")
+
+
+class Unsafe(Gadget):
     """Drops every text that has a word, a phrase or a pattern of the list."""
 
     name = "unsafe"
-    reads: tuple[str, ...] = ()
-    reasons = (Reason.UNSAFE,)
+    settings = UnsafeConfig
+    judges = "texts"
+    after = "language"
+    made_from = ("unsafe",)
+    reasons: ClassVar[Mapping[str, str]] = {
+        UNSAFE: "it has a word of the list of unsafe ones",
+    }
 
     def __init__(self, config: UnsafeConfig) -> None:
         self.config = config
@@ -37,7 +56,7 @@ class Unsafe:
             return
         for row in draft.open_rows():
             if self.is_unsafe(draft.texts[row], draft.words(row)):
-                draft.drop(row, self, Reason.UNSAFE)
+                draft.drop(row, self, UNSAFE)
 
     def is_unsafe(self, text: str, tokens: tuple[str, ...]) -> bool:
         """Whether the text has anything of the list."""
@@ -52,3 +71,6 @@ class Unsafe:
             for phrase in candidates
             for start in range(len(tokens) - len(phrase) + 1)
         )
+
+
+GADGET = Unsafe

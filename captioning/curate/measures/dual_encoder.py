@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from captioning.curate.config import ScorerConfig
+from captioning.curate.measures.config import ScorerConfig
 from pipeline.contents import content_digest
 from pipeline.errors import ConfigError, HolismError, InputError
 from pipeline.identity import digest

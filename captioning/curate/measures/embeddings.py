@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from captioning.curate.config import EmbeddingConfig
 from captioning.curate.draft import Draft
+from captioning.curate.measures.config import EmbeddingConfig
 from captioning.curate.measures.store import MeasureStore
 from pipeline.contents import content_digest
 from pipeline.errors import InputError

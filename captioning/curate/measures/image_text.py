@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from captioning.asking.questions import decode
-from captioning.curate.config import ScorerConfig
 from captioning.curate.draft import Draft
+from captioning.curate.measures.config import ScorerConfig
 from captioning.curate.measures.dual_encoder import LoadCheckpoint, batches, load_encoder
 from captioning.curate.measures.store import MeasureStore
 from pipeline.errors import StoreError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 NAME = "image_text"
+SCORE = "image_text"  # what verdicts call it
 READS = ("shard", "image_id")  # columns of the captions table
 MAX_PIXELS = 1 << 24  # a guard for memory only; the model's own preprocessing scales down
 PIECE = 1024  # images between two lines of progress

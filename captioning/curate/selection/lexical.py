@@ -13,7 +13,7 @@ import numpy as np
 
 from captioning.curate.selection.ngrams import Ngrams, sorted_unique
 from captioning.curate.selection.padding import ABSENT
-from captioning.curate.words import words
+from captioning.curate.text_rules.words import words
 
 SPARSE = 8
 

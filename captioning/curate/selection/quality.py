@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from captioning.curate.config import WordLimits
 from captioning.curate.draft import Draft
-from captioning.curate.gadgets.ground import SCORE
+from captioning.curate.measures.image_text import SCORE
+from captioning.curate.text_rules.words import WordLimits
 
 COSINE_SCALE = 0.1
 LOWEST = 0.01  # at 0 a determinantal point process would never take a caption, however different it is

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from captioning.curate.markup.lines import LIST
+from captioning.curate.text_rules.markup.lines import LIST
 
 _FENCE = "```"
 _LANGUAGE = re.compile(

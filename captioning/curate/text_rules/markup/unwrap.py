@@ -9,12 +9,12 @@ from __future__ import annotations
 import html
 import re
 
-from captioning.curate.markup.boxes import without_boxes
-from captioning.curate.markup.chat import answer_of
-from captioning.curate.markup.code import without_code
-from captioning.curate.markup.lines import LIST, without_bullets
-from captioning.curate.markup.marks import joined_pieces, without_emphasis
-from captioning.curate.markup.tags import without_tags
+from captioning.curate.text_rules.markup.boxes import without_boxes
+from captioning.curate.text_rules.markup.chat import answer_of
+from captioning.curate.text_rules.markup.code import without_code
+from captioning.curate.text_rules.markup.lines import LIST, without_bullets
+from captioning.curate.text_rules.markup.marks import joined_pieces, without_emphasis
+from captioning.curate.text_rules.markup.tags import without_tags
 
 _TELLING = re.compile(r"[<{\[(`\\▁◁ĠĊ&\n\r|#@*_•‣◦▪●·~]")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")

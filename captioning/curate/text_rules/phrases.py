@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from captioning.curate.talk.vocabulary import TalkWords
+from captioning.curate.text_rules.talk.vocabulary import TalkWords
 from pipeline.config import load_yaml
 from pipeline.errors import ConfigError
 from pipeline.identity import digest

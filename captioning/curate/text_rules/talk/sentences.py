@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import regex
 
-from captioning.curate.ended import OTHER_STOP, STOP
-from captioning.curate.talk.quotes import unquoted
-from captioning.curate.talk.vocabulary import TalkWords
-from captioning.curate.words import split
+from captioning.curate.text_rules.talk.quotes import unquoted
+from captioning.curate.text_rules.talk.vocabulary import TalkWords
+from captioning.curate.text_rules.words import OTHER_STOP, STOP, split
 
 _END = regex.compile(rf"(?V1)(?<={STOP})[)\"”’*]*\s+|(?<={OTHER_STOP})|\n+")
 _ASCII_END = re.compile(r"(?<=[.!?])[)\"*]*\s+|\n+")  # the same, and quicker

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from captioning.curate.talk.sentences import Sentence
-from captioning.curate.talk.vocabulary import TalkWords
+from captioning.curate.text_rules.talk.sentences import Sentence
+from captioning.curate.text_rules.talk.vocabulary import TalkWords
 
 _NEAR = 4  # words
 _POLITE = ("please", "just", "kindly")

@@ -6,14 +6,15 @@ somebody speaks, addresses a reader, tells of the answer, or has no picture. Eac
 
 from __future__ import annotations
 
-from captioning.curate.reasons import Reason
-from captioning.curate.talk.addresses import addresses
-from captioning.curate.talk.answers import answers
-from captioning.curate.talk.lacks import lacks
-from captioning.curate.talk.sentences import Sentence, asks, sentence_of, sentences
-from captioning.curate.talk.speaks import speaks
-from captioning.curate.talk.vocabulary import TalkWords
-from captioning.curate.words import words
+from captioning.curate.text_rules.talk.addresses import addresses
+from captioning.curate.text_rules.talk.answers import answers
+from captioning.curate.text_rules.talk.lacks import lacks
+from captioning.curate.text_rules.talk.sentences import Sentence, asks, sentence_of, sentences
+from captioning.curate.text_rules.talk.speaks import speaks
+from captioning.curate.text_rules.talk.vocabulary import TalkWords
+from captioning.curate.text_rules.words import words
+
+REFUSAL, META = "refusal", "meta"  # reasons of the gadget `reject`
 
 
 class Talk:
@@ -23,7 +24,7 @@ class Talk:
         self.words = vocabulary
         self._signals = vocabulary.signals
 
-    def judge(self, text: str, *, quotes: bool = False) -> Reason | None:
+    def judge(self, text: str, *, quotes: bool = False) -> str | None:
         """Why the text is no caption, if it is talk.
 
         Where captions quote what is written in a picture, a sentence has to be about the picture or the request too.
@@ -37,11 +38,11 @@ class Talk:
             if quotes and not sentence.has(self.words.picture | self.words.request | self.words.perform):
                 continue
             if lacks(sentence, self.words):
-                return Reason.REFUSAL if number == 0 else Reason.META
+                return REFUSAL if number == 0 else META
             if speaks(sentence, self.words):
-                return Reason.REFUSAL if number == 0 and self._refuses(sentence) else Reason.META
+                return REFUSAL if number == 0 and self._refuses(sentence) else META
             if answers(sentence, self.words) or addresses(sentence, self.words):
-                return Reason.META
+                return META
         return None
 
     def _refuses(self, sentence: Sentence) -> bool:

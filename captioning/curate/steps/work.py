@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from captioning.curate import counts
 from captioning.curate.config import CurateConfig
-from captioning.curate.corpus.endings import Habits
 from captioning.curate.corpus.statistic import Statistic
-from captioning.curate.draft import COMPARED, IDENTITY, Draft, Gadget, run_gadgets
-from captioning.curate.gadgets import order
-from captioning.curate.known import Known
-from captioning.curate.settings import read_by
-from captioning.curate.source import Source
-from captioning.curate.steps import Parts, part_name
+from captioning.curate.draft import COMPARED, IDENTITY, Draft
+from captioning.curate.gadget import Known, run_gadgets
+from captioning.curate.gadgets import columns, make_gadgets, settings_of
+from captioning.curate.steps.inputs import Source
+from captioning.curate.steps.step import Parts, part_name
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
+from pipeline.config import semantic
 from pipeline.identity import bag
 from pipeline.storage import Location
 
@@ -56,13 +55,12 @@ class Count:
 class Texts:
     """The text gadgets over one shard, and statistics of the cleaned texts.
 
-    `openers` and `habits` are those that were learnt.
+    `known` are the openers and habits that were learnt.
     """
 
     source: Source
     config: CurateConfig
-    openers: Sequence[str]
-    habits: Habits
+    known: Known
     statistics: tuple[Statistic[Any], ...]
 
     @property
@@ -72,16 +70,13 @@ class Texts:
 
     def settings(self) -> dict[str, Any]:
         """What of the configuration decides its parts."""
-        return read_by(self.config, lambda config: (self._gadgets(config), config.ngram))
-
-    def _gadgets(self, config: CurateConfig) -> tuple[Gadget, ...]:
-        return order.text_gadgets(config, self.openers, self.habits)
+        return settings_of("texts", self.config) | _named(self.config, "ngram")
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Judge and clean a shard's texts."""
         started = time.monotonic()
-        gadgets = self._gadgets(self.config)
-        draft = make_draft(self.source, shard, order.columns(gadgets), self.config.ngram)
+        gadgets = make_gadgets("texts", self.config, self.known)
+        draft = make_draft(self.source, shard, columns(gadgets), self.config.ngram)
         reports = run_gadgets(draft, gadgets)
         parts = _commit_counts(log, shard, input_digest, self.statistics, draft)
         verdicts = verdicts_of(draft, shard, log.folder.name)
@@ -109,25 +104,19 @@ class Verdicts:
 
     def settings(self) -> dict[str, Any]:
         """What of the configuration decides its parts."""
-        return read_by(
-            self.config,
-            lambda config: (self._gadgets(config, {}), config.ngram, config.max_compared, config.sub_captions),
-        )
-
-    def _gadgets(self, config: CurateConfig, alt_texts: Mapping[str, str]) -> tuple[Gadget, ...]:
-        return order.image_gadgets(config, self.known, alt_texts)
+        return settings_of("images", self.config) | _named(self.config, "ngram", "max_compared", "sub_captions")
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Go on where the text gadgets ended."""
-        from captioning.curate.bundles import make_bundles
-        from captioning.curate.tokens import TOKENIZER, clip_token_counter
+        from captioning.curate.bundles.table import make_bundles
+        from captioning.curate.bundles.tokens import TOKENIZER, clip_token_counter
 
         started = time.monotonic()
         images = self.source.images_of(shard)
         alt_texts = dict(zip(images["key"].to_pylist(), images["alt_text"].to_pylist(), strict=True))
-        gadgets = self._gadgets(self.config, alt_texts)
+        gadgets = make_gadgets("images", self.config, replace(self.known, alt_texts=alt_texts))
         config = self.config
-        draft = make_draft(self.source, shard, order.columns(gadgets), config.ngram, config.max_compared)
+        draft = make_draft(self.source, shard, columns(gadgets), config.ngram, config.max_compared)
         resume(draft, _verdicts_so_far(self.texts, self.judged[shard]))
         reports = run_gadgets(draft, gadgets)
         bundles = make_bundles(images, draft, clip_token_counter(), self.config.sub_captions)
@@ -147,6 +136,11 @@ class Verdicts:
             detail={"shard": shard, "counts": counts.of_shard(draft, bundles) | counts.of_gadgets(reports)},
         )
         return {"verdicts": first, "bundles": second}
+
+
+def _named(config: CurateConfig, *names: str) -> dict[str, Any]:
+    """These settings as plain data."""
+    return {name: value for name, value in semantic(config).items() if name in names}
 
 
 def _verdicts_so_far(folder: Location, part: Part) -> pa.Table:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from captioning.curate.talk.sentences import Sentence
-from captioning.curate.talk.vocabulary import TalkWords
+from captioning.curate.text_rules.talk.sentences import Sentence
+from captioning.curate.text_rules.talk.vocabulary import TalkWords
 
 _NEAR = 6  # words
 _SUBJECT = 4  # words within which a subject names the answer or the request

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from captioning.curate.talk.sentences import Sentence
-from captioning.curate.talk.vocabulary import TalkWords
+from captioning.curate.text_rules.talk.sentences import Sentence
+from captioning.curate.text_rules.talk.vocabulary import TalkWords
 
 _NEAR = 6  # words
 _NUMERAL = re.compile("[IVX]{2,}|[VX]")

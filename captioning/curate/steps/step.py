@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from captioning.curate.spread import Spread
+from captioning.curate.steps.spread import Spread
 from pipeline.commits import CommitLog, Part
 from pipeline.identity import digest
 from pipeline.progress import Progress

@@ -14,13 +14,13 @@ from pipeline.manifest import Manifest
 
 @dataclass(frozen=True)
 class Source:
-    """The images of an ingest manifest, and the captions of the caption stage's manifest and of further rounds."""
+    """The images of an ingest manifest, and the captions of the caption stage's manifest and of regeneration rounds."""
 
     ingest: Manifest
     captions: tuple[Manifest, ...]
 
     def with_round(self, manifest: Manifest) -> Source:
-        """The same with the captions of a further round."""
+        """The same with the captions of a regeneration round."""
         return replace(self, captions=(*self.captions, manifest))
 
     def shards(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from captioning.curate.words import with_few_marks
+from captioning.curate.text_rules.words import with_few_marks
 from pipeline.clip_tokens import TOKENIZER, clip_encoder
 
 __all__ = ["TOKENIZER", "clip_token_counter"]

@@ -1,9 +1,13 @@
-"""What counts as a word: the unit of length limits, loops and similarity.
+"""What counts as a word, the unit of length limits, loops and similarity, and what ends a sentence.
 
 A word is a run of letters and digits with the marks that belong to them (vowel signs, points, accents), as Unicode has
 them; apostrophes and hyphens join words. Scripts that are written without spaces are cut into words by ICU's
 dictionaries: Chinese, Japanese, Thai, Lao, Khmer and Burmese. Of the few others of them (Javanese, Balinese, Tai Tham)
 each character with its marks is a word.
+
+What ends a sentence is Unicode's property Sentence_Terminal (danda, Arabic, Ethiopic, Chinese stops and more), the
+ellipsis and the Tibetan shad, perhaps before a quotation mark or a bracket. Thai and Lao have no full stop: a text in
+them ends where it ends.
 """
 
 from __future__ import annotations
@@ -15,6 +19,9 @@ from functools import lru_cache
 
 import regex
 from icu4py.breakers import WordBreaker
+from pydantic import Field, model_validator
+
+from pipeline.config import Section
 
 _NO_WORD = {code: " " for code in range(128) if chr(code) not in string.ascii_letters + string.digits}
 # Scripts with spaces and seldom a mark of its own: Latin, Greek, Cyrillic, and the punctuation around them.
@@ -93,3 +100,48 @@ _IRREGULAR = {
     "series": "series", "cookies": "cookie", "movies": "movie", "pies": "pie", "ties": "tie", "zombies": "zombie",
     "selfies": "selfie", "hoodies": "hoodie", "buses": "bus", "lens": "lens", "canvas": "canvas", "always": "always",
 }  # fmt: skip
+
+
+CLOSING = r"[\"'”’»)\]*]*"
+STOP = r"[\p{STerm}།༎…]"
+OTHER_STOP = rf"[{STOP}--[.!?…]]"  # ends a sentence without a space behind it too
+WITHOUT_STOPS = r"[\p{Thai}\p{Lao}]"
+_ENDED = regex.compile(rf"(?V1)(?:{STOP}|{WITHOUT_STOPS}){CLOSING}$")
+_FULL_STOPS = (
+    (regex.compile(r"[\p{Devanagari}\p{Bengali}\p{Gurmukhi}\p{Oriya}]"), "।"),
+    (regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]"), "。"),
+    (regex.compile(r"\p{Khmer}"), "។"),
+    (regex.compile(r"\p{Myanmar}"), "။"),
+    (regex.compile(r"\p{Ethiopic}"), "።"),
+    (regex.compile(r"\p{Armenian}"), "։"),
+    (regex.compile(r"\p{Tibetan}"), "།"),
+)
+_LAST_LETTER = regex.compile(r"(?r)\p{L}")  # searched from the end
+
+
+def is_ended(text: str) -> bool:
+    """Whether the text ends as a sentence does."""
+    if text[-1:] == "." and text[-2:-1].isalpha():  # nearly every sentence, and quicker
+        return True
+    return _ENDED.search(text.rstrip()) is not None
+
+
+def full_stop(text: str) -> str:
+    """The full stop that goes with the last letter of a text."""
+    if text.isascii():
+        return "."
+    last = _LAST_LETTER.search(text)
+    return next((stop for script, stop in _FULL_STOPS if last and script.match(last[0])), ".")
+
+
+class WordLimits(Section):
+    """Fewest and most words of a caption."""
+
+    min: int = Field(default=1, ge=0, description="fewest words")
+    max: int = Field(default=10_000, ge=1, description="most words")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> WordLimits:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        return self

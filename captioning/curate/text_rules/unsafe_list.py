@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from captioning.curate.words import words
+from captioning.curate.text_rules.words import words
 from pipeline.config import load_yaml
 from pipeline.errors import ConfigError
 from pipeline.identity import digest

@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from captioning.curate.words import singular
+from captioning.curate.text_rules.words import singular
 from pipeline.config import load_yaml
 
 # "The main object in this image is", "The focus of the photo is", "The most striking thing is"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from captioning.curate.markup.tags import without_tags
+from captioning.curate.text_rules.markup.tags import without_tags
 
 _BAR = "[|｜]"
 _ROLES = r"(?P<role>assistant|model|bot|user|human|system|tool|developer)"

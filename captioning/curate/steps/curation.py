@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from captioning.curate import counts, work
+from captioning.curate import counts
 from captioning.curate.config import VERSION, CurateConfig
 from captioning.curate.corpus import score_histogram
 from captioning.curate.corpus.endings import Endings, Habits
@@ -25,15 +25,16 @@ from captioning.curate.corpus.objects import Objects
 from captioning.curate.corpus.openers import Openers
 from captioning.curate.corpus.score_histogram import ScoreHistogram
 from captioning.curate.corpus.statistic import Statistic
-from captioning.curate.known import Known
+from captioning.curate.gadget import Known
 from captioning.curate.measures.dual_encoder import LOAD_CHECKPOINT
 from captioning.curate.measures.image_text import READS as IMAGE_TEXT_READS
 from captioning.curate.measures.image_text import ImageText
 from captioning.curate.measures.measured import Measured
-from captioning.curate.phrases import load_phrases
-from captioning.curate.source import Source
-from captioning.curate.spread import Spread
-from captioning.curate.steps import Parts, Step
+from captioning.curate.steps import work
+from captioning.curate.steps.inputs import Source
+from captioning.curate.steps.spread import Spread
+from captioning.curate.steps.step import Parts, Step
+from captioning.curate.text_rules.phrases import load_phrases
 from pipeline import contents, schemas
 from pipeline.commits import Part
 from pipeline.identity import digest, union
@@ -99,7 +100,7 @@ class Curation:
         openers, habits = self._habits()
         statistics = self._statistics()
         counted = [statistic.digest for statistic in statistics]
-        judge_texts = work.Texts(self.source, self.config, openers, habits, statistics)
+        judge_texts = work.Texts(self.source, self.config, Known(openers=openers, habits=habits), statistics)
         settings = [judge_texts.settings(), openers, habits.digest, counted]
         texts_step = self._step("texts", settings, LISTS)
         texts = texts_step.run(judge_texts, self.source.caption_digests())
@@ -152,7 +153,7 @@ class Curation:
 
     def _statistics(self) -> tuple[Statistic[Any], ...]:
         """What is counted of the cleaned texts."""
-        found: list[Statistic[Any]] = [NearDuplicates(self.config.boilerplate)]
+        found: list[Statistic[Any]] = [self.config.boilerplate.statistic()]
         if self.config.support.enabled:
             found.append(Objects(self.config.support.min_images))
         return tuple(found)

@@ -15,8 +15,7 @@ from operator import add
 import regex
 
 from captioning.curate.config import SubCaptionsConfig
-from captioning.curate.ended import OTHER_STOP
-from captioning.curate.words import words
+from captioning.curate.text_rules.words import OTHER_STOP, words
 
 MIN_WORDS = 3  # "It is." says nothing alone
 TRIES = 8  # draws until a part is a new one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from captioning.curate.ended import is_ended
+from captioning.curate.text_rules.words import is_ended
 
 LIST = "word"
 _GLYPHS = "•‣◦▪●·○■□▶➤✓✔"

@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from captioning.curate.bundles.sub_captions import granularity_of, sub_captions
 from captioning.curate.config import SubCaptionsConfig
 from captioning.curate.draft import Draft
 from captioning.curate.selection.lexical import distinct
 from captioning.curate.selection.padding import mean_pairwise
-from captioning.curate.sub_captions import granularity_of, sub_captions
-from captioning.curate.words import words
+from captioning.curate.text_rules.words import words
 from pipeline import schemas
 
 

@@ -1,0 +1,1 @@
+"""Bundles: the training view of an image."""

@@ -1,0 +1,1 @@
+"""How a curation runs: its steps in order, each over all shards, here or on Ray."""
