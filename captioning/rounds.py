@@ -1,4 +1,4 @@
-"""Regeneration rounds of captions for some images: the same questions in other words, answered at a higher temperature.
+"""Regeneration rounds: some images are asked the same questions in other words, answered at a higher temperature.
 
 A round is additive like any other prompt: its captions are cells of their own in the same store, so it can be stopped
 anywhere, and what it wrote once is never asked for again.

@@ -138,7 +138,7 @@ class Catalog:
             raise StoreError(f"the parts of {self.workspace.root} cannot be read: {message}") from error
 
     def _captions(self, found: Mapping[str, Manifest]) -> list[Manifest]:
-        """The caption stage's manifest, and those of the regeneration rounds that curation asked for about its captions."""
+        """The caption stage's manifest, and those of the regeneration rounds that curation asked for."""
         if "caption" not in found:
             return []
         caption, curate = found["caption"], found.get("curate")

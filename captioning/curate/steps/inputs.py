@@ -14,7 +14,7 @@ from pipeline.manifest import Manifest
 
 @dataclass(frozen=True)
 class Source:
-    """The images of an ingest manifest, and the captions of the caption stage's manifest and of regeneration rounds."""
+    """The images of an ingest manifest, the captions of the caption stage and those of regeneration rounds."""
 
     ingest: Manifest
     captions: tuple[Manifest, ...]
