@@ -25,7 +25,7 @@ SAID = {
     signal.SIGTERM: (143, "holism: stopped by SIGTERM; the same command goes on where it stopped"),
     signal.SIGINT: (130, "holism: interrupted; the same command goes on where it stopped"),
 }
-PROGRESS = re.compile(r"(ingest|caption|train holism|demo world)(:| \d)")
+PROGRESS = re.compile(r"(ingest|caption|train holism|train: index|demo world)(:| \d)")
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def _pieces(curate: Manifest, slots: Sequence[Slot], folder: Location) -> list[P
             pieces.append(open_piece(file.uri))
             continue
         if progress is None:
-            progress = Progress("training index", len(_parts(curate)), "parts", done=number)
+            progress = Progress("train: index", len(_parts(curate)), "parts", done=number)
         file.write(to_bytes(piece_of(curate.read(part, schemas.BUNDLES, COLUMNS), slots)))
         pieces.append(open_piece(file.uri))
         progress.update()
