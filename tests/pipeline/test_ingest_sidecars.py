@@ -84,7 +84,7 @@ def test_a_text_beside_another_that_counts_is_told(tmp_path: Path) -> None:
     manifest = ingest(tmp_path / "ws", config(source))
     assert [row["alt_text"] for row in by_source(manifest).values()] == ["a dog", "a cat"]
     assert manifest.counts["left_out"] == {sidecars.BESIDE: 1}
-    assert manifest.warnings == [f"not used: {sidecars.BESIDE}: 1, such as a.caption"]
+    assert manifest.warnings == (f"not used: {sidecars.BESIDE}: 1, such as a.caption",)
     named = ingest(tmp_path / "ws", config({**source, "text": ["caption", "txt"]}))
     assert [row["alt_text"] for row in by_source(named).values()] == ["a dog on grass", "a cat"]
     assert named.counts["left_out"] == {}
