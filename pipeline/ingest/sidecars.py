@@ -22,6 +22,7 @@ BLANK = "texts that are empty"
 NO_FIELD = "JSON files without a text in the fields that count"
 UNNAMED = "texts that ingest.source.text does not name"
 SEVERAL = "texts of one picture, of which ingest.source.text names none"
+BESIDE = "texts beside another text of their picture, which counts (ingest.source.text can name others)"
 TOO_LONG = "texts longer than ingest.source.max_text_bytes"
 TOO_MUCH = "texts of a tar beyond 1,024 times ingest.source.max_text_bytes"
 MOST_TEXTS = 1024  # times the longest text: what all texts of a tar may take together, as they are held in memory
@@ -136,6 +137,8 @@ def choose(
         if text.text is not None:
             for fault in text.faults:
                 mended.add(fault, sidecar.file)
+            for file in _beside(sidecar, text, groups, rules):
+                left_out.add(BESIDE, file)
             return text.text, url
         if text.refused is not None or texts.NOT_TEXT in text.faults:
             left_out.add(f"texts that are no text, but {text.refused}" if text.refused else NOT_UTF, sidecar.file)
@@ -158,6 +161,23 @@ def _candidates(groups: Sequence[Sequence[Sidecar]], rules: TextRules) -> Iterat
     others = [sidecar for sidecar in others if sidecar.role not in rules.wanted and sidecar.whole.text is not None]
     if rules.names is None and len(others) == 1:
         yield others[0], others[0].whole
+
+
+def _beside(chosen: Sidecar, text: Text, groups: Sequence[Sequence[Sidecar]], rules: TextRules) -> list[str]:
+    """Files that say something else of the same picture, unless somebody named the texts that count."""
+    if rules.names is not None:
+        return []
+    group = next(group for group in groups if chosen in group)
+    said = [
+        (other, [other.text(name) for name in rules.wanted] if other.has_fields else [other.whole]) for other in group
+    ]
+    return [
+        other.file
+        for other, found in said
+        if other is not chosen
+        and (words := {one.text for one in found if one is not None and one.text is not None})
+        and text.text not in words
+    ]
 
 
 def _why_not(sidecar: Sidecar, rules: TextRules) -> str:

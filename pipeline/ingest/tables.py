@@ -232,10 +232,11 @@ class _Opened:
             if names and isinstance(column, int)
             else ", ".join(_shown(name) for name in names[:SHOWN])
         )
+        by_name = isinstance(column, str) and self.kind in (".csv", ".tsv")
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN and not isinstance(column, int) else ""
         return InputError(
             f"{self._prefix}{self.location} has no column {column!r} ({setting}); it has {known or 'none'}{more}"
-            + ("; if its first line is no header, give columns by number" if self.kind in (".csv", ".tsv") else "")
+            + ("; if its first line is no header, give columns by number" if by_name else "")
         )
 
     def refuses(self, number: int, column: Column, found: str, expected: str) -> InputError:

@@ -77,6 +77,19 @@ def test_texts_beside_pictures_and_what_was_left_out(tmp_path: Path) -> None:
     assert windows["e.jpg"]["alt_text"] == "café"
 
 
+def test_a_text_beside_another_that_counts_is_told(tmp_path: Path) -> None:
+    same = {"b.jpg": picture(1), "b.txt": "a cat", "b.json": '{"caption": "a cat", "width": 5}'}  # as of img2dataset
+    files = {"a.jpg": JPEG, "a.txt": "a dog", "a.caption": "a dog on grass", "a.text": " ", **same}
+    source = made(tmp_path / "in", files)
+    manifest = ingest(tmp_path / "ws", config(source))
+    assert [row["alt_text"] for row in by_source(manifest).values()] == ["a dog", "a cat"]
+    assert manifest.counts["left_out"] == {sidecars.BESIDE: 1}
+    assert manifest.warnings == (f"not used: {sidecars.BESIDE}: 1, such as a.caption",)
+    named = ingest(tmp_path / "ws", config({**source, "text": ["caption", "txt"]}))
+    assert [row["alt_text"] for row in by_source(named).values()] == ["a dog on grass", "a cat"]
+    assert named.counts["left_out"] == {}
+
+
 def test_pictures_are_known_by_content(tmp_path: Path) -> None:
     files: dict[str, bytes | str] = {
         "a.jfif": JPEG,

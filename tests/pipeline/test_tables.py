@@ -220,7 +220,7 @@ def test_columns_by_number(tmp_path: Path) -> None:
     expected = [("http://a/0.jpg", 'a "very typical" bus'), ("http://a/1.jpg", '"quoted')]
     assert found(cc3m, columns) == expected
     assert found(put(tmp_path / "a.csv", "a bus,http://a/0.jpg\n"), columns) == [("http://a/0.jpg", "a bus")]
-    with pytest.raises(InputError, match=r"has no column 2 \(url_column\); it has columns 0 to 1"):
+    with pytest.raises(InputError, match=r"has no column 2 \(url_column\); it has columns 0 to 1$"):
         found(cc3m, {"url_column": 2, "caption_column": 0})
     with pytest.raises(
         InputError, match=r"has no column 'url' .* if its first line is no header, give columns by num"
