@@ -25,8 +25,8 @@ import psutil
 
 from benchmarks.curation_world import PROMPTS, captions
 from captioning.curate.config import CurateConfig
+from captioning.curate.gadgets import GADGETS
 from captioning.curate.stage import STAGE
-from captioning.curate.steps.curation import TEXT_SECTIONS
 from pipeline import schemas
 from pipeline.commits import CommitLog
 from pipeline.config import build
@@ -154,7 +154,8 @@ def main() -> None:
             for name, settings in RUNS:
                 counts, peak = watched(root, settings)
                 total, spent = counts["captions"], counts["seconds_by_gadget"]
-                texts = sum(value for gadget, value in spent.items() if gadget in TEXT_SECTIONS)
+                of_texts = {gadget.name for gadget in GADGETS if gadget.judges == "texts"}
+                texts = sum(value for gadget, value in spent.items() if gadget in of_texts)
                 images = sum(spent.values()) - texts
                 shards = -(-total // len(PROMPTS) // SHARD_IMAGES)
                 print(

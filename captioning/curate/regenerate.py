@@ -1,4 +1,4 @@
-"""Further rounds: images whose captions are too few or too alike are sent back to the caption stage.
+"""Regeneration rounds: images whose captions are too few or too alike are sent back to the caption stage.
 
 The request is additive: the new captions stand beside the old ones in the store, and all of them are judged together.
 So a round can only add to what an image has to choose from.

@@ -1,4 +1,4 @@
-"""Further rounds: only images with too little diversity are asked again, additively, and never twice."""
+"""Regeneration rounds: only images with too little diversity are asked again, additively, and never twice."""
 
 from __future__ import annotations
 
