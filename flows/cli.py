@@ -106,6 +106,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_stages(_command(commands, "status", "say what is done, what is stale and why", _status))
     _add_stages(_command(commands, "plan", "say what a run would do and why", _plan))
     _command(commands, "verify", "read all results and compare them with what is on record", _verify)
+    _add_servers_and_export(commands)
+    _add_diversity(commands)
+    settings = commands.add_parser("settings", help="say what every key of a configuration means")
+    settings.add_argument("section", nargs="?", metavar="SECTION", help="only these, such as caption.engine")
+    settings.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
+    settings.set_defaults(handler=_settings)
+    doctor = commands.add_parser("doctor", help="check what is installed and what this machine offers")
+    doctor.set_defaults(handler=_doctor)
+    return parser
+
+
+def _add_servers_and_export(commands: argparse._SubParsersAction) -> None:
     browse = _command(commands, "browse", "look at the images and their captions in a browser", _browse)
     browse.add_argument(
         "--host",
@@ -135,6 +147,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="A,B",
         help="which forms to write: holism, open_clip, onnx (default: %(default)s)",
     )
+
+
+def _add_diversity(commands: argparse._SubParsersAction) -> None:
     diversity = commands.add_parser("diversity", help="report on how different the captions of images are")
     diversity.add_argument("configs", nargs="+", metavar="CONFIG", help="configuration files, compared side by side")
     diversity.add_argument(
@@ -145,13 +160,6 @@ def _parser() -> argparse.ArgumentParser:
         "--model", help="model of the sentence embeddings (default: curate.select.embedding; none: leave them out)"
     )
     diversity.set_defaults(handler=_diversity)
-    settings = commands.add_parser("settings", help="say what every key of a configuration means")
-    settings.add_argument("section", nargs="?", metavar="SECTION", help="only these, such as caption.engine")
-    settings.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
-    settings.set_defaults(handler=_settings)
-    doctor = commands.add_parser("doctor", help="check what is installed and what this machine offers")
-    doctor.set_defaults(handler=_doctor)
-    return parser
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str, handler: object) -> argparse.ArgumentParser:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from pipeline.ingest.config import UrlSource
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 from tests.pipeline.images import config, ingest, picture, put, rows
+from tests.processes import alive, family
 
 
 class Site:
@@ -305,7 +305,7 @@ def test_killed_while_downloading_leaves_nothing_running_and_continues(tmp_path:
     )
     process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     wait_until(lambda: "/slow0.jpg" in site.asked, 240)
-    children = descendants(process.pid)
+    children = family(process.pid)
     assert children
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -319,30 +319,6 @@ def wait_until(condition: Any, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def descendants(pid: int) -> list[int]:
-    parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and alive(int(entry)):
-            try:
-                parents[int(entry)] = int(Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-    found, queue = [], [pid]
-    while queue:
-        parent = queue.pop()
-        children = [child for child, its in parents.items() if its == parent]
-        found += children
-        queue += children
-    return found
 
 
 @pytest.mark.parametrize(
