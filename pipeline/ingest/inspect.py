@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 JPEG_QUALITY = 95
 PLAIN = ("L", "RGB", "RGBA", "P", "CMYK")  # modes that always can be looked at
 CHUNK = 16  # images a worker takes at a time
+AHEAD = 4  # chunks in hand for each worker
 WORTH_A_POOL = 128  # fewer images than this are done before a pool has started
 
 
@@ -160,16 +162,29 @@ class Inspector:
             yield from map(self.work, references)
             return
         chunks = [references[start : start + CHUNK] for start in range(0, len(references), CHUNK)]
-        results = self._start_pool().map(partial(_chunk_of, self.work), chunks)
         done = 0
         try:
-            for pictures in results:
+            for pictures in self._ahead(chunks):
                 done += 1
                 yield from pictures
         except BrokenProcessPool:  # some image ended a worker: find it by going one by one
             self._drop_pool()
             for chunk in islice(chunks, done, None):
                 yield from map(self._alone, chunk)
+
+    def _ahead(self, chunks: Sequence[Sequence[Reference]]) -> Iterator[list[Picture]]:
+        """The chunks in order, with a few more in hand than there are workers, so that memory holds no more than these.
+
+        Not the pool's own `map`: that cancels its futures when it is left early, and the pool's thread fails on
+        cancelled futures if a stop has ended the workers meanwhile (CPython 3.11).
+        """
+        pool, work = self._start_pool(), partial(_chunk_of, self.work)
+        in_hand = deque(pool.submit(work, chunk) for chunk in chunks[: AHEAD * self.workers])
+        for chunk in chunks[AHEAD * self.workers :]:
+            yield in_hand.popleft().result()
+            in_hand.append(pool.submit(work, chunk))
+        while in_hand:
+            yield in_hand.popleft().result()
 
     def _alone(self, reference: Reference) -> Picture:
         try:
