@@ -57,7 +57,7 @@ def test_alt_text_and_url_of_txt_and_json_members(tmp_path: Path) -> None:
     assert found == {"a": ("plain", "http://x/a"), "b": ("json only", None), "c": (None, None), "d": (None, None)}
     assert "JSON files that cannot be read: 1, such as c.json" in manifest.warnings[0]
     assert "files that end in .cls: 1, such as d.cls" in manifest.warnings[0]
-    assert "2 of 4 images have no alt text" in manifest.warnings[1]
+    assert "2 images have no alt text (of 4)" in manifest.warnings[1]
     assert manifest.counts["with_alt_text"] == 2
 
 

@@ -49,7 +49,7 @@ def test_a_location_on_s3_is_as_one_on_a_disk(root: Location) -> None:
     file.write(b"0123456789")
     assert (file.read(), file.size(), file.read_range(2, 3), root.is_dir()) == (b"0123456789", 10, b"234", True)
     assert [(found.uri, size) for found, size in root.files(recursive=True)] == [(file.uri, 10)]
-    assert (root / "a" / "*.bin").glob() == [file]
+    assert (root / "a" / "*.bin").glob() == [(file, False)]
     with file.open_arrow() as handle:
         assert handle.read() == b"0123456789"
     assert not file.create(b"other")
