@@ -168,6 +168,8 @@ def test_a_tar_without_images_a_glob_without_files_and_an_empty_folder(tmp_path:
         ingest(tmp_path / "ws", config(tars(tar)))
     with pytest.raises(InputError, match=r"the glob .*none-\*.tar matches no file"):
         ingest(tmp_path / "ws", config(tars(tmp_path / "none-*.tar")))
+    with pytest.raises(InputError, match=r"is not there; .*; braces are no glob here: write \*, or a list"):
+        ingest(tmp_path / "ws", config(tars(tmp_path / "t-{0..9}.tar")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"the folder .*empty holds no files that end in .tar"):
         ingest(tmp_path / "ws", config(tars(tmp_path / "empty")))
