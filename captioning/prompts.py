@@ -8,6 +8,7 @@ prompt asks once for one JSON object with the answers to several other prompts.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -153,8 +154,8 @@ def _prompt(path: Path, number: int, entry: object) -> Prompt:
 
 
 def words_of(text: str) -> str:
-    """What a question asks, whatever its case and spaces."""
-    return " ".join(text.split()).casefold()
+    """What a question asks, whatever its case, spaces and Unicode form."""
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
 
 
 def _check_references(path: Path, prompts: Sequence[Prompt]) -> None:

@@ -2,10 +2,11 @@
 
 Texts are texts by `pipeline.texts`. Each column takes what has one plain meaning, and all else is refused by name:
 
+    query_id        anything, once; never null
     file            a text, once; null is no name. Names match whichever way their letters and slashes are encoded
-    (a task)        the name of a class, or its number from 0, or null. Numbers that are themselves names of classes
-                    ("0" to "9") count as those; where both readings fit and differ, neither is taken. Classes of one
-                    name can be told apart by number only
+    (a task)        the name of a class, in whichever Unicode form, or its number from 0, or null. Numbers that are
+                    themselves names of classes ("0" to "9") count as those; where both readings fit and differ,
+                    neither is taken. Classes of one name can be told apart by number only
     perspective     a text, never null
     text            a text, or a list of texts: each of them is a query
     relevant        the files that the text is true for: a list, or one text
@@ -13,6 +14,7 @@ Texts are texts by `pipeline.texts`. Each column takes what has one plain meanin
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -100,6 +102,7 @@ def class_indices(labels: BenchmarkTable, task: str, classes: Sequence[str]) -> 
     """The class of each image, -1 where it cannot be told."""
     values = [_label(labels, task, value) for value in labels.values(task)]
     numbers = {value for value in values if isinstance(value, int)}
+    classes = [unicodedata.normalize("NFC", name) for name in classes]
     index: dict[Any, int] = {name: place for place, name in enumerate(classes)}
     repeated = [name for name, times in Counter(classes).items() if times > 1]
     if numbers:
@@ -138,17 +141,21 @@ def _label(labels: BenchmarkTable, task: str, value: Any) -> str | int | None:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found = texts.texts_of(value)
-    if found.refused or len(found.texts) > 1:
-        held = "a list" if isinstance(value, list) else found.refused or "no text"
-        raise labels.refused(task, held, "the name of one class, or its number")
-    return found.texts[0] if found.texts else None
+    expected = "the name of one class, or its number"
+    if isinstance(value, float) and value == value:  # NaN differs from itself
+        raise labels.refused(task, f"{value:g}", expected)
+    names = _all_texts(labels, task, value, expected)
+    if len(names) > 1:
+        raise labels.refused(task, "a list", expected)
+    return unicodedata.normalize("NFC", names[0]) if names else None
 
 
 def queries(location: Location, names: Sequence[str]) -> tuple[Queries, ...]:
     """Texts and what they are true for, by perspective; `names` are the images."""
     table = BenchmarkTable(location, ["query_id", "perspective", "text", "relevant"])
-    ids = [str(value) for value in table.values("query_id")]
+    ids = [str(value) for value in table.values("query_id") if value is not None]
+    if len(ids) < len(table.values("query_id")):
+        raise table.refused("query_id", "null", "an id in each row")
     if len(set(ids)) < len(ids):
         raise InputError(f"{location}: {len(ids) - len(set(ids))} query_id values occur more than once")
     images, grouped = Names(names), dict[str, list[tuple[str, list[int]]]]()
@@ -199,8 +206,10 @@ def _one_text(table: BenchmarkTable, column: str, row: int | str, value: Any) ->
     return found[0]
 
 
-def _all_texts(table: BenchmarkTable, column: str, value: Any) -> tuple[str, ...]:
+def _all_texts(table: BenchmarkTable, column: str, value: Any, expected: str = "texts") -> tuple[str, ...]:
     found = texts.texts_of(value)
     if found.refused:
-        raise table.refused(column, found.refused)
+        raise table.refused(column, found.refused, expected)
+    if texts.NOT_TEXT in found.faults:
+        raise table.refused(column, f"bytes that are {texts.NOT_TEXT}", expected)
     return found.texts

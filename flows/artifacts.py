@@ -16,7 +16,7 @@ from pipeline import schemas
 from pipeline.identity import digest
 from pipeline.manifest import Manifest
 from pipeline.progress import duration
-from pipeline.summary import words
+from pipeline.summary import counted, words
 
 SAMPLE_ROWS = 12
 PLACE_DIGITS = 6
@@ -79,9 +79,10 @@ def summary(session: Session, manifest: Manifest) -> str:
     """A stage's figures and warnings as Markdown."""
     (stage,) = select([manifest.stage])
     told = "\n".join(stage.describe(manifest))
+    parts = counted(len(manifest.parts), "part")
     lines = [
         f"## {manifest.stage}",
-        f"`{manifest.fingerprint}`, {duration(manifest.seconds)}, {len(manifest.parts)} parts in `{manifest.store}`",
+        f"`{manifest.fingerprint}`, {duration(manifest.seconds)}, {parts} in `{manifest.store}`",
         f"\n```\n{told}\n```\n",
         *(f"- warning: {samples.text(warning)}" for warning in manifest.warnings),
     ]

@@ -12,6 +12,7 @@ from pipeline.config import semantic
 from pipeline.manifest import Manifest
 from pipeline.progress import duration
 from pipeline.stage import Resolution
+from pipeline.summary import counted
 
 MAX_DIFFERENCES = 4
 
@@ -90,7 +91,7 @@ def differences(earlier: Manifest, resolution: Resolution) -> list[str]:
     changes = list(_changes(earlier.config, semantic(resolution.config)))
     found += changes[:MAX_DIFFERENCES]
     if len(changes) > MAX_DIFFERENCES:
-        found.append(f"and {len(changes) - MAX_DIFFERENCES} more settings")
+        found.append(f"and {counted(len(changes) - MAX_DIFFERENCES, 'more setting')}")
     for name, manifest in resolution.inputs.items():
         if name not in resolution.stage.located_by and earlier.inputs.get(name) != manifest.digest:
             found.append(f"its input '{name}' has changed")

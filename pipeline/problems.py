@@ -40,7 +40,11 @@ def explained(model: type[BaseModel], data: Any, error: ValidationError) -> list
     said = list[str]()
     expected: dict[str, list[str]] = {}
     shown_at: dict[str, int] = {}
-    for problem in error.errors():
+    problems = error.errors()
+    inside = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    for problem in problems:
+        if problem["type"] == "too_short" and problem["loc"] in inside:
+            continue  # only items that are right were counted
         keys = _keys(model, data, problem)
         key, what = ".".join(keys), _expected(problem)
         if what is None:
@@ -67,6 +71,8 @@ def _expected(problem: Any) -> str | None:
     if kind in ("too_long", "too_short"):
         most = kind == "too_long"
         return f"a list of at {'most' if most else 'least'} {context['max_length' if most else 'min_length']} items"
+    if kind == "string_too_short" and context["min_length"] == 1:
+        return "text that is not empty"
     if kind == "string_pattern_mismatch":
         return f"text of the form {context['pattern']}"
     if kind == "missing" and isinstance(problem["loc"][-1], int):

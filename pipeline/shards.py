@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pipeline import identity
 from pipeline.errors import StoreError
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 MAX_OPEN_FILES = 64
 
@@ -45,7 +46,7 @@ class ShardReader:
         """
         uri = self.shards.get(shard)
         if uri is None:
-            raise StoreError(f"shard {shard!r} is not in the manifest (it has {len(self.shards)} shards)")
+            raise StoreError(f"shard {shard!r} is not in the manifest (it has {counted(len(self.shards), 'shard')})")
         location = Location.of(uri)
         try:
             data = (

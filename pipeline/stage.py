@@ -19,6 +19,7 @@ from pipeline.config import Section, semantic
 from pipeline.errors import HolismError, MissingInputError
 from pipeline.identity import fingerprint
 from pipeline.manifest import Manifest
+from pipeline.summary import counted
 from pipeline.workspace import Workspace
 
 
@@ -65,7 +66,7 @@ def _no_preview(*_: Any) -> list[str]:
 def what_is_gone(manifest: Manifest) -> str | None:
     """The parts whose files are missing, or have another size."""
     if absent := manifest.absent():
-        return f"gone or cut: {len(absent):,} of its {len(manifest.parts):,} parts, such as {absent[0].name}"
+        return f"gone or cut: {len(absent):,} of its {counted(len(manifest.parts), 'part')}, such as {absent[0].name}"
     return None
 
 

@@ -252,7 +252,7 @@ def _files(config: TableConfig) -> tuple[Location, ...]:
     elif place.exists():
         return (place,)
     else:
-        found = [file for file in place.glob() if not file.is_dir()]
+        found = [file for file, is_folder in place.glob() if not is_folder]
     found = [file for file in found if is_shown(file, place)]
     return tuple([file for file in found if kind_of(file.name) == f".{config.kind}"] or found)
 

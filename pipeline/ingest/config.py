@@ -65,9 +65,10 @@ class FolderSource(_Files):
     """
 
     kind: Literal["folder"] = "folder"
-    path: str = Field(description="folder on any fsspec location")
+    path: str = Field(min_length=1, description="folder on any fsspec location")
     captions: str | None = Field(
         None,
+        min_length=1,
         description="csv, tsv, jsonl or parquet table, a folder of these or a glob, with a file column (path inside "
         "the folder) and a caption column; a relative path is inside the folder. Without it, a text beside an "
         "image is its alt text",
@@ -91,7 +92,7 @@ class UrlSource(Section):
     """A table of links, downloaded once by img2dataset; dead links become error rows."""
 
     kind: Literal["urls"] = "urls"
-    path: str = Field(description="parquet, csv, tsv or jsonl table, a folder of these, or a glob")
+    path: str = Field(min_length=1, description="parquet, csv, tsv or jsonl table, a folder of these, or a glob")
     url_column: Column = Field("url", description="its name, or its number counted from 0")
     caption_column: Column | None = Field(
         "caption", description="column of the alt text, by name or number; null if there is none"

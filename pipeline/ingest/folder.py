@@ -27,6 +27,7 @@ from pipeline.ingest.sidecars import (
 from pipeline.ingest.source import Described, Identity, Item
 from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
+from pipeline.summary import counted
 from pipeline.texts import NAME, name_key
 
 IN_TABLE = "texts beside pictures, since ingest.source.captions names a table"
@@ -168,13 +169,16 @@ class Folder:
         return self.root / self._files[item.name].path
 
     def _why_none(self, files: Sequence[File]) -> str:
-        links = self.left_out.counts().get(LEAVING, 0)
+        links = self.left_out[LEAVING]
         also = (
-            f", and {links:,} links that lead out of it: set ingest.source.follow_links to take those" if links else ""
+            f", and {counted(links, 'link that leads', 'links that lead')} out of it: set "
+            "ingest.source.follow_links to take those"
+            if links
+            else ""
         )
         return (
-            f"the folder {self.root} holds no images ({len(files)} other files{also}); expected files that end in "
-            f"{_suffixes()}, or pictures of another name, in it or in its subfolders"
+            f"the folder {self.root} holds no images ({counted(len(files), 'other file')}{also}); expected files that "
+            f"end in {_suffixes()}, or pictures of another name, in it or in its subfolders"
         )
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.ingest.delimited import Delimited
-from pipeline.ingest.faults import Faults
 from pipeline.ingest.json_lines import JsonLines
 from pipeline.ingest.lines import COMPRESSED
 from pipeline.ingest.parquet import Parquet
+from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class File(Protocol):
     def types(self) -> list[pa.DataType]:
         """What its columns are declared to hold; empty if nothing is."""
 
-    def rows(self, columns: Sequence[Any], faults: Faults) -> Iterator[tuple[int, list[Any]]]:
+    def rows(self, columns: Sequence[Any], left_out: Tally) -> Iterator[tuple[int, list[Any]]]:
         """The number and the values of each row; for a column that is None all are None."""
 
 

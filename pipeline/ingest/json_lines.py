@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ingest.faults import Faults
 from pipeline.ingest.lines import as_bytes, is_escaped, open_lines
+from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 from pipeline.texts import decode_name, parse_json
 
@@ -32,7 +32,7 @@ class JsonLines:
     def types(self) -> list[pa.DataType]:
         return []
 
-    def rows(self, columns: Sequence[str | None], faults: Faults) -> Iterator[tuple[int, list[Any]]]:
+    def rows(self, columns: Sequence[str | None], left_out: Tally) -> Iterator[tuple[int, list[Any]]]:
         asked = frozenset(columns)
         with open_lines(self.location) as lines:
             for line in lines:
@@ -45,7 +45,7 @@ class JsonLines:
                 except ValueError:
                     row = None
                 if not isinstance(row, dict):
-                    faults.add(NO_JSON, f"{self.location.name} line {lines.number}")
+                    left_out.add(NO_JSON, f"{self.location.name} line {lines.number}")
                     continue
                 self.empty = False
                 self.seen |= row.keys() & asked

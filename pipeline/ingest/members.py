@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from pipeline.summary import counted
 from pipeline.texts import decode_name
 
 BLOCK = tarfile.BLOCKSIZE
@@ -76,7 +77,7 @@ class Members:
     def in_words(self) -> str | None:
         """What is damaged, and lost by it; None if nothing is."""
         more = self._places - len(self._damage)
-        return "; ".join(self._damage + [f"and {more:,} more places"] * (more > 0)) or None
+        return "; ".join(self._damage + [f"and {counted(more, 'more place')}"] * (more > 0)) or None
 
     def _tell(self, sentence: str) -> None:
         self._places += 1

@@ -66,7 +66,7 @@ def _pack_batch(source: Source, batch: Batch, fetched: Mapping[str, Picture], lo
     started = time.monotonic()
     rows = [dict(row) for row in batch.rows]
     tar = log.folder / TARS_FOLDER / f"{batch.shard}.tar"
-    contents = Contents(tar, rows)
+    contents = Contents(rows)
     new, left_out, mended = [], Tally(), Tally()
     for key, item in zip(batch.keys, batch.items, strict=True):
         stored = batch.stored.get(key)
@@ -74,23 +74,19 @@ def _pack_batch(source: Source, batch: Batch, fetched: Mapping[str, Picture], lo
         told = source.describe(item)
         contents.add(key, picture, told.alt_text)
         new.append((key, item, picture, told))
-    data, offsets = contents.pack()
-    moved = [row["key"] for row in rows if row["status"] == "ok" and offsets[row["key"]] != row["offset"]]
-    if moved:
-        raise StoreError(f"{tar} was not written by this version: image {moved[0]} would move; use a new workspace")
+    offsets = contents.write(tar)
     for key, item, picture, told in new:
         row = image_row(
             batch.shard, key, item.name, picture, alt_text=told.alt_text, url=told.url, offset=offsets.get(key)
         )
         rows.append(row)
-    tar.write(data)  # before the rows: offsets of an earlier run stay true in the longer tar
     for told in (*(told for *_, told in new), *(source.describe(item) for item in batch.kept_items)):
         left_out.update([told.left_out])
         mended.update([told.mended])
     detail = {
         "stamps": batch.stamps,
         "tar": f"{TARS_FOLDER}/{tar.name}",
-        "tar_bytes": len(data),
+        "tar_bytes": tar.size(),
         "left_out": left_out.to_json(),
         "mended": mended.to_json(),
     }
@@ -103,18 +99,20 @@ class Contents:
     `rows` are those of an earlier run, whose pictures stay where they are.
     """
 
-    def __init__(self, tar: Location, rows: Sequence[Mapping[str, Any]]) -> None:
-        self._entries: list[Entry] = []
+    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._earlier: list[Mapping[str, Any]] = []  # rows whose keys name pictures in the tar, in its order
+        self._added: list[Entry] = []
+        self._offsets: dict[str, int] = {}
         self._key_in_tar: dict[str, str] = {}  # by the key of any row
         self._first_key: dict[str, str] = {}  # of those in the tar, by image id
-        usable, at = [row for row in rows if row["status"] == "ok"], None
+        usable = [row for row in rows if row["status"] == "ok"]
         for row in sorted(usable, key=lambda row: (row["offset"], row["key"])):
-            if row["offset"] == at:
-                self._key_in_tar[row["key"]] = self._entries[-1].key
-                continue
-            at = row["offset"]
-            data = Reference(tar.uri, at, row["size"]).read()
-            self._take(row["image_id"], Entry(row["key"], row["format"], data, row["alt_text"]))
+            self._offsets[row["key"]] = row["offset"]
+            if self._earlier and row["offset"] == self._earlier[-1]["offset"]:
+                self._key_in_tar[row["key"]] = self._earlier[-1]["key"]
+            else:
+                self._earlier.append(row)
+                self._name(row["image_id"], row["key"])
 
     def add(self, key: str, picture: Picture, alt_text: str | None) -> None:
         """Add a picture, if it can be used and is not there under an earlier key: names in the tar never change."""
@@ -124,17 +122,31 @@ class Contents:
         if first is not None and first < key:
             self._key_in_tar[key] = first
         else:
-            self._take(str(picture.image_id), Entry(key, str(picture.format), picture.data, alt_text))
+            self._added.append(Entry(key, str(picture.format), picture.data, alt_text))
+            self._name(str(picture.image_id), key)
 
-    def pack(self) -> tuple[bytes, dict[str, int]]:
-        """The tar, and the offset of the picture of every row by its key."""
-        data, offsets = pack(self._entries)
-        return data, {key: offsets[name] for key, name in self._key_in_tar.items()}
+    def write(self, tar: Location) -> dict[str, int]:
+        """Write the tar, unless nothing was added; returns the offset of the picture of every row by its key.
 
-    def _take(self, image: str, entry: Entry) -> None:
-        self._entries.append(entry)
-        self._key_in_tar[entry.key] = entry.key
-        self._first_key[image] = min(entry.key, self._first_key.get(image, entry.key))
+        Before the rows: offsets of an earlier run stay true in the longer tar.
+        """
+        if self._added or not self._earlier:
+            data, offsets = pack([*(self._packed(tar, row) for row in self._earlier), *self._added])
+            if moved := [key for key, offset in self._offsets.items() if offsets[self._key_in_tar[key]] != offset]:
+                raise StoreError(
+                    f"{tar} was not written by this version: image {moved[0]} would move; use a new workspace"
+                )
+            tar.write(data)
+        else:
+            offsets = self._offsets
+        return {key: offsets[name] for key, name in self._key_in_tar.items()}
+
+    def _packed(self, tar: Location, row: Mapping[str, Any]) -> Entry:
+        return Entry(row["key"], row["format"], Reference(tar.uri, row["offset"], row["size"]).read(), row["alt_text"])
+
+    def _name(self, image: str, key: str) -> None:
+        self._key_in_tar[key] = key
+        self._first_key[image] = min(key, self._first_key.get(image, key))
 
 
 def _from_store(stored: Stored) -> Picture:

@@ -2,8 +2,8 @@
 
 An image that moves is decoded and curated again. So a shard is used again if everything usable in it is still in the
 source, unchanged; otherwise it is left alone (manifests of earlier runs may still name it) and its surviving images
-are packed anew, as new ones. Rows of failed images are all that ever changes in a shard: they succeed later, or go
-with their file, and a further row of a picture that it holds joins it. A tar that is lost is packed again under its
+are packed anew, as new ones. Its tar only grows: failed images succeed later, or go with their file. Rows that share
+a picture with an earlier row come and go, which leaves the tar as it is. A tar that is lost is packed again under its
 name.
 
 Items that name one picture (a list with a row for every caption) go into one shard, which holds the picture once.
@@ -243,12 +243,13 @@ def _reuse(
     If its tar is not `whole`, all its images are packed again, in the order in which they lay there.
     """
     same = None not in found and part.detail["stamps"] == stamps_of([item for item in found if item is not None])
+    named = _named_in_tar(rows)
     again: list[tuple[Item, Mapping[str, Any]]] = []
     stay: list[tuple[Item, Mapping[str, Any]]] = []
     for item, row in zip(found, rows, strict=True):
         failed = row["status"] == "error"
         if item is None:
-            if failed:
+            if failed or row["key"] not in named:
                 continue
             return None
         changed = not same and not source.unchanged(item, row)
@@ -268,3 +269,12 @@ def _reuse(
         tuple(row for _, row in stay),
         tuple(item for item, _ in stay),
     )
+
+
+def _named_in_tar(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The keys that pictures have in the tar: of rows that share one, the first."""
+    first: dict[int, str] = {}
+    for row in sorted(rows, key=lambda row: row["key"]):
+        if row["status"] == "ok":
+            first.setdefault(row["offset"], row["key"])
+    return set(first.values())

@@ -15,6 +15,7 @@ from pipeline.ingest.tally import Tally
 from pipeline.manifest import Manifest
 from pipeline.stage import Outcome, Stage, StageRun, what_is_gone
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 SETTINGS_DIGITS = 12
 
@@ -85,10 +86,10 @@ def _nothing_usable(config: IngestConfig, found: Found, errors: int) -> str:
     reason = reasons(found.parts).most_common(1)[0][0]
     if config.source.kind == "urls":
         return (
-            f"none of the {errors} links of {config.source.path} gave an image (most often: {reason}); "
+            f"no link of {config.source.path} gave an image ({errors:,} in all, most often: {reason}); "
             "check the network and the list, then run again: all are tried again"
         )
-    return f"none of the {errors} images of {config.source.path} can be used (most often: {reason})"
+    return f"no image of {config.source.path} can be used ({errors:,} in all, most often: {reason})"
 
 
 def damage(manifest: Manifest) -> str | None:
@@ -100,7 +101,7 @@ def damage(manifest: Manifest) -> str | None:
         sizes |= {file.uri: size for file, size in (store / folder).files()}
     lost = [name for name, size in own.items() if sizes.get((store / name).uri, -1) < size]
     if lost:
-        return f"gone or cut: {len(lost):,} of its {len(own):,} shards, such as {lost[0]}"
+        return f"gone or cut: {len(lost):,} of its {counted(len(own), 'shard')}, such as {lost[0]}"
     return what_is_gone(manifest)
 
 

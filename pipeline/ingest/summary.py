@@ -13,6 +13,7 @@ from pipeline.ingest.config import IngestConfig
 from pipeline.ingest.names import HIDDEN
 from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 FEW_DOWNLOADED = 0.5  # below this share of links that work, the warning says what usually helps
 FEW_REPEATS = 0.05  # above this share of rows whose picture another row has too, there is a warning
@@ -77,10 +78,10 @@ def warnings(config: IngestConfig, found: Found, figures: Mapping[str, Any]) -> 
     said = []
     if errors:
         reason, count = reasons(found.parts).most_common(1)[0]
-        noun = "links" if config.source.kind == "urls" else "images"
+        noun = "link" if config.source.kind == "urls" else "image"
         said.append(
-            f"{errors} of {images + errors} {noun} could not be used (most often, {count} times: {reason}); "
-            "the images table names each, with status error"
+            f"{errors:,} of {counted(images + errors, noun)} could not be used (most often, {counted(count, 'time')}: "
+            f"{reason}); the images table names each, with status error"
         )
     if config.source.kind == "urls" and images < FEW_DOWNLOADED * (images + errors):
         said.append(
@@ -89,20 +90,21 @@ def warnings(config: IngestConfig, found: Found, figures: Mapping[str, Any]) -> 
         )
     if found.unusable:
         said.append(
-            f"{len(found.unusable):,} of {len(found.unusable) + len(found.parts):,} tars are not used "
+            f"{len(found.unusable):,} of {counted(len(found.unusable) + len(found.parts), 'tar')} cannot be used "
             f"(--retry-failed looks at them again): {_first(list(found.unusable.values()))}"
         )
     damaged = [f"{p.detail['tar']}: {p.detail['damage']}" for p in found.parts if p.detail.get("damage")]
     said += damaged[:MOST_TARS]
     if len(damaged) > MOST_TARS:
-        said.append(f"{len(damaged) - MOST_TARS:,} more tars are damaged; the records of their parts say where")
+        more = counted(len(damaged) - MOST_TARS, "more tar is", "more tars are")
+        said.append(f"{more} damaged; the records of the parts say where")
     if left_out := found.left_out.without(HIDDEN):
         said.append(f"not used: {left_out}")
     if found.mended:
         said.append(f"mended: {found.mended}")
     said += found.told
     if 0 < described < images:
-        said.append(f"{images - described:,} of {images:,} images have no alt text")
+        said.append(f"{counted(images - described, 'image has', 'images have')} no alt text (of {images:,})")
     return said + _repeats(images, figures["distinct_images"])
 
 
@@ -110,11 +112,9 @@ def _repeats(images: int, distinct: int) -> list[str]:
     """What is to be known of a data set with a row for every caption, or with many copies."""
     if images - distinct <= FEW_REPEATS * images:
         return []
-    said = (
-        f"{images - distinct:,} of {images:,} rows have a picture that a row before them has; each of the "
-        f"{distinct:,} pictures is asked about once and is one sample in training, with the texts of all its rows"
-    )
-    return [said]
+    repeated = counted(images - distinct, "row has", "rows have")
+    said = f"{repeated} the picture of an earlier row (of {images:,} rows); a picture is asked about once and is one "
+    return [f"{said}sample in training, with the texts of all its rows"]
 
 
 def _first(reasons: Sequence[str]) -> str:

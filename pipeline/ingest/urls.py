@@ -25,6 +25,7 @@ from pipeline.ingest.source import Described, Identity, Item
 from pipeline.ingest.tables import Column, find_tables, read_table, told
 from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 SCRATCH = "_download"
 LIST = "the URL list"
@@ -74,8 +75,8 @@ class UrlList:
             raise InputError("; ".join([empty, *self.warnings]))
         if more:
             self.warnings.append(
-                f"{self.config.path}: {more:,} links have more than one caption in their row, and the first that is "
-                "not empty is the alt text; name the table in caption.tables to have them all"
+                f"{self.config.path}: {counted(more, 'row has', 'rows have')} more than one caption, and the first "
+                "that is not empty is the alt text; name the table in caption.tables to have them all"
             )
         return items
 

@@ -30,6 +30,7 @@ from pipeline.ingest.tars import Index, scan
 from pipeline.progress import Progress
 from pipeline.schemas import IMAGES, read
 from pipeline.storage import Location
+from pipeline.summary import counted
 from pipeline.texts import decode_name
 
 KIB = 1024
@@ -86,13 +87,15 @@ def _expand(path: str, follow_links: bool, left_out: Tally) -> list[Location]:
     if location.exists():
         return [location]
     if not set(path) & set("*?["):
-        raise InputError(f"the tar {location} is not there; expected a tar, a folder of tars or a glob")
+        hint = "; braces are no glob here: write *, or a list" if "{" in path else ""
+        raise InputError(f"the tar {location} is not there; expected a tar, a folder of tars or a glob{hint}")
     matches = location.glob()
     if not matches:
         raise InputError(f"the glob {location} matches no file; expected WebDataset tars")
-    folders = [match for match in matches if match.is_dir()]
-    inside = [tar for folder in folders for tar in _in_folder(folder, follow_links, left_out)]
-    return [*(match for match in matches if match not in folders), *inside]
+    found = list[Location]()
+    for match, is_folder in matches:
+        found += _in_folder(match, follow_links, left_out) if is_folder else [match]
+    return found
 
 
 def _in_folder(folder: Location, follow_links: bool, left_out: Tally) -> list[Location]:
@@ -102,8 +105,9 @@ def _in_folder(folder: Location, follow_links: bool, left_out: Tally) -> list[Lo
         if not file.name.lower().endswith(SUFFIXES):
             left_out.add(of_suffix(suffix_of(file.name)), file.name)
     if not tars:
-        links = left_out.counts().get(LEAVING, 0)
-        also = f" ({links:,} links lead out of it: set ingest.source.follow_links to take those)" if links else ""
+        links = left_out[LEAVING]
+        lead = counted(links, "link leads", "links lead")
+        also = f" ({lead} out of it: set ingest.source.follow_links to take those)" if links else ""
         raise InputError(f"the folder {folder} holds no files that end in .tar{also}; expected WebDataset tars")
     return tars
 

@@ -165,7 +165,7 @@ def test_names_match_in_every_spelling_and_what_was_mended_is_told(tmp_path: Pat
         "the images without one have '001.png'"
     )
     assert fault == (
-        "table 'mine': texts of column 'said': neither UTF-8 nor UTF-16 with a mark: 1 times, first in mine.csv line "
+        "table 'mine': texts of column 'said': neither UTF-8 nor UTF-16 with a mark: 1 time, first in mine.csv line "
         "3; if they are Windows-1252, set caption.tables.encoding: windows-1252"
     )
     told = take(made, table(path, match="source", encoding="windows-1252"))

@@ -103,20 +103,22 @@ def test_a_single_stage_names_the_command_to_run_first(tmp_path: Path, capsys: p
         ({"evaluate": {"benchmarks": ["/nowhere/bench"]}}, "/nowhere/bench"),
     ],
 )
-def test_bad_configuration_ends_in_one_sentence(tmp_path: Path, change: dict, expected: str) -> None:
-    config = write_project(tmp_path, train=4, heldout=4)
-    data = yaml.safe_load(config.read_text())
+def test_bad_configuration_ends_in_one_sentence(
+    tmp_path: Path, project: Path, capsys: pytest.CaptureFixture[str], change: dict, expected: str
+) -> None:
+    config = tmp_path / "holism.yaml"
+    data = {**yaml.safe_load(project.read_text()), "workspace": str(tmp_path / "workspace")}
     for key, value in change.items():
         if value is None:
             del data[key]
         else:
             data[key] = value
     config.write_text(yaml.safe_dump(data))
-    done = _command("run", str(config))
-    assert done.returncode == 2, done.stderr
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "holism: error:" in done.stderr
+    assert main(["run", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Traceback" not in said
+    assert "holism: error:" in said
 
 
 def test_a_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +144,7 @@ def test_browse_names_a_port_in_use(project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path) -> None:
+def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_project(tmp_path, train=16, heldout=4)
     slow = ["--set", "caption.engine.fake.delay_seconds=3"]
     first = subprocess.Popen(
@@ -152,9 +154,8 @@ def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path) -> No
         deadline = time.monotonic() + 60
         while not list((tmp_path / "workspace").glob("manifests/ingest-*")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        second = _command("run", str(config))
-        assert second.returncode == 2
-        assert str(first.pid) in second.stderr
+        assert main(["run", str(config)]) == 2
+        assert str(first.pid) in capsys.readouterr().err
     finally:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()

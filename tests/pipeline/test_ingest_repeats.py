@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline import schemas
 from pipeline.commits import CommitLog
 from pipeline.identity import image_id
@@ -115,6 +117,22 @@ def test_further_captions_join_the_picture_that_is_there(tmp_path: Path) -> None
     assert {file.name: file.read_bytes() for file in (tmp_path / "ws" / "shards").iterdir()} == tars
     assert [row for row in found if row["key"] in {row["key"] for row in before}] == before
     assert [row["key"] for row in found if row not in before] == ["000000_000002", "000000_000003", "000001_000002"]
+
+
+def test_a_caption_that_goes_leaves_the_tar_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [("p0", "a"), ("p1", "b"), ("p1", "c"), ("p1", "d")]
+    source = Pages(pages(tmp_path / "in", 2), given)
+    before = packed(tmp_path / "ws", source)
+    monkeypatch.setattr("pipeline.ingest.packing.pack", lambda _: pytest.fail("packed again"))
+    fewer = Pages(source.folder, [*given[:2], given[3]])
+    found = packed(tmp_path / "ws", fewer)
+    assert found == [row for row in before if row["alt_text"] != "c"]
+    other = Pages(source.folder, [*given[:2], ("p1", "another")])  # one goes and one joins
+    assert [row["shard"] for row in packed(tmp_path / "ws", other)] == ["000000"] * 3
+    assert not source.fetched.keys() & (fewer.fetched.keys() | other.fetched.keys())
+    monkeypatch.undo()
+    first = Pages(source.folder, [given[0], ("p1", "another")])  # the tar has the text of the row that goes
+    assert {row["shard"] for row in packed(tmp_path / "ws", first)} == {"000001"}
 
 
 def test_a_text_that_changes_fetches_nothing_again(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_texts_beside_pictures_and_what_was_left_out(tmp_path: Path) -> None:
     told = " ".join(manifest.warnings)
     assert "texts without a picture of their name: 2, such as classes.txt" in told
     assert "half surrogates replaced by U+FFFD: 1, such as d.json" in told
-    assert "4 of 10 images have no alt text" in told
+    assert "4 images have no alt text (of 10)" in told
     windows = by_source(ingest(tmp_path / "ws", config({**source, "encoding": "windows-1252"})))
     assert windows["e.jpg"]["alt_text"] == "café"
 

@@ -297,7 +297,7 @@ def test_one_bad_tar_of_many_is_named_and_all_bad_is_the_end(tmp_path: Path) -> 
         make_tar(tmp_path / "in" / f"{n}.tar", {"a.jpg": picture(n)})
     manifest = ingest(tmp_path / "ws", section)
     assert (manifest.counts["images"], manifest.counts["unusable_tars"]) == (2, 5)
-    assert "5 of 7 tars are not used" in manifest.warnings[0]
+    assert "5 of 7 tars cannot be used" in manifest.warnings[0]
     assert all(name in manifest.warnings[0] for name in bad)
     assert manifest.counts["left_out"] == {"files that end in .json": 1}
     make_tar(tmp_path / "in" / "empty.tar", {"b.jpg": picture(7)})
@@ -356,7 +356,7 @@ def test_links_of_a_folder_of_tars_stay_inside_unless_asked(tmp_path: Path) -> N
     (tmp_path / "in" / "b.tar").symlink_to(tmp_path / "far" / "b.tar")
     source = {"kind": "webdataset", "path": str(tmp_path / "in")}
     with pytest.raises(
-        InputError, match=r"no files that end in .tar \(1 links lead out of it: set ingest.source.foll"
+        InputError, match=r"no files that end in .tar \(1 link leads out of it: set ingest.source.foll"
     ):
         ingest(tmp_path / "ws", config(source))
     make_tar(tmp_path / "in" / "a.tar", {"a.jpg": picture(0)})
@@ -375,4 +375,4 @@ def test_a_tally_has_as_many_reasons_as_fit() -> None:
     assert len(tally.counts()) == 101
     assert sum(tally.counts().values()) == 302
     assert str(tally).startswith("other reasons: 200, such as file 100; reason 000: 2, such as file 0; reason 001: 2")
-    assert str(tally).endswith("; and 93 more reasons, which are in the manifest")
+    assert str(tally).endswith("; and 93 more reasons; the manifest has all")

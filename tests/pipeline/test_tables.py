@@ -40,7 +40,7 @@ def found(path: Path, columns: Any = None, **settings: Any) -> list[tuple[str | 
 def faults(path: Path, **settings: Any) -> dict[str, tuple[int, str]]:
     table = opened(path, **settings)
     list(table)
-    return {reason: (count, table.faults.first[reason]) for reason, count in table.faults.counts.items() if count}
+    return {reason: (count, example) for reason, (count, example) in table.left_out.to_json().items()}
 
 
 def parquet(path: Path, captions: pa.Array, **more: Any) -> Path:
@@ -132,7 +132,7 @@ def test_bytes_that_are_not_utf8_cost_their_own_text(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jsonl", lines)
     assert found(path) == [("0.jpg", "ok"), ("1.jpg", "naïve")]
     assert found(path, encoding="windows-1252") == [("0.jpg", "a café", "ok"), ("1.jpg", "naïve")]
-    with pytest.raises(InputError, match=r"it has caf\\xe9, file; if its first line"):
+    with pytest.raises(InputError, match=r"it has caf\\xe9, file; give columns by number, if"):
         found(put(tmp_path / "a.csv", "café,file\n".encode("latin-1")))
     with pytest.raises(InputError, match=r"cut.csv cannot be read as csv: 'utf-16"):
         found(put(tmp_path / "cut.csv", "file,caption\n".encode("utf-16")[:-1]))
@@ -223,7 +223,7 @@ def test_columns_by_number(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no column 2 \(url_column\); it has columns 0 to 1$"):
         found(cc3m, {"url_column": 2, "caption_column": 0})
     with pytest.raises(
-        InputError, match=r"has no column 'url' .* if its first line is no header, give columns by num"
+        InputError, match=r"has no column 'url' .*; give columns by number, if its first line is no header"
     ):
         found(cc3m, {"url_column": "url", "caption_column": 0})
     titled = put(tmp_path / "titled.tsv", "caption\turl\na\thttp://a\n")
@@ -271,12 +271,19 @@ def test_folders_globs_and_names_that_look_like_globs(tmp_path: Path) -> None:
     for path in (str(home), f"{home}/deep", f"{home}/deep/part-?.csv", f"{home}/*/*.csv"):
         assert [Path(file.uri) for file in find_tables(path, "the list")] == files
     assert [Path(file.uri) for file in find_tables(f"{home}/deep/part-[12].csv", "the list")] == files[1:]
+    put(tmp_path / "spark" / "a.csv" / "part-0.csv", "")
+    put(tmp_path / "spark" / "a.csv" / "_temporary" / "part-1.csv", "")
+    assert [file.name for file in find_tables(f"{tmp_path}/spark/*.csv", "the list")] == ["part-0.csv"]
     odd = put(home / "[a].csv", "file,caption\n")
     put(home / "a.csv", "file,caption\n")
     assert find_tables(str(odd), "the list") == [Location.of(odd)]
     table = read_table(find_tables(f"{home}/deep", "the list"), COLUMNS, texts=["caption_column"])
     assert list(table) == [(f"{n}.jpg", (f"{n}",)) for n in range(3)]
-    for path, message in [("absent.csv", "the list .*absent.csv is not there"), ("*.csv", "is not there")]:
+    for path, message in [
+        ("absent.csv", "the list .*absent.csv is not there"),
+        ("*.csv", "is not there"),
+        ("{0..9}.csv", "braces"),
+    ]:
         with pytest.raises(InputError, match=message):
             find_tables(str(tmp_path / path), "the list")
     (tmp_path / "empty").mkdir()
@@ -291,7 +298,7 @@ def test_a_column_that_some_files_lack(tmp_path: Path) -> None:
     ]
     table = read_table(files, COLUMNS, texts=["caption_column"])
     assert list(table) == [("0.jpg", ()), ("0.jpg", ("b",))]
-    assert table.faults.counts["a file without column 'caption'"] == 1
+    assert table.left_out["a file without column 'caption'"] == 1
     with pytest.raises(InputError, match=r"a.csv has no column 'caption' \(caption_column\); it has file"):
         read_table(files[:1], COLUMNS)
 
@@ -308,8 +315,17 @@ def test_empty_tables(tmp_path: Path) -> None:
     assert found(put(tmp_path / "a.csv", "file,caption\n")) == []
     assert found(put(tmp_path / "a.jsonl", "")) == []
     assert found(parquet(tmp_path / "a.parquet", pa.array([], UTF8))) == []
-    with pytest.raises(InputError, match=r"a.csv has no column 'file' .*; it has none"):
-        found(put(tmp_path / "a.csv", ""))
+    for empty in (put(tmp_path / "a.csv", "\n"), put(tmp_path / "a.tsv", "")):
+        for columns in (COLUMNS, {"file_column": 0, "caption_column": 1}):
+            column = repr(columns["file_column"])
+            with pytest.raises(
+                InputError, match=rf"a.[ct]sv is empty; expected a table with column {column} \(file_col"
+            ):
+                found(empty, columns)
+    put(tmp_path / "b.csv", "file,caption\n0.jpg,a\n")
+    table = read_table(find_tables(str(tmp_path / "?.csv"), "the list"), COLUMNS, texts=["caption_column"])
+    assert list(table) == [("0.jpg", ("a",))]
+    assert table.left_out.sentences("?.csv") == ["?.csv: an empty file: 1 time, first in a.csv"]
 
 
 CELLS = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=5)
