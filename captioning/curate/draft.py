@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -17,6 +18,7 @@ import numpy as np
 
 from captioning.curate.selection import lexical, padding
 from captioning.curate.text_rules.words import cut
+from captioning.importing import IMPORTED
 from pipeline.errors import StoreError
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
@@ -62,7 +64,8 @@ class Draft:
     """One row per caption of a shard, in an order that depends on content alone.
 
     `texts` are cleaned in place; `scores` and `verdicts` grow as gadgets go over the rows. `images` lists the rows
-    of each image, of which `compared` at most are compared with each other.
+    of each image, of which `compared` at most are compared with each other; `imported` are the rows of imported
+    captions, where the columns have `engine`.
     """
 
     def __init__(self, columns: Mapping[str, Sequence[Any]], *, ngram: int = 2, compared: int = COMPARED) -> None:
@@ -73,6 +76,10 @@ class Draft:
         self.verdicts: list[tuple[str, str] | None] = [None] * len(order)
         self.scores: list[dict[str, float]] = [{} for _ in order]
         self.images = _runs(self.columns["key"])
+        self.imported = frozenset(
+            row for row, engine in enumerate(self.columns.get("engine", ())) if engine == IMPORTED
+        )
+        self._aside = frozenset[int]()
         self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
         self._ngram = ngram
         self.compared = compared
@@ -82,12 +89,25 @@ class Draft:
         return len(self.texts)
 
     def open_rows(self) -> Iterator[int]:
-        """Rows that no gadget has dropped so far; dropping while iterating is fine."""
-        return (row for row, verdict in enumerate(self.verdicts) if verdict is None)
+        """Rows to judge: those that no gadget has dropped so far; dropping while iterating is fine."""
+        return (row for row, verdict in enumerate(self.verdicts) if verdict is None and row not in self._aside)
 
     def open_of(self, image: range) -> list[int]:
-        """The rows of an image that no gadget has dropped so far."""
+        """The rows of an image to judge."""
+        return [row for row in image if self.verdicts[row] is None and row not in self._aside]
+
+    def kept_of(self, image: range) -> list[int]:
+        """The rows of an image that no gadget has dropped so far, whether or not they are to be judged now."""
         return [row for row in image if self.verdicts[row] is None]
+
+    @contextmanager
+    def setting_aside(self, rows: frozenset[int]) -> Iterator[None]:
+        """Rows that are not judged meanwhile: they stay as they are, and the others can be compared with them."""
+        self._aside = rows
+        try:
+            yield
+        finally:
+            self._aside = frozenset()
 
     def drop(self, row: int, gadget: Judge, reason: str) -> None:
         """Close a row. A reason the gadget does not declare, or a second verdict, is a mistake of ours."""
@@ -130,7 +150,7 @@ class Draft:
     def batches(self) -> Sequence[Batch]:
         """The images side by side, with the rows that are open when this is first asked: after the text gadgets."""
         if self._batches is None:
-            images = [self._thinned(self.open_of(image)) for image in self.images]
+            images = [self._thinned(self.kept_of(image)) for image in self.images]
             self._batches, cells = [], 0
             for rows_BM in padding.batches(images):
                 cells += rows_BM.size * rows_BM.shape[1]
@@ -152,9 +172,12 @@ class Draft:
         return sorted(row for _, row in sorted(turns)[: self.compared])
 
     def is_open(self, rows_BM: np.ndarray) -> np.ndarray:
-        """Which of these rows are there and open, as booleans."""
-        found = [row != padding.ABSENT and self.verdicts[row] is None for row in rows_BM.ravel().tolist()]
-        return np.array(found, bool).reshape(rows_BM.shape)
+        """Which of these rows are there and to be judged, as booleans."""
+        is_open = [
+            row != padding.ABSENT and self.verdicts[row] is None and row not in self._aside
+            for row in rows_BM.ravel().tolist()
+        ]
+        return np.array(is_open, bool).reshape(rows_BM.shape)
 
     @cached_property
     def slot_numbers(self) -> np.ndarray:

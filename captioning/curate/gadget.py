@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any, ClassVar, Literal, Self
@@ -23,6 +23,7 @@ from pipeline.config import Section
 
 Pass = Literal["texts", "images"]
 PASSES: tuple[Pass, ...] = ("texts", "images")
+Origin = Literal["model", "imported", "alt_text"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Gadget(ABC):
     judges: ClassVar[Pass]
     """`texts`: what a caption can be judged by alone, or beside its image's other answers. `images`: what needs the
     corpus, the picture, or the clean captions beside it."""
+
+    origins: ClassVar[tuple[Origin, ...]] = ("model",)
+    """Whose texts it judges unless the settings `imported` and `alt_text` say otherwise. Every gadget judges models'."""
 
     after: ClassVar[str] = ""
     """The gadget of the same pass that it comes after, as soon as it can; empty: it begins."""
@@ -121,12 +125,13 @@ class GadgetReport:
     seconds: float
 
 
-def run_gadgets(draft: Draft, gadgets: Sequence[Gadget]) -> dict[str, GadgetReport]:
-    """Apply gadgets in order and report each alone."""
+def run_gadgets(draft: Draft, gadgets: Sequence[Gadget], imported: Collection[str] = ()) -> dict[str, GadgetReport]:
+    """Apply gadgets in order and report each alone. Those named in `imported` judge imported captions too."""
     reports = {}
     for gadget in gadgets:
-        started, before, seen = time.perf_counter(), list(draft.texts), sum(1 for _ in draft.open_rows())
-        gadget.apply(draft)
+        with draft.setting_aside(frozenset() if gadget.name in imported else draft.imported):
+            started, before, seen = time.perf_counter(), list(draft.texts), sum(1 for _ in draft.open_rows())
+            gadget.apply(draft)
         seconds = time.perf_counter() - started
         dropped = Counter(verdict[1] for verdict in draft.verdicts if verdict and verdict[0] == gadget.name)
         changed = sum(old != new for old, new in zip(before, draft.texts, strict=True))

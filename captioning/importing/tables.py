@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from captioning import store
 from captioning.config import TableConfig
+from captioning.importing import IMPORTED
 from captioning.importing.rows import KIND, Counts, open_rows
 from captioning.store import Shard
 from pipeline import contents, schemas
@@ -185,7 +186,7 @@ def _captions(table: CaptionTable, rows: Sequence[Row]) -> pa.Table:
         "prompt_id": table.model,
         "model": table.model,
         "revision": table.revision,
-        "engine": "table",
+        "engine": IMPORTED,
         "sampling": canonical({}),
         "sample_index": 0,
         "status": "ok",

@@ -25,16 +25,21 @@ Histograms = Mapping[str, tuple[tuple[int, int], ...]]  # perspective → (bin, 
 
 @dataclass(frozen=True)
 class ScoreHistogram:
-    """Counts the open captions of each perspective by score. `digest` is that of the model that scores."""
+    """Counts the open captions of each perspective by score, `imported` ones too if these are judged by it.
+
+    `digest` is that of the model that scores, and of what is counted.
+    """
 
     measured: Measured
     digest: str
+    imported: bool = True
 
     name = "score_histogram"
 
     def of_shard(self, draft: Draft) -> pa.Table:
         """Counts of one shard; captions that cannot be scored are left out."""
-        rows = list(draft.open_rows())
+        with draft.setting_aside(frozenset() if self.imported else draft.imported):
+            rows = list(draft.open_rows())
         scores, perspectives = self.measured(draft, rows), draft.columns["perspective"]
         found: dict[tuple[str, int], int] = {}
         for row, place in zip(rows, bins(scores).tolist(), strict=True):

@@ -39,6 +39,7 @@ class Duplicates(Gadget):
     name = "duplicates"
     settings = DuplicatesConfig
     judges = "images"
+    origins = ("model", "imported")
     after = "support"
     made_from = ("duplicates", "coverage")
     reads = ("perspective", "granularity")

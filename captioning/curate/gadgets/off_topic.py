@@ -51,13 +51,12 @@ class OffTopic(Gadget):
             return
         perspective = draft.columns["perspective"]
         for image in draft.images:
-            rows = draft.open_of(image)
-            subjects = (row for row in rows if perspective[row] == self.subject)
+            subjects = (row for row in draft.kept_of(image) if perspective[row] == self.subject)
             heads = {head for row in subjects for head in head_nouns(draft.texts[row])}
             if not heads:
                 continue
             names = heads.union(map(singular, heads))  # a plural is named by its singular, not the other way round
-            for row in rows:
+            for row in draft.open_of(image):
                 if perspective[row] in self.perspectives and not names.isdisjoint(draft.words(row)):
                     draft.drop(row, self, OFF_TOPIC)
 

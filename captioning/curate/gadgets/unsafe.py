@@ -32,6 +32,7 @@ class Unsafe(Gadget):
     name = "unsafe"
     settings = UnsafeConfig
     judges = "texts"
+    origins = ("model", "alt_text")
     after = "language"
     made_from = ("unsafe",)
     reasons: ClassVar[Mapping[str, str]] = {

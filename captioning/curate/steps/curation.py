@@ -9,7 +9,7 @@ verdicts   the gadgets that need the corpus, the picture or the captions beside;
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -100,14 +100,16 @@ class Curation:
         openers, habits = self._habits()
         statistics = self._statistics()
         counted = [statistic.digest for statistic in statistics]
-        judge_texts = work.Texts(self.source, self.config, Known(openers=openers, habits=habits), statistics)
+        learnt = Known(openers=openers, habits=habits)
+        judge_texts = work.Texts(self.source, self.config, learnt, statistics)
         settings = [judge_texts.settings(), openers, habits.digest, counted]
         texts_step = self._step("texts", settings, LISTS)
         texts = texts_step.run(judge_texts, self.source.caption_digests())
         judged = {shard: parts["texts"] for shard, parts in texts.items()}
         merged = {one.name: one.merge(tables(texts_step, texts, one.name)) for one in statistics}
         inputs = self._inputs(texts)
-        known = Known(
+        known = replace(
+            learnt,
             crowded=merged[NearDuplicates.name],
             thresholds=self._thresholds(judged, texts_step.folder, inputs),
             objects=merged.get(Objects.name, ()),
@@ -119,7 +121,7 @@ class Curation:
             judge.settings(), sorted(known.crowded.items()), sorted(known.thresholds.items()),
             digest(known.objects),
         ]  # fmt: skip
-        step = self._step("verdicts", judging, MODELS)
+        step = self._step("verdicts", judging, (*MODELS, *LISTS) if self.config.alt_text.enabled else MODELS)
         verdicts = step.run(judge, inputs)
         return Curated(texts, verdicts, step.folder.uri)
 
@@ -165,7 +167,8 @@ class Curation:
             return {}
         if not score_histogram.needs_histograms(ground):
             return score_histogram.thresholds(ground, {})
-        statistic = ScoreHistogram(self.image_text, self.image_text.digest)
+        imported = "ground" in self.config.imported.gadgets
+        statistic = ScoreHistogram(self.image_text, digest([self.image_text.digest, imported]), imported)
         counting = work.Count(self.source, self.config, (statistic,), IMAGE_TEXT_READS, judged, texts)
         return score_histogram.thresholds(ground, self._count(statistic.name, inputs, counting)[statistic.name])
 
