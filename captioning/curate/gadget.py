@@ -67,7 +67,7 @@ class Gadget(ABC):
     corpus, the picture, or the clean captions beside it."""
 
     origins: ClassVar[tuple[Origin, ...]] = ("model",)
-    """Whose texts it judges unless the settings `imported` and `alt_text` say otherwise. Every gadget judges models'."""
+    """Whose texts it judges where the settings `imported` and `alt_text` do not say. All judge those of models."""
 
     after: ClassVar[str] = ""
     """The gadget of the same pass that it comes after, as soon as it can; empty: it begins."""

@@ -36,7 +36,9 @@ def make_bundles(
     captions_of = {draft.columns["key"][image.start]: image for image in draft.images}
     similarity = _mean_similarity(draft)
     rows = [
-        _bundle(image, alt_texts.get(image["key"]), draft, captions_of.get(image["key"], range(0)), count_tokens, parts)
+        _bundle(
+            image, alt_texts.get(image["key"]), draft, captions_of.get(image["key"], range(0)), count_tokens, parts
+        )
         | {"mean_similarity": similarity.get(image["key"])}
         for image in images.to_pylist()
         if image["status"] == "ok"
