@@ -57,7 +57,7 @@ class Answers:
 NOTHING = Answers()
 
 
-class Index:
+class AnswerIndex:
     """What is known of images, by id. Images are numbers in arrays here: 16 bytes of id each.
 
     `parts` are the names of the parts in question, `answers` all distinct sets of answers; of the sorted images
@@ -108,7 +108,7 @@ def ids(images: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return np.frombuffer(bytes.fromhex(text.decode()), "S16")
 
 
-def load(folder: Location, parts: Mapping[str, Part], *, save: bool) -> Index:
+def load(folder: Location, parts: Mapping[str, Part], *, save: bool) -> AnswerIndex:
     """The index over these parts of a caption store; what it lacks is read from the parts.
 
     With `save` it is written back, if it was not complete.
@@ -121,7 +121,7 @@ def load(folder: Location, parts: Mapping[str, Part], *, save: bool) -> Index:
     whole = pa.concat_tables([known, fresh])
     if save and len(fresh):
         _write(folder, fresh, whole, segments)
-    return Index(whole)
+    return AnswerIndex(whole)
 
 
 def _of_parts(entries: pa.Table, wanted: Mapping[str, Part]) -> tuple[pa.Table, set[str]]:

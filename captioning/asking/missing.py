@@ -13,7 +13,7 @@ from captioning.asking import cells as planning
 from captioning.asking.cells import Cell, question_of
 from captioning.asking.shares import Shares
 from captioning.config import CaptionConfig
-from captioning.index import Answers, Index
+from captioning.index import AnswerIndex, Answers
 from captioning.models import Model, resolve
 from captioning.rounds import Round
 from captioning.store import Shard, WorkItem
@@ -38,7 +38,7 @@ class Demand:
     ids: tuple[np.ndarray, ...]
     folder: Location
     parts: Mapping[str, Part]
-    index: Index
+    index: AnswerIndex
 
     @classmethod
     def of(

@@ -23,7 +23,7 @@ from captioning.asking import attempts
 from captioning.asking.attempts import TRIES, Attempt, Worker
 from captioning.asking.cells import question_of
 from captioning.asking.questions import Questions, Wanted
-from captioning.asking.room import Room, Share
+from captioning.asking.room import Room, Workload
 from captioning.asking.shares import Shares
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
@@ -83,15 +83,15 @@ class CaptionWorker:
         """
         while True:
             attempt = self._attempt_at(item)
-            with self._room.alone() if attempt.is_suspect else self._together(item) as share:
+            with self._room.alone() if attempt.is_suspect else self._together(item) as workload:
                 done = self._done(item)
                 if done is not None:
                     attempt.clear()
                     return [done]
-                if (parts := self._attempt(item, attempt, share, alone=attempt.is_suspect)) is not None:
+                if (parts := self._attempt(item, attempt, workload, alone=attempt.is_suspect)) is not None:
                     return parts
 
-    def _together(self, item: WorkItem) -> AbstractContextManager[Share]:
+    def _together(self, item: WorkItem) -> AbstractContextManager[Workload]:
         questions = len(item.rows) * sum(self.cells[cell].is_asked for cell in item.cells)
         return self._room.together(questions, self._keeper.engine().at_once)
 
@@ -101,16 +101,16 @@ class CaptionWorker:
     def _attempt_at_name(self, name: str) -> Attempt:
         return Attempt.at(self.spec.store, name, self._name)
 
-    def _attempt(self, item: WorkItem, attempt: Attempt, share: Share, *, alone: bool) -> list[Part] | None:
+    def _attempt(self, item: WorkItem, attempt: Attempt, workload: Workload, *, alone: bool) -> list[Part] | None:
         """Its parts, or None if the engine died on it. A suspect's images are tried here too, one by one."""
         given_up = item.is_single and attempt.deaths >= TRIES
         engine = self._keeper.engine() if given_up else self._keeper.running()
         attempt.begin(alone=alone)
         try:
             if alone and not item.is_single:
-                parts = self._one_by_one(item, attempt, share)
+                parts = self._one_by_one(item, attempt, workload)
             else:
-                parts = [self._answer(item, attempt, engine, share)]
+                parts = [self._answer(item, attempt, engine, workload)]
         except base.EngineDiedError as error:
             self._keeper.bury(engine, error)  # raises if the run was stopped: then nobody died
             if alone:
@@ -123,12 +123,12 @@ class CaptionWorker:
         """Release the engine; work that is under way raises `EngineError`."""
         self._keeper.stop()
 
-    def _answer(self, item: WorkItem, attempt: Attempt, engine: base.Engine, share: Share) -> Part:
+    def _answer(self, item: WorkItem, attempt: Attempt, engine: base.Engine, workload: Workload) -> Part:
         started = time.monotonic()
         wanted = self._wanted(item)
         known, same = self._sources(item)
-        questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same, share.answered)
-        share.expect(sum(cell.is_asked for want in wanted for cell in want.cells))
+        questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same, workload.answered)
+        workload.expect(sum(cell.is_asked for want in wanted for cell in want.cells))
         if item.is_single and attempt.deaths >= TRIES:
             reason = f"{store.QUARANTINED}: the engine died {attempt.deaths} times on this image"
             rows = [row for want in wanted for row in questions.give_up(want, reason)]
@@ -138,7 +138,7 @@ class CaptionWorker:
         asked = time.monotonic()
         return self._commit(item, rows, questions, started, asked)
 
-    def _one_by_one(self, item: WorkItem, attempt: Attempt, share: Share) -> list[Part]:
+    def _one_by_one(self, item: WorkItem, attempt: Attempt, workload: Workload) -> list[Part]:
         """Every image is committed alone, so that whoever dies costs no other image a second attempt."""
         if attempt.deaths >= HOPELESS:
             raise EngineError(
@@ -147,17 +147,17 @@ class CaptionWorker:
             )
         parts: dict[str, Part] = {}
         for row in item.rows:
-            made = self._alone(item.narrow(row), share)
+            made = self._alone(item.narrow(row), workload)
             parts[made.name] = made
             if made.rows > made.errors:
                 attempt.progress()
         return list(parts.values())
 
-    def _alone(self, item: WorkItem, share: Share) -> Part:
+    def _alone(self, item: WorkItem, workload: Workload) -> Part:
         """The part of one image, tried until it is there or given up."""
         if (done := self._done(item)) is not None:
             return done
-        while (parts := self._attempt(item, self._attempt_at(item), share, alone=True)) is None:
+        while (parts := self._attempt(item, self._attempt_at(item), workload, alone=True)) is None:
             pass
         return parts[0]
 

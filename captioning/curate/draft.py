@@ -29,7 +29,7 @@ KEPT = 1 << 25  # similarities of a draft that are kept, 128 MB
 
 
 @dataclass
-class Batch:
+class CaptionBlock:
     """Captions of many images as arrays: rows of the draft (see `padding`) and their lexical similarity.
 
     Similarities are computed when they are asked for, and `kept` for the next time where there is room.
@@ -83,7 +83,7 @@ class Draft:
         self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
         self._ngram = ngram
         self.compared = compared
-        self._batches: list[Batch] | None = None
+        self._blocks: list[CaptionBlock] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -147,15 +147,15 @@ class Draft:
             self._words[row] = known = (text, cut(text))
         return known[1]
 
-    def batches(self) -> Sequence[Batch]:
+    def blocks(self) -> Sequence[CaptionBlock]:
         """The images side by side, with the rows that are open when this is first asked: after the text gadgets."""
-        if self._batches is None:
+        if self._blocks is None:
             images = [self._thinned(self.kept_of(image)) for image in self.images]
-            self._batches, cells = [], 0
-            for rows_BM in padding.batches(images):
+            self._blocks, cells = [], 0
+            for rows_BM in padding.blocks(images):
                 cells += rows_BM.size * rows_BM.shape[1]
-                self._batches.append(Batch(rows_BM, self._similarity, kept=cells <= KEPT))
-        return self._batches
+                self._blocks.append(CaptionBlock(rows_BM, self._similarity, kept=cells <= KEPT))
+        return self._blocks
 
     def _similarity(self, rows_BM: np.ndarray) -> np.ndarray:
         return lexical.similarity(self.words, rows_BM, self._ngram)

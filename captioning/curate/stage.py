@@ -31,14 +31,14 @@ def run(stage_run: StageRun) -> Outcome:
     """
     from captioning.curate.bundles.tokens import TOKENIZER
     from captioning.curate.steps.curation import Curation
-    from captioning.curate.steps.inputs import Source
+    from captioning.curate.steps.inputs import CurationInput
     from captioning.curate.steps.spread import Spread
 
     config, workspace = stage_run.config, stage_run.workspace
     _refuse_own_checkpoint(stage_run)
     if config.regenerate.rounds:
         regenerate.service(stage_run.services)  # rather missed now than after hours of curation
-    source = Source(stage_run.inputs["ingest"], (stage_run.inputs["caption"],))
+    source = CurationInput(stage_run.inputs["ingest"], (stage_run.inputs["caption"],))
     curation = Curation(
         config,
         workspace.folder("curate"),

@@ -43,7 +43,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class CaptionTable:
+class ImportedTable:
     """A table as it is now: its files, and their digest as its revision."""
 
     config: TableConfig
@@ -51,7 +51,7 @@ class CaptionTable:
     revision: str
 
     @classmethod
-    def find(cls, config: TableConfig) -> CaptionTable:
+    def find(cls, config: TableConfig) -> ImportedTable:
         """Look up its files. Raises `InputError` if there is none."""
         files = _files(config)
         if not files:
@@ -100,7 +100,7 @@ class Imported:
 
 def external(configs: Sequence[TableConfig]) -> dict[str, str]:
     """Digests of what the tables hold."""
-    return {f"table:{config.name}": CaptionTable.find(config).revision for config in configs}
+    return {f"table:{config.name}": ImportedTable.find(config).revision for config in configs}
 
 
 def import_captions(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) -> Imported:
@@ -109,7 +109,7 @@ def import_captions(configs: Sequence[TableConfig], ingest: Manifest, folder: Lo
         return Imported((), 0)
     log, shards = CommitLog(folder), store.shards(ingest)
     committed, parts, new = log.parts(), list[Part](), 0
-    for table in map(CaptionTable.find, configs):
+    for table in map(ImportedTable.find, configs):
         names = {shard: table.part_name(shard) for shard in shards}
         missing = [shard for shard, name in names.items() if name not in committed]
         made = list(_write(table, missing, shards, log)) if missing else []
@@ -124,14 +124,14 @@ def preview(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) 
         return []
     committed, shards = CommitLog(folder).parts(), store.shards(ingest)
     lines = []
-    for table in map(CaptionTable.find, configs):
+    for table in map(ImportedTable.find, configs):
         missing = sum(table.part_name(shard) not in committed for shard in shards)
         todo = f"its captions of {missing:,} shards are to be taken over" if missing else "nothing is missing"
         lines.append(f"{table.model}: {todo}")
     return lines
 
 
-def _write(table: CaptionTable, missing: Sequence[Shard], shards: Sequence[Shard], log: CommitLog) -> Iterator[Part]:
+def _write(table: ImportedTable, missing: Sequence[Shard], shards: Sequence[Shard], log: CommitLog) -> Iterator[Part]:
     progress = Progress(f"caption: {table.model}", len(missing), "shards")
     images = [Location.of(shard.images) for shard in shards]
     for place, known in zip(images, shards, strict=True):
@@ -151,7 +151,7 @@ def _write(table: CaptionTable, missing: Sequence[Shard], shards: Sequence[Shard
 
 
 def _commit(
-    table: CaptionTable, shard: Shard, cells: Mapping[str, Any], rows: Sequence[Row], counts: Counts, log: CommitLog
+    table: ImportedTable, shard: Shard, cells: Mapping[str, Any], rows: Sequence[Row], counts: Counts, log: CommitLog
 ) -> Part:
     data = _captions(table, rows)
     said = Counter(data["cell"].to_pylist())
@@ -170,7 +170,7 @@ def _commit(
     )
 
 
-def _captions(table: CaptionTable, rows: Sequence[Row]) -> pa.Table:
+def _captions(table: ImportedTable, rows: Sequence[Row]) -> pa.Table:
     """Rows of the captions table, column by column: millions of rows have most of their columns in common."""
     kinds = [(row["perspective"], row["granularity"], row["level"]) for row in rows]
     cells = {kind: digest([table.id, *kind]) for kind in set(kinds)}

@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass
-class Figures:
+class DiversityFigures:
     """The figures of a corpus. Means are None where no image has enough captions."""
 
     counts: Counter[tuple[str, str, int]] = field(default_factory=Counter)
@@ -124,11 +124,11 @@ class Diversity:
         totals: Counter[str] = Counter()
         kept: dict[int, list[pa.Table]] = defaultdict(list)
         vectors = self._vectors(draft)
-        for batch in draft.batches():
-            open_BM = draft.is_open(batch.rows_BM)
-            rows = batch.rows_BM[open_BM].tolist()
+        for block in draft.blocks():
+            open_BM = draft.is_open(block.rows_BM)
+            rows = block.rows_BM[open_BM].tolist()
             ngrams = Ngrams([draft.words(row) for row in rows])
-            found = of_images(ngrams, open_BM, batch.similarity_BMM, cosines(vectors, batch.rows_BM))
+            found = of_images(ngrams, open_BM, block.similarity_BMM, cosines(vectors, block.rows_BM))
             for name, value_B in found.items():
                 _count_values(name, value_B[~np.isnan(value_B)], counts, totals)
             _count_captions(draft, rows, counts)
@@ -139,9 +139,9 @@ class Diversity:
                 _count_tokens(order, ranks_T[text_N], counts)
         return _table(counts, totals, {order: _merged(tables) for order, tables in kept.items()})
 
-    def merge(self, tables: Iterator[pa.Table]) -> Figures:
+    def merge(self, tables: Iterator[pa.Table]) -> DiversityFigures:
         """The figures of all shards."""
-        found = Figures()
+        found = DiversityFigures()
         for table in tables:
             sketched = np.char.startswith(table["figure"].to_numpy().astype(str), TYPES)
             for row in table.filter(pa.array(~sketched)).to_pylist():
@@ -155,8 +155,8 @@ class Diversity:
         return found
 
     def _vectors(self, draft: Draft) -> np.ndarray | None:
-        """Embeddings of the rows that batches hold, at their places."""
-        rows = [row for batch in draft.batches() for row in batch.rows_BM[draft.is_open(batch.rows_BM)].tolist()]
+        """Embeddings of the rows that blocks hold, at their places."""
+        rows = [row for block in draft.blocks() for row in block.rows_BM[draft.is_open(block.rows_BM)].tolist()]
         return placed(self.embed, draft, rows)
 
 

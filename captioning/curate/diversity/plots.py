@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from captioning.curate.diversity.figures import BINS, Figures
+from captioning.curate.diversity.figures import BINS, DiversityFigures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "holism",
 }
-Sets = Mapping[str, Figures]
+Sets = Mapping[str, DiversityFigures]
 SIMILARITIES = {"text_similarity": "text similarity (cosine of meaning)", "lexical_similarity": "similarity of words"}
 
 

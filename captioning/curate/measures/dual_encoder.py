@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LOAD_CHECKPOINT = "load_checkpoint"  # the service of this kind
 LoadCheckpoint = Callable[[str, str], tuple[Any, Any, Any]]  # (path, device) → (model, preprocess, tokenizer)
-Source = TypeVar("Source")
+Item = TypeVar("Item")
 THREADS = min(8, os.cpu_count() or 1)  # that decode and scale pictures
 LOCAL = "local-dir:"  # open_clip's word for a folder with a model of its kind
 
@@ -39,11 +39,11 @@ class DualEncoder:
         self.model, self.preprocess, self.tokenizer = model.to(device).eval(), preprocess, tokenizer
         self.device, self.batch_size = device, batch_size
 
-    def encode_images(self, sources: Sequence[Source], load: Callable[[Source], Image | None]) -> np.ndarray:
+    def encode_images(self, sources: Sequence[Item], load: Callable[[Item], Image | None]) -> np.ndarray:
         """(sources, D) float32; NaN where `load` gives no picture. Threads load and scale ahead of the model."""
         import torch
 
-        def prepare(source: Source) -> Any:
+        def prepare(source: Item) -> Any:
             image = load(source)
             return None if image is None else self.preprocess(image)
 
@@ -98,7 +98,7 @@ class DualEncoder:
         return self.encode_texts([""]).shape[1]
 
 
-def batches(items: Iterable[Source], size: int) -> Iterator[list[Source]]:
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items, the last one shorter."""
     left = iter(items)
     while batch := list(islice(left, size)):

@@ -31,7 +31,7 @@ from captioning.curate.measures.image_text import READS as IMAGE_TEXT_READS
 from captioning.curate.measures.image_text import ImageText
 from captioning.curate.measures.measured import Measured
 from captioning.curate.steps import work
-from captioning.curate.steps.inputs import Source
+from captioning.curate.steps.inputs import CurationInput
 from captioning.curate.steps.spread import Spread
 from captioning.curate.steps.step import Parts, Step
 from captioning.curate.text_rules.phrases import load_phrases
@@ -89,7 +89,7 @@ class Curation:
 
     config: CurateConfig
     folder: Location
-    source: Source
+    source: CurationInput
     external: Mapping[str, str]
     services: Mapping[str, Any]
     spread: Spread
@@ -101,7 +101,7 @@ class Curation:
         statistics = self._statistics()
         counted = [statistic.digest for statistic in statistics]
         learnt = Known(openers=openers, habits=habits)
-        judge_texts = work.Texts(self.source, self.config, learnt, statistics)
+        judge_texts = work.TextsWork(self.source, self.config, learnt, statistics)
         settings = [judge_texts.settings(), openers, habits.digest, counted]
         texts_step = self._step("texts", settings, LISTS)
         texts = texts_step.run(judge_texts, self.source.caption_digests())
@@ -116,7 +116,7 @@ class Curation:
             image_text=self.image_text,
             embed=self.embed,
         )
-        judge = work.Verdicts(self.source, self.config, judged, texts_step.folder, known)
+        judge = work.VerdictsWork(self.source, self.config, judged, texts_step.folder, known)
         judging: list[Any] = [
             judge.settings(), sorted(known.crowded.items()), sorted(known.thresholds.items()),
             digest(known.objects),
@@ -149,7 +149,7 @@ class Curation:
         clean, endings = self.config.clean, Endings(self.config.clean.markup)
         openers = Openers(clean, load_phrases(self.config.phrases).learn)
         learning = (openers, endings) if clean.openers and clean.learn else (endings,)
-        counting = work.Count(self.source, self.config, learning, endings.reads)
+        counting = work.CountWork(self.source, self.config, learning, endings.reads)
         found = self._count("habits", self.source.caption_digests(), counting)
         return found.get(openers.name, ()), found[endings.name]
 
@@ -169,10 +169,10 @@ class Curation:
             return score_histogram.thresholds(ground, {})
         imported = "ground" in self.config.imported.gadgets
         statistic = ScoreHistogram(self.image_text, digest([self.image_text.digest, imported]), imported)
-        counting = work.Count(self.source, self.config, (statistic,), IMAGE_TEXT_READS, judged, texts)
+        counting = work.CountWork(self.source, self.config, (statistic,), IMAGE_TEXT_READS, judged, texts)
         return score_histogram.thresholds(ground, self._count(statistic.name, inputs, counting)[statistic.name])
 
-    def _count(self, name: str, inputs: Mapping[str, str], counting: work.Count) -> dict[str, Any]:
+    def _count(self, name: str, inputs: Mapping[str, str], counting: work.CountWork) -> dict[str, Any]:
         """What a step of counting finds, by statistic."""
         step = self._step(name, [[one.name, one.digest] for one in counting.statistics], ())
         parts = step.run(counting, inputs)

@@ -15,7 +15,7 @@ from captioning.curate.corpus.statistic import Statistic
 from captioning.curate.draft import COMPARED, IDENTITY, Draft
 from captioning.curate.gadget import Known, run_gadgets
 from captioning.curate.gadgets import columns, judging_imported, make_gadgets, settings_of
-from captioning.curate.steps.inputs import Source
+from captioning.curate.steps.inputs import CurationInput
 from captioning.curate.steps.step import Parts, part_name
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
@@ -28,10 +28,10 @@ Judged = Mapping[str, Part]  # the verdicts of the step `texts`, by shard
 
 
 @dataclass(frozen=True)
-class Count:
+class CountWork:
     """Counts statistics: of the raw captions, or of those that are `judged` and still open."""
 
-    source: Source
+    source: CurationInput
     config: CurateConfig
     statistics: tuple[Statistic[Any], ...]
     reads: tuple[str, ...] = ()
@@ -52,13 +52,13 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextsWork:
     """The text gadgets over one shard, and statistics of the cleaned texts.
 
     `known` are the openers and habits that were learnt.
     """
 
-    source: Source
+    source: CurationInput
     config: CurateConfig
     known: Known
     statistics: tuple[Statistic[Any], ...]
@@ -95,10 +95,10 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class VerdictsWork:
     """The gadgets that need more than a text, over one shard, and its bundles."""
 
-    source: Source
+    source: CurationInput
     config: CurateConfig
     judged: Judged
     texts: Location  # where `judged` lie
@@ -178,7 +178,9 @@ def _commit_counts(
     return parts
 
 
-def make_draft(source: Source, shard: str, columns: Sequence[str], ngram: int, compared: int = COMPARED) -> Draft:
+def make_draft(
+    source: CurationInput, shard: str, columns: Sequence[str], ngram: int, compared: int = COMPARED
+) -> Draft:
     """A draft of a shard's captions, with the columns that gadgets and bundles read."""
     names = list(dict.fromkeys([*ALWAYS, *columns]))
     captions = source.captions_of(shard, names)
