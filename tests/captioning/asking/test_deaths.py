@@ -24,7 +24,7 @@ from pipeline.workspace import Workspace
 from tests.captioning import world
 from tests.processes import alive, family
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 IMAGES, CELLS = 20, 3
 
 RUN = """
