@@ -154,8 +154,8 @@ class EngineConfig(Section):
     @property
     def deciding_options(self) -> dict[str, Any]:
         """The options that decide what is answered."""
-        found: dict[str, Any] = semantic(self).get("options", {})
-        return found
+        options: dict[str, Any] = semantic(self).get("options", {})
+        return options
 
 
 class TableColumns(Section):

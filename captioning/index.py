@@ -141,8 +141,8 @@ def _look_at(folder: Location, parts: Sequence[Part]) -> pa.Table:
     progress = Progress("caption: index", len(parts), "parts") if len(parts) >= WORTH_A_LINE else None
     entries = _Entries()
     with ThreadPoolExecutor(READERS) as pool:
-        for part, found in zip(parts, pool.map(lambda part: _images_of(folder, part), parts), strict=True):
-            entries.add(_key(part), found)
+        for part, images in zip(parts, pool.map(lambda part: _images_of(folder, part), parts), strict=True):
+            entries.add(_key(part), images)
             if progress:
                 progress.update()
     if progress:
@@ -154,13 +154,13 @@ def _images_of(folder: Location, part: Part) -> dict[str, tuple[str, ...]]:
     """The images that a part has rows of, each with its cells of each of `SETS`, written as one text."""
     columns = ["image_id", "cell", "status", "error"]
     table = schemas.read(folder / part.name, schemas.CAPTIONS, columns, recorded=(part.digest, "caption"))
-    found: dict[str, tuple[list[str], list[str], list[str]]] = {}
+    sets_of: dict[str, tuple[list[str], list[str], list[str]]] = {}
     for image, cell, status, error in zip(*(table[name].to_pylist() for name in columns), strict=True):
-        ok, failed, quarantined = found.setdefault(image, ([], [], []))
+        ok, failed, quarantined = sets_of.setdefault(image, ([], [], []))
         (ok if status == "ok" else failed).append(cell)
         if status != "ok" and (error or "").startswith(QUARANTINED):
             quarantined.append(cell)
-    return {image: tuple(" ".join(cells) for cells in sets) for image, sets in found.items()}
+    return {image: tuple(" ".join(cells) for cells in sets) for image, sets in sets_of.items()}
 
 
 class _Entries:
@@ -207,15 +207,15 @@ def _name_of(key: str) -> str:
 
 def _read_segments(folder: Location) -> dict[str, pa.Table]:
     """The files of the index, by URI. One that is damaged, or goes while it is read, is as good as none."""
-    found = {}
+    tables = {}
     for file, _ in (folder / INDEX).files(".parquet"):
         try:
             data = file.read()
             if digest(data) == file.stem:
-                found[file.uri] = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
+                tables[file.uri] = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
         except (OSError, pa.ArrowException, StoreError):
             continue
-    return found
+    return tables
 
 
 def _write(folder: Location, fresh: pa.Table, whole: pa.Table, segments: Mapping[str, pa.Table]) -> None:

@@ -83,11 +83,11 @@ def forget_starts(store: Location) -> None:
 
 def notes(store: Location) -> dict[str, bytes]:
     """All notes of a store, by their place."""
-    found = {}
+    notes = {}
     for note, _ in (store / ATTEMPTS).files(".json", recursive=True):
         with suppress(FileNotFoundError):  # committed in the meantime
-            found[note.uri] = note.read()
-    return found
+            notes[note.uri] = note.read()
+    return notes
 
 
 def take_back(store: Location, before: Mapping[str, bytes]) -> None:

@@ -44,16 +44,16 @@ def preview(config: CaptionConfig, inputs: Mapping[str, Manifest], workspace: Wo
 
 def _missing(demand: Demand, cells: Sequence[Cell], chunk_images: int) -> dict[str, int]:
     """Captions that are missing, by cell."""
-    found: Counter[str] = Counter()
+    missing: Counter[str] = Counter()
     ids = {shard.name: images for shard, images in zip(demand.shards, demand.ids, strict=True)}
     for item in demand.work(cells, chunk_images, retry_failed=False):
         if item.captions == len(item.rows) * len(item.cells):
-            found.update(dict.fromkeys(item.cells, len(item.rows)))
+            missing.update(dict.fromkeys(item.cells, len(item.rows)))
             continue
         for row in item.rows:  # each is asked its share
             asked = demand.shares.asked(ids[item.shard.name][row].ljust(16, b"\0").hex())
-            found.update(cell.id for cell in asked if cell.id in item.cells)
-    return dict(found)
+            missing.update(cell.id for cell in asked if cell.id in item.cells)
+    return dict(missing)
 
 
 def _tokens(missing: Mapping[str, int], cells: Sequence[Cell], parts: Sequence[Part]) -> tuple[int, bool]:

@@ -187,11 +187,11 @@ class CaptionWorker:
 
     def _wanted(self, item: WorkItem) -> list[Wanted]:
         """Which images of the item are asked which cells."""
-        images, found = self._image_rows(item.shard), []
+        images, wanted = self._image_rows(item.shard), []
         for row in item.rows:
             asked = self.spec.shares.asked(images[row]["image_id"])
-            found.append(Wanted(images[row], tuple(cell for cell in asked if cell.id in item.cells)))
-        return found
+            wanted.append(Wanted(images[row], tuple(cell for cell in asked if cell.id in item.cells)))
+        return wanted
 
     def _sources(self, item: WorkItem) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]]:
         """Rows of the store that this item's chains go on from, by (image id, cell), and those that it need not ask

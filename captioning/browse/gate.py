@@ -49,10 +49,10 @@ class Rules:
 
     def know(self, header: str) -> bool:
         """Whether a Host header names this browser."""
-        found = HOST.fullmatch(header.lower())
-        if found is None:
+        match = HOST.fullmatch(header.lower())
+        if match is None:
             return False
-        name = found["v6"] or found["name"]
+        name = match["v6"] or match["name"]
         number = _number(name)
         if number is not None and (number.is_loopback or self.any_address):
             return True

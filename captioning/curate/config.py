@@ -163,11 +163,11 @@ def perspectives_beyond_defaults(config: CurateConfig) -> dict[str, tuple[str, .
 
 def _perspectives(config: CurateConfig) -> dict[str, tuple[str, ...]]:
     """The perspectives that each setting of a gadget names."""
-    found: dict[str, tuple[str, ...]] = {}
+    perspectives: dict[str, tuple[str, ...]] = {}
     for gadget in GADGETS:
         for name, field in gadget.settings.model_fields.items():
             extra = field.json_schema_extra
             if isinstance(extra, Mapping) and extra.get("perspectives"):
                 value = getattr(getattr(config, gadget.name), name)
-                found[f"{gadget.name}.{name}"] = (value,) if isinstance(value, str) else tuple(value)
-    return found
+                perspectives[f"{gadget.name}.{name}"] = (value,) if isinstance(value, str) else tuple(value)
+    return perspectives

@@ -39,10 +39,10 @@ def of_shard(draft: Draft, bundles: pa.Table) -> dict[str, Any]:
         "kept": sum(kept),
         "dropped": len(draft) - sum(kept),
         "cleaned": sum(text != (raw or "") for text, raw in zip(draft.texts, draft.columns["text"], strict=True)),
-        "sub_captions": sum(found.count("sub") for found in sources),
+        "sub_captions": sum(texts.count("sub") for texts in sources),
         "images": len(bundles),
-        "images_without_captions": sum("caption" not in found for found in sources),
-        "images_with_nothing": sum(not found for found in sources),
+        "images_without_captions": sum("caption" not in texts for texts in sources),
+        "images_with_nothing": sum(not texts for texts in sources),
         "similarity_sum": sum(similarity),
         "similarity_images": len(similarity),
         "reasons": dict(Counter(str(verdict[1]) for verdict in draft.verdicts if verdict)),
@@ -53,16 +53,18 @@ def of_shard(draft: Draft, bundles: pa.Table) -> dict[str, Any]:
 
 def total(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Add up the counts of shards; tables are sorted by their largest figure."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for counts in shards:
-        _add(found, counts)
-    similarity, images = found.pop("similarity_sum", 0.0), found.pop("similarity_images", 0)
-    found["seconds_by_gadget"] = {name: round(spent, 3) for name, spent in found.get("seconds_by_gadget", {}).items()}
-    found["mean_similarity"] = round(similarity / images, 4) if images else None
-    for name, value in found.items():
+        _add(figures, counts)
+    similarity, images = figures.pop("similarity_sum", 0.0), figures.pop("similarity_images", 0)
+    figures["seconds_by_gadget"] = {
+        name: round(spent, 3) for name, spent in figures.get("seconds_by_gadget", {}).items()
+    }
+    figures["mean_similarity"] = round(similarity / images, 4) if images else None
+    for name, value in figures.items():
         if isinstance(value, dict) and not name.endswith("_by_gadget"):  # gadgets stay in the order they ran
-            found[name] = dict(sorted(value.items(), key=lambda item: (-item[1], item[0])))
-    return found
+            figures[name] = dict(sorted(value.items(), key=lambda item: (-item[1], item[0])))
+    return figures
 
 
 def _add(into: dict[str, Any], counts: Mapping[str, Any]) -> None:

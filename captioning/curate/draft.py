@@ -43,9 +43,9 @@ class CaptionBlock:
     @property
     def similarity_BMM(self) -> np.ndarray:
         """Of all captions of an image with each other, (B, M, M) float32."""
-        found = self._similarity_BMM if self._similarity_BMM is not None else self.compute(self.rows_BM)
-        self._similarity_BMM = found if self.kept else None
-        return found
+        similarity_BMM = self._similarity_BMM if self._similarity_BMM is not None else self.compute(self.rows_BM)
+        self._similarity_BMM = similarity_BMM if self.kept else None
+        return similarity_BMM
 
 
 class Judge(Protocol):
@@ -133,7 +133,7 @@ class Draft:
             None if gadget is None or reason is None else (gadget, reason)
             for gadget, reason in zip(gadgets, reasons, strict=True)
         ]
-        self.scores = [dict(found) for found in scores]
+        self.scores = [dict(own) for own in scores]
         self.texts = [old if new is None else new for old, new in zip(self.texts, texts, strict=True)]
 
     def slot(self, row: int) -> tuple[str, str]:

@@ -107,12 +107,12 @@ def in_order(gadgets: Iterable[type[Gadget]]) -> tuple[type[Gadget], ...]:
             raise ValueError(f"gadget {gadget.name} comes after {gadget.after!r}, which is no gadget of its pass")
     sorter = TopologicalSorter({name: [one.after] if one.after else [] for name, one in by_name.items()})
     sorter.prepare()
-    found: list[type[Gadget]] = []
+    ordered: list[type[Gadget]] = []
     while sorter.is_active():
         ready = sorted(sorter.get_ready())
-        found += [by_name[name] for name in ready]
+        ordered += [by_name[name] for name in ready]
         sorter.done(*ready)
-    return tuple(sorted(found, key=lambda gadget: PASSES.index(gadget.judges)))
+    return tuple(sorted(ordered, key=lambda gadget: PASSES.index(gadget.judges)))
 
 
 @dataclass(frozen=True)

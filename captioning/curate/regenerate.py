@@ -43,7 +43,7 @@ def request(
 
     `captions` is the caption store, where the list of images is kept.
     """
-    wanting = {image: found for image, found in _kept_captions(curated) if found.too_little(config)}
+    wanting = {image: kept for image, kept in _kept_captions(curated) if kept.too_little(config)}
     if not wanting:
         return None, {}
     temperature = config.temperature + config.temperature_step * (number - 1)
@@ -52,13 +52,13 @@ def request(
 
 def gained(asked: Round, before: Mapping[str, KeptCaptions], curated: Curated) -> dict[str, Any]:
     """What a round changed for the images that were asked again: figures for the report."""
-    after = {image: found for image, found in _kept_captions(curated) if image in before}
+    after = {image: kept for image, kept in _kept_captions(curated) if image in before}
     return {
         "round": asked.number,
         "temperature": round(asked.temperature, 4),
         "images": len(before),
-        "captions_before": sum(found.captions for found in before.values()),
-        "captions_after": sum(found.captions for found in after.values()),
+        "captions_before": sum(kept.captions for kept in before.values()),
+        "captions_after": sum(kept.captions for kept in after.values()),
         "similarity_before": _mean(before),
         "similarity_after": _mean(after),
     }
@@ -91,6 +91,6 @@ def _kept_captions(curated: Curated) -> Iterator[tuple[str, KeptCaptions]]:
                 yield image, KeptCaptions(sum(caption["source"] == "caption" for caption in captions), similarity)
 
 
-def _mean(found: Mapping[str, KeptCaptions]) -> float | None:
-    values = [diversity.similarity for diversity in found.values() if diversity.similarity is not None]
+def _mean(images: Mapping[str, KeptCaptions]) -> float | None:
+    values = [kept.similarity for kept in images.values() if kept.similarity is not None]
     return round(sum(values) / len(values), 4) if values else None

@@ -139,8 +139,8 @@ class ChildEngine:
 
     def _hand_out(self, answers: Sequence[tuple[int, Answer | Failure]]) -> None:
         with self._lock:
-            found = [(self._pending.pop(key), answer) for key, answer in answers]
-        for future, answer in found:
+            answered = [(self._pending.pop(key), answer) for key, answer in answers]
+        for future, answer in answered:
             if isinstance(answer, Answer):
                 future.set_result(answer)
             else:

@@ -140,9 +140,9 @@ def _write(table: ImportedTable, missing: Sequence[Shard], shards: Sequence[Shar
         rows.check()
         counts, cells = rows.counts(), table.cells(rows.kinds())
         left = {shard.name: shard for shard in missing}
-        for name, found in groupby(rows.matched(), key=lambda row: row["shard"]):
+        for name, own in groupby(rows.matched(), key=lambda row: row["shard"]):
             if (shard := left.pop(name, None)) is not None:
-                yield _commit(table, shard, cells, list(found), counts, log)
+                yield _commit(table, shard, cells, list(own), counts, log)
                 progress.update()
         for shard in left.values():  # nothing is said of these; an empty part tells that it was looked for
             yield _commit(table, shard, cells, [], counts, log)
@@ -233,13 +233,15 @@ def add(outcome: Outcome, imported: Imported) -> Outcome:
 def _warnings(table: Mapping[str, Any]) -> list[str]:
     said = f"table {table['name']!r}"
     lost = table["rows"] - table["matched"]
-    found = []
+    warnings = []
     if lost:
         examples = f": {table['unmatched']}" if table.get("unmatched") else ""  # parts of earlier versions have none
-        found.append(f"{said}: {lost:,} of its {table['rows']:,} captions match no image of this workspace{examples}")
+        warnings.append(
+            f"{said}: {lost:,} of its {table['rows']:,} captions match no image of this workspace{examples}"
+        )
     if table["empty"]:
-        found.append(f"{said}: {table['empty']:,} captions are empty and were left out")
-    return [*found, *table.get("faults", ())]
+        warnings.append(f"{said}: {table['empty']:,} captions are empty and were left out")
+    return [*warnings, *table.get("faults", ())]
 
 
 def _files(config: TableConfig) -> tuple[Location, ...]:
@@ -249,13 +251,13 @@ def _files(config: TableConfig) -> tuple[Location, ...]:
     """
     place = Location.of(config.path)
     if place.is_dir():
-        found = [file for file, _ in place.entries(recursive=True)]
+        files = [file for file, _ in place.entries(recursive=True)]
     elif place.exists():
         return (place,)
     else:
-        found = [file for file in place.glob() if not file.is_dir()]
-    found = [file for file in found if is_shown(file, place)]
-    return tuple([file for file in found if kind_of(file.name) == f".{config.kind}"] or found)
+        files = [file for file in place.glob() if not file.is_dir()]
+    files = [file for file in files if is_shown(file, place)]
+    return tuple([file for file in files if kind_of(file.name) == f".{config.kind}"] or files)
 
 
 def _file_digest(file: Location) -> str:

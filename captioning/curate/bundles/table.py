@@ -68,13 +68,13 @@ def _bundle(
 
 def _mean_similarity(draft: Draft) -> dict[str, float]:
     """Mean lexical similarity of the kept captions by the key of their image, where there are two or more."""
-    keys, found = draft.columns["key"], {}
+    keys, means = draft.columns["key"], {}
     for block in draft.blocks():
         means_B = mean_pairwise(block.similarity_BMM, draft.is_open(block.rows_BM))
         for row, mean in zip(block.rows_BM[:, 0].tolist(), means_B.tolist(), strict=True):
             if mean == mean:
-                found[keys[row]] = mean
-    return found
+                means[keys[row]] = mean
+    return means
 
 
 def _caption(draft: Draft, row: int) -> dict[str, Any]:

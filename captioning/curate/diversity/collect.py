@@ -107,11 +107,11 @@ def _kept(curated: Manifest) -> Iterator[pa.Table]:
 
 def _examples(ingest: Manifest, curated: Manifest, count: int) -> tuple[ExampleImage, ...]:
     """The images with the smallest hashes of their content: the same ones for every set that has them."""
-    found: list[tuple[int, dict[str, Any]]] = []
+    nearest: list[tuple[int, dict[str, Any]]] = []
     for part in curated.select("bundles/"):
         bundles = curated.read(part, schemas.BUNDLES, [*IMAGE, "offset", "size"])
         ranked = ((types.rank(row["image_id"]), row | {"part": part}) for row in bundles.to_pylist())
-        found = heapq.nsmallest(count, [*found, *ranked], key=lambda ranked: ranked[0])
+        nearest = heapq.nsmallest(count, [*nearest, *ranked], key=lambda ranked: ranked[0])
     reader = ShardReader(shard_uris(ingest))
     return tuple(
         ExampleImage(
@@ -119,7 +119,7 @@ def _examples(ingest: Manifest, curated: Manifest, count: int) -> tuple[ExampleI
             thumbnail(reader.read(row["shard"], row["offset"], row["size"], row["image_id"])),
             _captions_of(curated, row),
         )
-        for _, row in found
+        for _, row in nearest
     )
 
 

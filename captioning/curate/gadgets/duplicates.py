@@ -110,9 +110,9 @@ def _repeats(draft: Draft) -> np.ndarray:
     order = np.lexsort((rows_N, count_N[place_N], spoken_N, image_N))
     same = np.zeros(len(rows_N), bool)
     same[1:] = (np.diff(spoken_N[order]) == 0) & (np.diff(image_N[order]) == 0)
-    found = np.zeros(len(draft) + 1, bool)  # the last stands for ABSENT
-    found[rows_N[order]] = same
-    return found
+    repeats = np.zeros(len(draft) + 1, bool)  # the last stands for ABSENT
+    repeats[rows_N[order]] = same
+    return repeats
 
 
 def _order(others_BM: np.ndarray, open_BM: np.ndarray) -> np.ndarray:

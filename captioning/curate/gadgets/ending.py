@@ -117,8 +117,8 @@ class Ending(Gadget):
 def _whole_sentences(text: str) -> str:
     """The text up to its last whole sentence; empty if there is none."""
     end = 0
-    for found in _END.finditer(text):
-        end = found.end()
+    for match in _END.finditer(text):
+        end = match.end()
     return text[:end]
 
 

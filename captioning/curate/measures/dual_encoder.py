@@ -47,18 +47,18 @@ class DualEncoder:
             image = load(source)
             return None if image is None else self.preprocess(image)
 
-        found: list[np.ndarray] = []
+        encoded: list[np.ndarray] = []
         with torch.inference_mode():
             for batch in batches(_ahead(prepare, sources, 2 * self.batch_size), self.batch_size):
                 there = [place for place, pixels in enumerate(batch) if pixels is not None]
                 if not there:
-                    found.append(np.full((len(batch), self._width()), np.nan, np.float32))
+                    encoded.append(np.full((len(batch), self._width()), np.nan, np.float32))
                     continue
                 pixels = torch.stack([batch[place] for place in there]).to(self.device)
                 vectors = self.model.encode_image(pixels, normalize=True).float().cpu().numpy()
-                found.append(np.full((len(batch), vectors.shape[1]), np.nan, np.float32))
-                found[-1][there] = vectors
-        return np.concatenate(found)
+                encoded.append(np.full((len(batch), vectors.shape[1]), np.nan, np.float32))
+                encoded[-1][there] = vectors
+        return np.concatenate(encoded)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(texts, D) float32; a text that is longer than the model's context is cut there.
@@ -71,10 +71,10 @@ class DualEncoder:
         if not self._reads_short_texts:
             length_T = length_T.new_full(length_T.shape, tokens_TL.shape[1])
         order = length_T.argsort(stable=True)
-        found = [
+        encoded = [
             self._encode_tokens(tokens_TL[rows, : int(length_T[rows].max())]) for rows in order.split(self.batch_size)
         ]
-        return np.concatenate(found)[order.argsort().numpy()]
+        return np.concatenate(encoded)[order.argsort().numpy()]
 
     @cached_property
     def _reads_short_texts(self) -> bool:

@@ -150,15 +150,15 @@ class Curation:
         openers = Openers(clean, load_phrases(self.config.phrases).learn)
         learning = (openers, endings) if clean.openers and clean.learn else (endings,)
         counting = work.CountWork(self.source, self.config, learning, endings.reads)
-        found = self._count("habits", self.source.caption_digests(), counting)
-        return found.get(openers.name, ()), found[endings.name]
+        learnt = self._count("habits", self.source.caption_digests(), counting)
+        return learnt.get(openers.name, ()), learnt[endings.name]
 
     def _statistics(self) -> tuple[Statistic[Any], ...]:
         """What is counted of the cleaned texts."""
-        found: list[Statistic[Any]] = [self.config.boilerplate.statistic()]
+        statistics: list[Statistic[Any]] = [self.config.boilerplate.statistic()]
         if self.config.support.enabled:
-            found.append(Objects(self.config.support.min_images))
-        return tuple(found)
+            statistics.append(Objects(self.config.support.min_images))
+        return tuple(statistics)
 
     def _thresholds(self, judged: work.Judged, texts: Location, inputs: Mapping[str, str]) -> dict[str, float]:
         """The lowest image-text score to keep by perspective; none if nothing is scored."""

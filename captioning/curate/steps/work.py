@@ -173,8 +173,8 @@ def _commit_counts(
 ) -> dict[str, Part]:
     parts = {}
     for statistic in statistics:
-        found, name = statistic.of_shard(draft), part_name(statistic.name, shard, input_digest)
-        parts[statistic.name] = log.commit(name, schemas.parquet(found), rows=len(found), detail={"shard": shard})
+        table, name = statistic.of_shard(draft), part_name(statistic.name, shard, input_digest)
+        parts[statistic.name] = log.commit(name, schemas.parquet(table), rows=len(table), detail={"shard": shard})
     return parts
 
 
