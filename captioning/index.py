@@ -29,7 +29,7 @@ from pipeline.progress import Progress
 from pipeline.storage import Location
 
 INDEX = "_index"
-QUARANTINED = "quarantined"  # how the error of an image begins that engines keep dying on
+QUARANTINED = "quarantined"  # how the error of an image begins that crashed the engine twice on its own
 MANY_SEGMENTS = 8  # files of the index, from which on they become one
 READERS = 4  # threads
 WORTH_A_LINE = 2000  # parts to be looked at, from which on progress is shown

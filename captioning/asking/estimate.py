@@ -12,6 +12,7 @@ from captioning.config import CaptionConfig
 from captioning.importing import tables
 from pipeline.commits import Part
 from pipeline.manifest import Manifest
+from pipeline.summary import counted
 from pipeline.workspace import Workspace
 
 HOUR = 3600
@@ -36,8 +37,8 @@ def preview(config: CaptionConfig, inputs: Mapping[str, Manifest], workspace: Wo
         rate = _rate(workspace, model.name)
         prompts = len({cell.prompt.id for cell in own if missing.get(cell.id)})
         lines.append(
-            f"{model.name}: {captions:,} captions by {prompts} prompt{'s' * (prompts != 1)}, "
-            f"{'about' if measured else 'at most'} {tokens:,} output tokens; {_time(captions, rate)}"
+            f"{model.name}: {counted(captions, 'caption')} by {counted(prompts, 'prompt')}, "
+            f"{'about' if measured else 'at most'} {counted(tokens, 'output token')}; {_time(captions, rate)}"
         )
     return lines
 

@@ -90,7 +90,7 @@ class Questions:
         images = await asyncio.gather(*(self._image(want, room) for want in wanted))
         return [row for rows in images for row in rows]
 
-    def give_up(self, want: Wanted, reason: str) -> list[dict[str, Any]]:
+    def refuse(self, want: Wanted, reason: str) -> list[dict[str, Any]]:
         """Error rows for an image that is not asked about at all."""
         return [self._row(self._question(want, cell, {}), Answer(None, error=reason)) for cell in want.cells]
 

@@ -1,10 +1,10 @@
 """Who may use an engine at a time: pieces of work together, as many as keep it full, or a suspect alone.
 
 A piece of work ends slowly: its last long answers leave the engine half empty. So the next piece comes in while there
-are still enough questions to go round, and not before, since what is in hand is lost if somebody dies.
+are still enough questions to keep the engine full, and not before, since unfinished work is lost if the engine dies.
 
-Work that somebody died on is tried again, and must be alone with the engine then: otherwise another piece of work
-could be the one that kills it, and an innocent image would be blamed.
+Work that an engine died on is tried again, and must be alone with the engine then: otherwise another piece of work
+could be what crashes it, and the wrong image would be quarantined.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-ENOUGH = 1.5  # questions in hand, as a multiple of those that the engine answers together
+ENOUGH = 1.5  # open questions, as a multiple of those that the engine answers together
 
 
 class Workload:
@@ -23,7 +23,7 @@ class Workload:
         self._room, self.left = room, left
 
     def expect(self, questions: int) -> None:
-        """It is so many, now that somebody has looked."""
+        """It is so many, as its images and cells say."""
         self._room.change_workload(self, questions - self.left)
 
     def answered(self, questions: int = 1) -> None:

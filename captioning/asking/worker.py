@@ -37,8 +37,9 @@ from pipeline.identity import bag
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 
-IN_HAND = 8  # items that a worker is given; those the engine has no use for yet wait at its door
+AT_ONCE = 8  # items that a worker is given; those that the engine has no room for yet wait
 ACTOR_ENDED = "the process of its actor ended (often the machine was out of memory)"
+CRASHED = f"{store.QUARANTINED}: crashed the engine twice on its own"
 SHARDS = 2  # whose tables of images are kept: work comes shard by shard
 
 
@@ -77,7 +78,7 @@ class CaptionWorker:
         self._images: dict[str, list[dict[str, Any]]] = {}
 
     def work(self, item: WorkItem) -> list[Part]:
-        """Answer one item and commit its part, or its images' parts if somebody died on it before.
+        """Answer one item and commit its part, or its images' parts if an engine or worker died on it before.
 
         Raises `EngineError` if the engine does not start, or dies again and again without an answer.
         """
@@ -103,8 +104,8 @@ class CaptionWorker:
 
     def _attempt(self, item: WorkItem, attempt: Attempt, workload: Workload, *, alone: bool) -> list[Part] | None:
         """Its parts, or None if the engine died on it. A suspect's images are tried here too, one by one."""
-        given_up = item.is_single and attempt.deaths >= TRIES
-        engine = self._keeper.engine() if given_up else self._keeper.running()
+        quarantined = item.is_single and attempt.deaths >= TRIES
+        engine = self._keeper.engine() if quarantined else self._keeper.running()
         attempt.begin(alone=alone)
         try:
             if alone and not item.is_single:
@@ -130,8 +131,7 @@ class CaptionWorker:
         questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same, workload.answered)
         workload.expect(sum(cell.is_asked for want in wanted for cell in want.cells))
         if item.is_single and attempt.deaths >= TRIES:
-            reason = f"{store.QUARANTINED}: the engine died {attempt.deaths} times on this image"
-            rows = [row for want in wanted for row in questions.give_up(want, reason)]
+            rows = [row for want in wanted for row in questions.refuse(want, CRASHED)]
         else:
             rows = questions.ask(wanted)
             self._keeper.answered()
@@ -139,7 +139,7 @@ class CaptionWorker:
         return self._commit(item, rows, questions, started, asked)
 
     def _one_by_one(self, item: WorkItem, attempt: Attempt, workload: Workload) -> list[Part]:
-        """Every image is committed alone, so that whoever dies costs no other image a second attempt."""
+        """Every image is committed alone, so that a death costs no other image a second attempt."""
         if attempt.deaths >= HOPELESS:
             raise EngineError(
                 f"{attempt.deaths} workers died on shard {item.shard.name} without one answer in between; "
@@ -154,7 +154,7 @@ class CaptionWorker:
         return list(parts.values())
 
     def _alone(self, item: WorkItem, workload: Workload) -> Part:
-        """The part of one image, tried until it is there or given up."""
+        """The part of one image, tried until it is there or quarantined."""
         if (done := self._done(item)) is not None:
             return done
         while (parts := self._attempt(item, self._attempt_at(item), workload, alone=True)) is None:
@@ -162,7 +162,7 @@ class CaptionWorker:
         return parts[0]
 
     def _done(self, item: WorkItem) -> Part | None:
-        """The part, if it was committed since the item was planned: by whoever died with it in hand."""
+        """The part, if it was committed since the item was planned: by a worker that died after that."""
         return self.log.get(item.part)
 
     def _make(self) -> base.Engine:

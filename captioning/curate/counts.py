@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from captioning.curate.gadgets.duplicates import TOO_MANY
 from pipeline.errors import InputError
+from pipeline.summary import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,14 +80,14 @@ def check_not_empty(counts: Mapping[str, Any]) -> None:
     """Training on nothing would only fail later and less clearly."""
     if not counts["captions"]:
         raise InputError(
-            f"there is nothing to curate: none of the {counts['images']:,} readable images has a caption; "
+            f"there is nothing to curate: none of {counted(counts['images'], 'readable image')} has a caption; "
             "look at what the caption stage reports (holism status CONFIG)"
         )
     if not counts["kept"]:
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in list(counts["reasons"].items())[:NAMED])
         raise InputError(
-            f"curation kept none of {counts['captions']:,} captions (dropped as {reasons}); if these are not errors "
-            "of the engine, loosen the limits under 'curate' in the configuration"
+            f"curation kept none of {counted(counts['captions'], 'caption')} (dropped as {reasons}); if these are not "
+            "errors of the engine, loosen the limits under 'curate' in the configuration"
         )
 
 
@@ -95,15 +96,15 @@ def find_warnings(counts: Mapping[str, Any], silent: Sequence[str], shards: int)
     warnings = []
     if silent:
         names = ", ".join(silent[:NAMED]) + (", …" if len(silent) > NAMED else "")
-        warnings.append(f"{len(silent)} of {shards} shards have no caption at all ({names})")
+        warnings.append(f"{counted(len(silent), 'shard has', 'shards have')} no caption (of {shards:,}): {names}")
     if beyond := counts["reasons"].get(TOO_MANY):
         warnings.append(
-            f"{beyond:,} captions were dropped as too_many: their images have more different captions than are "
-            "compared with each other; curate.max_compared sets how many are"
+            f"{counted(beyond, 'caption was', 'captions were')} dropped as too_many: their images have more different "
+            "captions than are compared with each other; curate.max_compared sets how many are"
         )
     if alone := counts["images_without_captions"]:
         warnings.append(
-            f"{alone:,} of {counts['images']:,} images keep no caption; "
-            f"{counts['images_with_nothing']:,} of them have no alt text either and cannot be trained on"
+            f"{counted(alone, 'image keeps', 'images keep')} no caption (of {counts['images']:,}); "
+            f"without alt text, and not in training: {counts['images_with_nothing']:,} of them"
         )
     return warnings

@@ -20,7 +20,7 @@ def describe(manifest: Manifest) -> list[str]:
     if counts["dropped"]:
         reasons = {words(reason): count for reason, count in counts["reasons"].items()}
         lines.append(f"dropped: {shares(reasons, captions)}")
-    changed = [f"{counts[name]:,} {what}" for name, what in _CHANGED.items() if counts.get(name)]
+    changed = [f"{counted(counts[name], noun)} {done}" for name, (noun, done) in _CHANGED.items() if counts.get(name)]
     if changed:
         lines.append(", ".join(changed))
     if "alt_texts" in counts:
@@ -44,7 +44,7 @@ def _alt_texts(counts: Mapping[str, Any]) -> str:
     return f"{line}; dropped: {shares(reasons, alt_texts)}" if reasons else line
 
 
-_CHANGED = {"cleaned": "captions cleaned", "sub_captions": "sub-captions added"}
+_CHANGED = {"cleaned": ("caption", "cleaned"), "sub_captions": ("sub-caption", "added")}
 
 
 def _or_none(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Reads somebody's table of captions and finds the images it speaks of, in DuckDB, which spills to disk.
+"""Reads a table of imported captions and matches it with the images, in DuckDB, which spills to disk.
 
 What a user can have wrong is found before anything is written, and said in one sentence: a file that cannot be read, a
 column that is not there, ids that match nothing.

@@ -36,6 +36,7 @@ from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.stage import Outcome
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 READ_WHOLE = 1 << 28  # bytes; of a bigger file size and time of change count, as they do for images
 ENDS = {"word": "list", "phrase": "phrase"}
@@ -126,7 +127,7 @@ def preview(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) 
     lines = []
     for table in map(ImportedTable.find, configs):
         missing = sum(table.part_name(shard) not in committed for shard in shards)
-        todo = f"its captions of {missing:,} shards are to be taken over" if missing else "nothing is missing"
+        todo = f"captions of {counted(missing, 'shard')} to import" if missing else "nothing is missing"
         lines.append(f"{table.model}: {todo}")
     return lines
 
@@ -237,10 +238,12 @@ def _warnings(table: Mapping[str, Any]) -> list[str]:
     if lost:
         examples = f": {table['unmatched']}" if table.get("unmatched") else ""  # parts of earlier versions have none
         warnings.append(
-            f"{said}: {lost:,} of its {table['rows']:,} captions match no image of this workspace{examples}"
+            f"{said}: {counted(lost, 'caption matches', 'captions match')} no image of this workspace "
+            f"(of {table['rows']:,}){examples}"
         )
     if table["empty"]:
-        warnings.append(f"{said}: {table['empty']:,} captions are empty and were left out")
+        empty = counted(table["empty"], "caption is empty and was", "captions are empty and were")
+        warnings.append(f"{said}: {empty} left out")
     return [*warnings, *table.get("faults", ())]
 
 
