@@ -49,7 +49,7 @@ class Answers:
     quarantined: frozenset[str] = frozenset()
 
     def with_more(self, other: Answers) -> Answers:
-        """What is known when another part tells of the same image."""
+        """What is known when another part has rows of the same image."""
         ok = self.ok | other.ok
         return Answers(ok, (self.failed | other.failed) - ok, (self.quarantined | other.quarantined) - ok)
 

@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def question(self) -> str:
-        """The id without the share: what is asked, whoever it is asked about."""
+        """The id without the share: what is asked, of whichever images."""
         return question_of(self.id)
 
     @cached_property

@@ -216,7 +216,7 @@ def _field(container: Mapping[str, Any], name: str) -> Answer:
 
 
 async def _finished(futures: Sequence[Future[Answer]], answered: Callable[[int], None]) -> None:
-    """Wait until all are there, with one wake-up for all of them. Whoever stops waiting takes the questions back."""
+    """Wait until all are there, with one wake-up for all of them. Stopping to wait cancels the questions."""
     loop, woken, arrived = asyncio.get_running_loop(), asyncio.Event(), itertools.count(1)
 
     def count(_: Future[Answer]) -> None:

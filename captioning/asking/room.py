@@ -32,7 +32,7 @@ class Workload:
 
 
 class Room:
-    """Held together by many threads, or alone by one. Whoever wants to be alone goes before newcomers."""
+    """Held together by many threads, or alone by one. Who waits to be alone goes before the others that wait."""
 
     def __init__(self) -> None:
         self._change = threading.Condition()

@@ -113,7 +113,7 @@ class CaptionWorker:
             else:
                 parts = [self._answer(item, attempt, engine, workload)]
         except base.EngineDiedError as error:
-            self._keeper.bury(engine, error)  # raises if the run was stopped: then nobody died
+            self._keeper.remove(engine, error)  # raises if the run was stopped: then nothing crashed
             if alone:
                 attempt.died()
             return None

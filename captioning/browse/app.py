@@ -167,7 +167,7 @@ def _plain(name: str | None) -> str:
 
 
 def _cut(value: Any) -> Any:
-    """What a template prints, long texts cut: strangers' words, so whatever they are, pages stay small."""
+    """What a template prints, long texts cut: texts can be of any length, and pages stay small."""
     if not isinstance(value, str) or isinstance(value, Markup) or len(value) <= MAX_TEXT:
         return value
     return f"{value[:MAX_TEXT]}… (cut: {len(value):,} characters)"

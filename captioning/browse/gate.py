@@ -64,7 +64,7 @@ class Rules:
 
 
 class Gate:
-    """Refuses strangers, and puts the security headers on every answer: pages, pictures and refusals."""
+    """Refuses what the rules do not allow, and puts the security headers on every answer, refusals too."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self.app, self.rules = app, rules

@@ -15,14 +15,19 @@ import pyarrow as pa
 
 from captioning.curate.draft import Draft
 from captioning.curate.gadget import Known, run_gadgets
-from captioning.curate.gadgets import make_gadgets, settings_of
+from captioning.curate.gadgets import columns, make_gadgets, settings_of
 from captioning.curate.gadgets.reject import EMPTY
 
 if TYPE_CHECKING:
     from captioning.curate.config import CurateConfig
 
 PERSPECTIVE = "alt_text"  # in bundles, and the name of its limits of length
-COLUMNS = {"perspective": PERSPECTIVE, "granularity": PERSPECTIVE, "status": "ok", "finish_reason": None}
+COLUMNS: dict[str, str | None] = {
+    "perspective": PERSPECTIVE,
+    "granularity": PERSPECTIVE,
+    "status": "ok",
+    "finish_reason": None,
+}
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,10 @@ def settings(config: CurateConfig, known: Known) -> dict[str, Any]:
 
 def _judged(texts: Mapping[str, str], config: CurateConfig, known: Known) -> AltTexts:
     keys = list(texts)
-    columns = {name: [value] * len(keys) for name, value in COLUMNS.items()}
-    draft = Draft({"key": keys, "caption_id": keys, "text": list(texts.values()), **columns}, ngram=config.ngram)
-    gadgets = make_gadgets("texts", config, known)
-    run_gadgets(draft, [gadget for gadget in gadgets if gadget.name in config.alt_text.gadgets])
+    gadgets = [gadget for gadget in make_gadgets("texts", config, known) if gadget.name in config.alt_text.gadgets]
+    others = {name: [COLUMNS.get(name)] * len(keys) for name in (*COLUMNS, *columns(gadgets))}
+    draft = Draft({**others, "key": keys, "caption_id": keys, "text": list(texts.values())}, ngram=config.ngram)
+    run_gadgets(draft, gadgets)
     keys, raw = draft.columns["key"], draft.columns["text"]
     kept = {keys[row]: draft.texts[row] for row in draft.open_rows() if draft.texts[row]}
     reasons = Counter(verdict[1] for verdict in draft.verdicts if verdict)

@@ -70,7 +70,7 @@ class ChildEngine:
         self._reader = threading.Thread(target=self._read, args=(process, started), name="engine reader", daemon=True)
         self._reader.start()
         try:
-            with suppress(OSError):  # its death is found by whoever reads
+            with suppress(OSError):  # its death is seen by the thread that reads
                 self._pipe.send(self._arguments)
             started.result()
         except BaseException:

@@ -1,9 +1,9 @@
 """Imported captions: a table becomes captions of the store, as if a model had written them.
 
-A table is a model that has already spoken. Its rows enter as parts, one a shard, under cells that are named by the
-table's content and by what the captions look at; so browsing, curation and training need to know nothing of tables. A
-table that did not change is not read again; one that did is another revision, whose rows replace the old ones in the
-manifest, and a caption that stayed as it was keeps its caption_id.
+A table is treated as a model whose answers are there already. Its rows enter as parts, one a shard, under cells that
+are named by the table's content and by what the captions look at; so browsing and training need to know nothing of
+tables. A table that did not change is not read again; one that did is another revision, whose rows replace the old
+ones in the manifest, and a caption that stayed as it was keeps its caption_id.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Gadget `off_topic`: drop captions that name what their perspective was to leave out.
 
-A background caption that tells of the main object is a caption of something else, and trains the wrong branch. What
+A background caption that names the main object is a caption of something else, and trains the wrong branch. What
 the main object is, the image itself says: the head nouns of its own `main_object` captions. Number is folded one way:
 where the main object is "two dogs", a dog is one of them, but where it is "a star", the "many stars" of a night sky
 are others.

@@ -1,6 +1,6 @@
 """Gadget `support`: drop captions about things that no other caption of the image knows of.
 
-Several captions of one picture are witnesses of each other: what one invents, the others do not mention. This needs no
+Several captions of one picture confirm each other: what one invents, the others do not mention. This needs no
 model. It cannot tell a thing that only one caption noticed from one that is not there, so a caption goes only if most
 of its things are unsupported; captions of style or mood, whose light and shadows nobody else names, are not judged.
 Off unless `curate.support.enabled`.
