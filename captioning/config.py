@@ -44,7 +44,7 @@ class ModelReference(Section):
     """A vision-language model: `demo_vlm`, a folder, or a hub id with its revision.
 
     `name` is what the captions table calls it (the folder's name or the hub id if empty). A folder's revision is
-    found from its content. `weight` is its share of the images where models split them.
+    read from its content. `weight` is its share of the images where models split them.
     """
 
     model: str = Field(description="demo_vlm, a folder, a hub id, or a name of the server's")
@@ -52,7 +52,7 @@ class ModelReference(Section):
         None, description="what the captions table calls it; empty: the folder's name or the hub id"
     )
     revision: str | None = Field(
-        None, description="commit, branch or tag of a hub id; a folder's is found from its content"
+        None, description="commit, branch or tag of a hub id; a folder's is computed from its content"
     )
     weight: float = Field(1.0, gt=0, description="its share of the images, with mix: split")
 
@@ -81,7 +81,9 @@ class FakeEngineConfig(Section):
     """Behaviour and faults of the fake engine. Image ids are those of the images table."""
 
     at_once: int = operational(
-        1, ge=1, description="questions that it claims to answer together: decides how many chunks are in hand"
+        1,
+        ge=1,
+        description="questions that it claims to answer together: decides how many chunks it is given",
     )
     raise_on: tuple[str, ...] = operational((), description="image ids on which a request raises")
     die_on: tuple[str, ...] = operational((), description="image ids on which the process is killed")
@@ -154,8 +156,8 @@ class EngineConfig(Section):
     @property
     def deciding_options(self) -> dict[str, Any]:
         """The options that decide what is answered."""
-        found: dict[str, Any] = semantic(self).get("options", {})
-        return found
+        options: dict[str, Any] = semantic(self).get("options", {})
+        return options
 
 
 class TableColumns(Section):
@@ -175,9 +177,9 @@ class TableColumns(Section):
 
 
 class TableConfig(Section):
-    """Captions that others have written, in a table."""
+    """Imported captions: a table of captions that people or other models have written."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="what the captions table calls the source of these captions")
+    name: str = Field(pattern=r"^[\w.-]+$", description="what the captions table calls them: the model is table:NAME")
     path: str = Field(description="a file, a folder or a glob, on any file system")
     format: Literal["parquet", "jsonl", "csv", "tsv"] | None = Field(
         None, description="empty: by the suffix of the path"
@@ -219,7 +221,7 @@ class CaptionConfig(Section):
         (ModelReference(model=DEMO_VLM),), description="who is asked; a name alone stands for {model: name}"
     )
     tables: tuple[TableConfig, ...] = Field(
-        (), description="captions that are imported, beside those of models or instead of them"
+        (), description="imported captions, beside those of models or instead of them"
     )
     mix: Literal["cross", "split"] = Field(
         "cross",
@@ -246,9 +248,9 @@ class CaptionConfig(Section):
         return models
 
     @model_validator(mode="after")
-    def _somebody_speaks(self) -> Self:
+    def _has_a_source(self) -> Self:
         if not self.models and not self.tables:
-            raise ValueError("models is empty and there are no tables: name at least one of either")
+            raise ValueError("models is empty and there are no tables: name at least one model or table")
         names = [table.name for table in self.tables]
         if len(set(names)) < len(names):
             raise ValueError("two tables have the same name; give each a name of its own")

@@ -39,7 +39,7 @@ def report(
     for name, session, (inputs, curated) in zip(_names(sessions), sessions, results, strict=True):
         measures = session.workspace.folder("curate") / MEASURES
         statistic = Diversity(Embeddings(wanted, digest, measures), digest) if digest else Diversity()
-        sets.append(collect(name, inputs, curated, statistic, ngram=first.ngram, samples=SAMPLES))
+        sets.append(collect(name, inputs, curated, statistic, ngram=first.ngram, examples=SAMPLES))
     page = Location.of(output) if output else sessions[0].workspace.folder("curate") / "diversity.html"
     page.write(render(sets, wanted.model if digest else None).encode())
     files = [page.uri]

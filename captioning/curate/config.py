@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from captioning.curate.gadget import Gadget
-from captioning.curate.gadgets import GADGETS
+from captioning.curate.gadgets import GADGETS, judging
 from pipeline.cluster.config import StageRayConfig
-from pipeline.config import Section, operational
+from pipeline.config import Section, added, operational
 
-VERSION = 4  # of what the stage makes, raised by hand when results change
+VERSION = 5  # of what the stage makes, raised by hand when results change
 
 
 class SubCaptionsConfig(Section):
@@ -39,6 +39,41 @@ class RegenerateConfig(Section):
     temperature_step: float = Field(default=0.1, ge=0, description="what each round after it adds to the temperature")
 
 
+class ImportedConfig(Section):
+    """Imported captions (`caption.tables`): no model has written them for these prompts, so few gadgets judge them."""
+
+    gadgets: tuple[str, ...] = Field(
+        judging("imported"), description="gadgets that judge imported captions too; the others judge models' alone"
+    )
+
+    @field_validator("gadgets")
+    @classmethod
+    def _are_gadgets(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _in_order(names, [gadget.name for gadget in GADGETS])
+
+
+class AltTextConfig(Section):
+    """Alt texts: as ingest read them, or judged by gadgets."""
+
+    enabled: bool = added(False, description="whether alt texts are cleaned and filtered by gadgets")
+    gadgets: tuple[str, ...] = added(
+        judging("alt_text"), description="gadgets that judge alt texts, of those that judge texts"
+    )
+
+    @field_validator("gadgets")
+    @classmethod
+    def _judge_texts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _in_order(names, [gadget.name for gadget in GADGETS if gadget.judges == "texts"])
+
+
+def _in_order(names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """The names in the order of those that are known: how they are written changes nothing."""
+    known, names = list(known), set(names)
+    if unknown := sorted(names.difference(known)):
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join(known)}")
+    return tuple(name for name in known if name in names)
+
+
 class CommonConfig(Section):
     """What holds for all gadgets."""
 
@@ -58,6 +93,8 @@ class CommonConfig(Section):
         StageRayConfig(enabled=False), description="spread shards over the cores, or over a cluster"
     )
     phrases: str | None = Field(default=None, description="a YAML file of your own in place of phrases.yaml")
+    imported: ImportedConfig = Field(default_factory=ImportedConfig)
+    alt_text: AltTextConfig = added(AltTextConfig())
 
 
 def with_sections(base: type[Section], gadgets: Iterable[type[Gadget]]) -> type[Section]:
@@ -126,11 +163,11 @@ def perspectives_beyond_defaults(config: CurateConfig) -> dict[str, tuple[str, .
 
 def _perspectives(config: CurateConfig) -> dict[str, tuple[str, ...]]:
     """The perspectives that each setting of a gadget names."""
-    found: dict[str, tuple[str, ...]] = {}
+    perspectives: dict[str, tuple[str, ...]] = {}
     for gadget in GADGETS:
         for name, field in gadget.settings.model_fields.items():
             extra = field.json_schema_extra
             if isinstance(extra, Mapping) and extra.get("perspectives"):
                 value = getattr(getattr(config, gadget.name), name)
-                found[f"{gadget.name}.{name}"] = (value,) if isinstance(value, str) else tuple(value)
-    return found
+                perspectives[f"{gadget.name}.{name}"] = (value,) if isinstance(value, str) else tuple(value)
+    return perspectives

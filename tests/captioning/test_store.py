@@ -15,7 +15,7 @@ from captioning.asking.cells import Cell
 from captioning.asking.missing import Demand
 from captioning.asking.shares import Shares
 from captioning.config import CaptionConfig
-from captioning.index import Index
+from captioning.index import AnswerIndex
 from captioning.models import Model
 from captioning.store import Shard, WorkItem
 from pipeline import schemas
@@ -56,7 +56,7 @@ def _array(names: list[str | None]) -> Any:
     return pa.array(names, pa.string())
 
 
-def _index(held: dict[tuple[str, str], str], part: Part) -> Index:
+def _index(held: dict[tuple[str, str], str], part: Part) -> AnswerIndex:
     import pyarrow as pa
 
     rows = {image: ([], []) for image, _ in held}
@@ -69,7 +69,7 @@ def _index(held: dict[tuple[str, str], str], part: Part) -> Index:
         "failed": pa.array([" ".join(failed) for _, failed in rows.values()], pa.string()).dictionary_encode(),
         "quarantined": pa.array([""] * len(rows), pa.string()).dictionary_encode(),
     }
-    return Index(pa.table(columns, schema=index.SCHEMA))
+    return AnswerIndex(pa.table(columns, schema=index.SCHEMA))
 
 
 def pairs_of(item: WorkItem, layout: list[list[int]]) -> list[tuple[str, str]]:

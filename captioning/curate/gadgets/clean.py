@@ -51,6 +51,7 @@ class Clean(Gadget):
     name = "clean"
     settings = CleanConfig
     judges = "texts"
+    origins = ("model", "alt_text")
     made_from = ("clean", "phrases")
     reads = ("granularity",)
 

@@ -51,6 +51,7 @@ class Language(Gadget):
     name = "language"
     settings = LanguageConfig
     judges = "texts"
+    origins = ("model", "alt_text")
     after = "length"
     made_from = ("language",)
     reads = ("perspective", "granularity")

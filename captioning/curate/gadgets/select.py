@@ -94,19 +94,19 @@ class Select(Gadget):
     def apply(self, draft: Draft) -> None:
         """Select within every image."""
         vectors = self._vectors(draft)
-        for batch in draft.batches():
-            open_BM = draft.is_open(batch.rows_BM)
-            similarity_BMM = batch.similarity_BMM if vectors is None else semantic.similarity(vectors, batch.rows_BM)
+        for block in draft.blocks():
+            open_BM = draft.is_open(block.rows_BM)
+            similarity_BMM = block.similarity_BMM if vectors is None else semantic.similarity(vectors, block.rows_BM)
             rank_BM = greedy(
-                self._criterion(draft, batch.rows_BM, open_BM, similarity_BMM),
+                self._criterion(draft, block.rows_BM, open_BM, similarity_BMM),
                 similarity_BMM,
                 open_BM,
-                draft.slot_numbers[batch.rows_BM] if self.coverage else None,
+                draft.slot_numbers[block.rows_BM] if self.coverage else None,
                 max_captions=self.config.max_captions,
                 max_similarity=self.config.max_similarity,
             )
             nearest_BM = nearest_selected(similarity_BMM, rank_BM)
-            self._record(draft, batch.rows_BM[open_BM], nearest_BM[open_BM], rank_BM[open_BM] != NOT_SELECTED)
+            self._record(draft, block.rows_BM[open_BM], nearest_BM[open_BM], rank_BM[open_BM] != NOT_SELECTED)
 
     def _criterion(
         self, draft: Draft, rows_BM: np.ndarray, open_BM: np.ndarray, similarity_BMM: np.ndarray

@@ -13,7 +13,7 @@ from small_workspace import ingest, newest
 from captioning.browse.catalog import Catalog
 from captioning.config import CaptionConfig
 from captioning.curate.config import CurateConfig
-from captioning.curate.regenerate import SERVICE, Diversity
+from captioning.curate.regenerate import SERVICE, KeptCaptions
 from captioning.curate.stage import STAGE as CURATE
 from captioning.rounds import ImageList, Round
 from captioning.stage import STAGE as CAPTION
@@ -170,9 +170,14 @@ def test_a_run_that_cannot_ask_again_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("found", "too_little"),
-    [(Diversity(3, 0.6), True), (Diversity(3, 0.5), False), (Diversity(1, None), True), (Diversity(0, None), True)],
+    [
+        (KeptCaptions(3, 0.6), True),
+        (KeptCaptions(3, 0.5), False),
+        (KeptCaptions(1, None), True),
+        (KeptCaptions(0, None), True),
+    ],
 )
-def test_the_floor(found: Diversity, too_little: bool) -> None:
+def test_the_floor(found: KeptCaptions, too_little: bool) -> None:
     assert found.too_little(CurateConfig().regenerate) == too_little
 
 

@@ -20,7 +20,7 @@ from pipeline.config import Section, build
 from pipeline.errors import ConfigError
 from pipeline.workspace import Workspace
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 ORDER = [
     "clean", "reject", "ending", "length", "language", "unsafe", "off_topic",
     "boilerplate", "ground", "support", "duplicates", "select",

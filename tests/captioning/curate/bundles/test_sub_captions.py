@@ -120,7 +120,7 @@ def bundles_of(texts: dict[tuple[str, str], str], config: SubCaptionsConfig) -> 
     }
     image = {"shard": "s", "key": "k", "image_id": "i", "offset": 0, "size": 1, "alt_text": "a boat", "status": "ok"}
     images = schemas.table(schemas.IMAGES, [image])
-    return make_bundles(images, Draft(columns), lambda text: len(words(text)) + 2, config)
+    return make_bundles(images, {"k": "a boat"}, Draft(columns), lambda text: len(words(text)) + 2, config)
 
 
 LONG = "A boat lies on the sea. Behind it is a tower. Gulls fly in the sky. It is calm."

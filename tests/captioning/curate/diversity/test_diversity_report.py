@@ -30,7 +30,7 @@ def gather(workspace: Workspace, name: str = "small", config: CurateConfig | Non
     """The set of a workspace, curated under a configuration."""
     curated = curate(workspace, config)
     inputs = {stage: workspace.manifests(stage)[0] for stage in ("ingest", "caption")}
-    return collect(name, inputs, curated, Diversity(), ngram=2, samples=3)
+    return collect(name, inputs, curated, Diversity(), ngram=2, examples=3)
 
 
 def test_a_set_counts_what_was_written_kept_and_dropped(workspace: Workspace) -> None:
@@ -43,8 +43,8 @@ def test_a_set_counts_what_was_written_kept_and_dropped(workspace: Workspace) ->
     assert sum(found.dropped.values()) == counts["dropped"]
     assert found.dropped["reject", "refusal"] == 1
     assert found.kept.mean("lexical_similarity") == pytest.approx(counts["mean_similarity"], abs=1e-4)
-    assert len(found.samples) == 3
-    assert all(sample.captions and sample.picture.startswith("data:image/") for sample in found.samples)
+    assert len(found.examples) == 3
+    assert all(example.captions and example.picture.startswith("data:image/") for example in found.examples)
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_models_wrote(workspace: Workspace) -> None:

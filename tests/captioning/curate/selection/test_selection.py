@@ -46,7 +46,7 @@ def test_lexical_similarity_is_the_jaccard_index_of_ngrams(images: list[list[str
     ends = np.cumsum([len(image) for image in images])
     rows = [range(end - len(image), end) for image, end in zip(images, ends.tolist(), strict=True)]
     seen = 0
-    for rows_BM in padding.batches(rows, cells=16):
+    for rows_BM in padding.blocks(rows, cells=16):
         found_BMM = lexical.similarity(lambda row: words(texts[row]), rows_BM, order)
         for own_M, found_MM in zip(rows_BM, found_BMM, strict=True):
             for (i, first), (j, second) in combinations(enumerate(own_M.tolist()), 2):
@@ -101,11 +101,11 @@ def test_cosines_do_not_depend_on_the_images_beside(counts: list[int], seed: int
     rows = [range(end - count, end) for count, end in zip(counts, ends, strict=True)]
     together = {
         int(own_M[0]): found
-        for rows_BM in padding.batches(rows)
+        for rows_BM in padding.blocks(rows)
         for own_M, found in zip(rows_BM, semantic.similarity(vectors_ND, rows_BM), strict=True)
     }
     for image in rows:
-        for rows_BM in padding.batches([image]):
+        for rows_BM in padding.blocks([image]):
             (alone,) = semantic.similarity(vectors_ND, rows_BM)
             assert_array_equal(alone, together[image.start])
             n = len(image)

@@ -145,15 +145,15 @@ def test_a_shard_without_captions_is_a_counted_warning(tmp_path: Path) -> None:
     workspace = ingest(tmp_path)
     caption(workspace, shards=["part-000", "part-001"])
     manifest = curate(workspace)
-    assert any("1 of 3 shards have no caption at all (part-002)" in warning for warning in manifest.warnings)
-    assert any("9 of 29 images keep no caption" in warning for warning in manifest.warnings)
+    assert any("1 shard has no caption (of 3): part-002" in warning for warning in manifest.warnings)
+    assert any("9 images keep no caption (of 29)" in warning for warning in manifest.warnings)
     assert len(rows_of(manifest, "bundles/", schemas.BUNDLES)) == 29, "their alt texts can still be trained on"
 
 
 def test_nothing_left_ends_in_one_clear_sentence(tmp_path: Path) -> None:
     workspace = ingest(tmp_path, images=3)
     caption(workspace, shards=[])
-    with pytest.raises(InputError, match="none of the 2 readable images has a caption"):
+    with pytest.raises(InputError, match="none of 2 readable images has a caption"):
         curate(workspace)
     caption(workspace)
     nothing = LengthConfig.model_validate(

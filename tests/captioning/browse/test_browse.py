@@ -63,7 +63,7 @@ def served(curated: Workspace) -> Iterator[str]:
         "from small_workspace import newest; ws = Workspace(sys.argv[1]); serve(ws, lambda: newest(ws), port=0)"
     )
     command = [sys.executable, "-c", code, str(curated.root)]
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
     try:
         assert process.stdout is not None

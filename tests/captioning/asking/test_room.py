@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from captioning.asking.room import Room, Share
+from captioning.asking.room import Room, Workload
 
 AT_ONCE = 10  # so 15 questions are enough
 SOON, LONG = 0.05, 10.0
@@ -19,13 +19,13 @@ SOON, LONG = 0.05, 10.0
 class Visitor:
     """A piece of work in a thread of its own: waits, comes in, and leaves when it is told to."""
 
-    def __init__(self, threads: ThreadPoolExecutor, door: Callable[[], AbstractContextManager[Share]]) -> None:
+    def __init__(self, threads: ThreadPoolExecutor, door: Callable[[], AbstractContextManager[Workload]]) -> None:
         self.door, self.inside, self.leaves = door, threading.Event(), threading.Event()
-        self.share: Share | None = None
+        self.workload: Workload | None = None
         self.done = threads.submit(self._visit)
 
     def _visit(self) -> None:
-        with self.door() as self.share:
+        with self.door() as self.workload:
             self.inside.set()
             assert self.leaves.wait(LONG)
 
@@ -33,17 +33,17 @@ class Visitor:
         """After as long as somebody who may come in takes."""
         return self.inside.wait(SOON)
 
-    def enters(self) -> Share:
+    def enters(self) -> Workload:
         assert self.inside.wait(LONG)
-        assert self.share is not None
-        return self.share
+        assert self.workload is not None
+        return self.workload
 
     def leave(self) -> None:
         self.leaves.set()
         self.done.result(LONG)
 
 
-Visit = Callable[[Callable[[], AbstractContextManager[Share]]], Visitor]
+Visit = Callable[[Callable[[], AbstractContextManager[Workload]]], Visitor]
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def visit() -> Iterator[Visit]:
     made: list[Visitor] = []
     with ThreadPoolExecutor(8) as threads:
 
-        def begin(door: Callable[[], AbstractContextManager[Share]]) -> Visitor:
+        def begin(door: Callable[[], AbstractContextManager[Workload]]) -> Visitor:
             made.append(Visitor(threads, door))
             return made[-1]
 
@@ -64,12 +64,12 @@ def visit() -> Iterator[Visit]:
 def test_the_next_comes_in_when_few_questions_are_left(visit: Visit) -> None:
     room = Room()
     first = visit(lambda: room.together(40, AT_ONCE))
-    share = first.enters()
+    workload = first.enters()
     second = visit(lambda: room.together(40, AT_ONCE))
     assert not second.is_in()
-    share.answered(25)  # 15 left: still enough
+    workload.answered(25)  # 15 left: still enough
     assert not second.is_in()
-    share.answered()
+    workload.answered()
     second.enters().answered(40)
     third = visit(lambda: room.together(40, AT_ONCE))  # 14 are left of the first, none of the second
     third.enters()
@@ -96,10 +96,10 @@ def test_small_pieces_of_work_come_in_until_there_is_enough(visit: Visit) -> Non
 
 def test_who_turns_out_to_have_few_questions_lets_the_next_in(visit: Visit) -> None:
     room = Room()
-    share = visit(lambda: room.together(40, AT_ONCE)).enters()
+    workload = visit(lambda: room.together(40, AT_ONCE)).enters()
     second = visit(lambda: room.together(40, AT_ONCE))
     assert not second.is_in()
-    share.expect(14)
+    workload.expect(14)
     second.enters()
 
 

@@ -88,7 +88,7 @@ def test_rows_become_captions(suffix: str, match: str, made: Workspace, tmp_path
     assert manifest.counts["perspectives"] == {"detail": {"captions": 10, "errors": 0}}
     (warning,) = manifest.warnings
     assert warning == (
-        "table 'mine': 1 of its 11 captions match no image of this workspace: column 'id' holds 'elsewhere'; "
+        "table 'mine': 1 caption matches no image of this workspace (of 11): column 'id' holds 'elsewhere'; "
         "all images have one"
     )
 
@@ -161,7 +161,7 @@ def test_names_match_in_every_spelling_and_what_was_mended_is_told(tmp_path: Pat
     assert [text for _, _, text in said(manifest, made)] == ["A boat."]
     lost, fault = manifest.warnings
     assert lost == (
-        "table 'mine': 1 of its 2 captions match no image of this workspace: column 'id' holds 'x.png'; "
+        "table 'mine': 1 caption matches no image of this workspace (of 2): column 'id' holds 'x.png'; "
         "the images without one have '001.png'"
     )
     assert fault == (
@@ -249,7 +249,7 @@ def test_new_images_take_their_captions_and_old_ones_stay(made: Workspace, tmp_p
     mine = table(write(tmp_path / "mine.jsonl", rows), match="source")
     first = take(made, mine)
     assert len(said(first, made)) == 10
-    assert first.warnings[0].startswith("table 'mine': 1 of its 11 captions match no image of this workspace: column")
+    assert first.warnings[0].startswith("table 'mine': 1 caption matches no image of this workspace (of 11): column")
     world.pictures(tmp_path / "more", 11)
     (tmp_path / "more" / "010.png").rename(tmp_path / "pictures" / "new.png")
     world.ingest(made, tmp_path / "pictures", 4)
@@ -359,7 +359,7 @@ def test_a_caption_of_another_shard_than_its_image_is_not_lost_in_silence(made: 
     assert {row["key"] for row in world.rows(manifest, made)} == {row["id"] for row in rows[1:]}
     (warning,) = manifest.warnings
     assert warning == (
-        "table 'mine': 1 of its 10 captions match no image of this workspace: they name another shard than that of "
+        "table 'mine': 1 caption matches no image of this workspace (of 10): they name another shard than that of "
         "their image, or no image"
     )
     write(path, [{**row, "tar": "elsewhere"} for row in rows])
@@ -385,7 +385,7 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> 
 def test_the_plan_tells_of_tables(made: Workspace, tmp_path: Path) -> None:
     settings = world.config(models=[], tables=[table(write(tmp_path / "mine.parquet", one_each(made)))])
     inputs = {"ingest": made.manifests("ingest")[0]}
-    assert STAGE.preview(settings, inputs, made) == ["table:mine: its captions of 3 shards are to be taken over"]
+    assert STAGE.preview(settings, inputs, made) == ["table:mine: captions of 3 shards to import"]
     world.caption(made, settings)
     assert STAGE.preview(settings, inputs, made) == ["table:mine: nothing is missing"]
 

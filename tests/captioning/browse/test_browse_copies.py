@@ -16,7 +16,7 @@ from captioning.browse.app import create_app
 from captioning.browse.scratch import PREFIX, Scratch
 from pipeline.workspace import Workspace
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ with stoppable() as stop:  # as the command line does
 
 
 def _start(workspace: Workspace) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *sys.path])}
     process = subprocess.Popen(
         [sys.executable, "-c", SERVE, str(workspace.root)], stdout=subprocess.PIPE, text=True, env=environment
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from captioning.curate.diversity import types
 from captioning.curate.diversity.bleu import self_bleu
-from captioning.curate.diversity.figures import BINS, Diversity, Figures
+from captioning.curate.diversity.figures import BINS, Diversity, DiversityFigures
 from captioning.curate.diversity.images import vendi
 from captioning.curate.draft import Draft
 from captioning.curate.selection.ngrams import Ngrams
@@ -51,7 +51,7 @@ def embed(draft: Draft, rows: Sequence[int]) -> np.ndarray:
     return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
 
 
-def figures(*drafts: Draft, statistic: Diversity | None = None) -> Figures:
+def figures(*drafts: Draft, statistic: Diversity | None = None) -> DiversityFigures:
     """The figures of these shards."""
     statistic = statistic or Diversity()
     return statistic.merge(statistic.of_shard(draft) for draft in drafts)
