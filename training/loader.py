@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Collection, Generator, Iterator
+from contextlib import closing
 from multiprocessing import context, forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
@@ -25,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.errors import HolismError, ScheduleError
 from pipeline.stops import SIGNALS
 from training.batches import Batch, BatchMaker, Share
+from training.read_ahead import ReadAhead
 
 SECONDS = 5.0  # that a worker may take to be gone
 
@@ -69,17 +71,25 @@ def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> G
     Close it (or use it up) to end the workers. Raises what a worker raised, ScheduleError where one died.
     """
     steps = range(start, batches.order.steps)
-    if not workers:
-        made_here = (batches[step] for step in steps)
+    with closing(ReadAhead(batches, start)) as ahead:
+        shares = map(ahead.share, steps)
+        if workers:
+            yield from _by_workers(batches, shares, len(steps), workers, pin_memory)
+            return
+        made_here = map(batches.make, shares)
         yield from (batch.pin_memory() for batch in made_here) if pin_memory else made_here
-        return
+
+
+def _by_workers(
+    batches: BatchMaker, shares: Iterator[Share], count: int, workers: int, pin_memory: bool
+) -> Iterator[Batch]:
     start_server()
     others = set(multiprocessing.active_children())
     made = iter(
         DataLoader(
             _InWorker(batches),
             batch_size=None,
-            sampler=map(batches.share, steps),
+            sampler=shares,
             num_workers=workers,
             pin_memory=pin_memory,
             multiprocessing_context=_Context(),
@@ -88,7 +98,7 @@ def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> G
     )
     ours = set(multiprocessing.active_children()) - others
     try:
-        for _ in steps:
+        for _ in range(count):
             found = _next(made, ours)
             if isinstance(found, Exception):
                 raise found

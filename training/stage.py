@@ -17,6 +17,7 @@ from pipeline.identity import digest
 from pipeline.ingest import shard_uris
 from pipeline.manifest import Manifest
 from pipeline.messages import say
+from pipeline.shard_cache import ShardCache
 from pipeline.shards import ShardReader
 from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
@@ -112,8 +113,10 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
     from training.bundles import read_bundles
     from training.trainer import train
 
-    bundles = read_bundles(run.inputs["curate"], recipe.slots, _index_folder(recipe, store))
-    reader = ShardReader(shard_uris(run.inputs["ingest"]))
+    bundles = read_bundles(run.inputs["curate"], recipe.slots, _folder_here(recipe.index, store, "index"))
+    folder_here = _folder_here(recipe.shard_cache, store, "shards")
+    cache = ShardCache(folder_here.uri, int(recipe.shard_cache_gb * 1e9))
+    reader = ShardReader(shard_uris(run.inputs["ingest"]), cache)
     watch = run.services.get("on_checkpoint")
     warnings = _warnings_of(bundles, recipe)
     for sentence in warnings if ranks.is_first else ():  # now, not after days
@@ -132,11 +135,11 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
     return list(ranks.agree(parts))
 
 
-def _index_folder(recipe: RunConfig, store: Location) -> Location:
-    """Where this machine has the training index: it is mapped into memory, so it lies in a file system."""
-    if recipe.index is not None:
-        return Location.of(recipe.index)
-    return store / "index" if store.is_local else Location.of(tempfile.gettempdir()) / f"holism-index-{os.getuid()}"
+def _folder_here(wanted: str | None, store: Location, name: str) -> Location:
+    """Where this machine has the training index, or parts of remote shards: in a file system of its own."""
+    if wanted is not None:
+        return Location.of(wanted)
+    return store / name if store.is_local else Location.of(tempfile.gettempdir()) / f"holism-{name}-{os.getuid()}"
 
 
 def _warnings_of(bundles: Any, recipe: RunConfig) -> list[str]:

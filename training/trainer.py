@@ -231,7 +231,7 @@ def _start(
         ranks=ranks.count,
     )
     optimizer, gradients = make_optimizer(model, config), Gradients(model, config, ranks)
-    samples = {"images": batches.order.rows, "captions": data}
+    samples = {"images": batches.order.rows, "captions": data, **batches.order.facts}
     figures = Figures(config, model.slots, ranks)
     comes_from = origin(config, samples)
     run = _Run(name, config, ranks, folder, comes_from, batches, model, optimizer, gradients, figures)
