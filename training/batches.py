@@ -151,10 +151,7 @@ class BatchMaker:
         for b, sample in enumerate(share.samples.tolist()):
             piece, row = self._sample(sample)
             rng = np.random.default_rng([self._config.seed, share.epoch, sample])
-            of_row = piece.captions(row)
-            drawn = draw_captions(
-                piece.slot[of_row], piece.weight[of_row], slots, self._config.captions_per_image, rng
-            )
+            drawn = self._draw(piece, row, rng)
             span = None if share.spans is None else share.spans[b]
             data = self._read(piece, row, span)  # a shard that cannot be read ends the run: no picture is at fault
             try:
@@ -164,11 +161,10 @@ class BatchMaker:
                 continue
             image_BCSS[b] = canvas
             box_B4[b] = torch.tensor(draw_crop(width, height, self._config.crop_scale, rng))
-            for slot, caption in drawn:
+            for slot, tokens in drawn:
                 mask_BM[b, slot] = True
-                tokens = piece.tokens(of_row.start + caption)[: self._context_length - 2].tobytes()
-                captions_of.setdefault(tokens, []).append(b * slots + slot)
-        grouped = _group(captions_of, self._context_length)
+                captions_of.setdefault(tokens[: self._context_length - 2].tobytes(), []).append(b * slots + slot)
+        grouped = self._group(captions_of)
         return Batch(share.step, image_BCSS, box_B4, *grouped, mask_BM, tuple(unreadable))
 
     def inspect(self, step: int) -> Iterator[dict[str, Any]]:
@@ -182,11 +178,8 @@ class BatchMaker:
         epoch, samples = self.order.batch(step)
         for sample in samples.tolist():
             piece, row = self._sample(sample)
-            of_row, rng = piece.captions(row), np.random.default_rng([self._config.seed, epoch, sample])
-            drawn = draw_captions(
-                piece.slot[of_row], piece.weight[of_row], len(slots), self._config.captions_per_image, rng
-            )
-            captions = {slots[m]: decode(piece.tokens(of_row.start + one).tolist()).strip() for m, one in drawn}
+            drawn = self._draw(piece, row, np.random.default_rng([self._config.seed, epoch, sample]))
+            captions = {slots[m]: decode(tokens.tolist()).strip() for m, tokens in drawn}
             yield {"image_id": piece.image_id[row].as_py(), "key": piece.key[row].as_py(), "captions": captions}
 
     def _sample(self, number: int) -> tuple[Piece, int]:
@@ -195,6 +188,16 @@ class BatchMaker:
             self.bundles.release()
             self._read_since = 1
         return self.bundles.sample(number)
+
+    def _draw(self, piece: Piece, row: int, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+        """Slots and tokens of the captions of an image."""
+        captions = piece.captions(row)
+        slot, weight, most = piece.slot[captions], piece.weight[captions], self._config.captions_per_image
+        drawn = draw_captions(slot, weight, len(self._config.slots), most, rng)
+        return [(slot, piece.tokens(captions.start + caption)) for slot, caption in drawn]
+
+    def _group(self, captions_of: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        return _group(captions_of, self._context_length)
 
     def _read(self, piece: Piece, row: int, span: np.ndarray | None) -> bytes:
         place = piece.shard_names[piece.shard[row]], int(piece.offset[row]), int(piece.size[row])

@@ -26,6 +26,7 @@ from training.describe import describe
 from training.weights import weights_digest
 
 if TYPE_CHECKING:
+    from training.bundles import Bundles
     from training.ranks import Ranks
 
 VERSION = 4
@@ -110,13 +111,9 @@ def _finished(store: Location, folder: str) -> list[Part]:
 
 
 def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, folder: str, ranks: Ranks) -> list[Part]:
-    from training.bundles import read_bundles
     from training.trainer import train
 
-    bundles = read_bundles(run.inputs["curate"], recipe.slots, _folder_here(recipe.index, store, "index"))
-    folder_here = _folder_here(recipe.shard_cache, store, "shards")
-    cache = ShardCache(folder_here.uri, int(recipe.shard_cache_gb * 1e9))
-    reader = ShardReader(shard_uris(run.inputs["ingest"]), cache)
+    bundles, reader = data_of(recipe, run.inputs, store)
     watch = run.services.get("on_checkpoint")
     warnings = _warnings_of(bundles, recipe)
     for sentence in warnings if ranks.is_first else ():  # now, not after days
@@ -133,6 +130,15 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
     )
     parts = _commit(CommitLog(store), store, folder, recipe, trained, warnings) if ranks.is_first else []
     return list(ranks.agree(parts))
+
+
+def data_of(recipe: RunConfig, inputs: Mapping[str, Manifest], store: Location) -> tuple[Bundles, ShardReader]:
+    """The samples of a recipe and who reads their pictures; `store` is the stage's."""
+    from training.bundles import read_bundles
+
+    bundles = read_bundles(inputs["curate"], recipe.slots, _folder_here(recipe.index, store, "index"))
+    cache = ShardCache(_folder_here(recipe.shard_cache, store, "shards").uri, int(recipe.shard_cache_gb * 1e9))
+    return bundles, ShardReader(shard_uris(inputs["ingest"]), cache)
 
 
 def _folder_here(wanted: str | None, store: Location, name: str) -> Location:
