@@ -29,11 +29,12 @@ from training.config import RunConfig
 from training.figures import Figures, not_a_number, note, without_nan
 from training.gradients import Gradients
 from training.health import WINDOW, dead_branches
-from training.loader import loader, start_server
+from training.loader import loader
 from training.metrics import MetricsLog
 from training.model import HolisticCLIP
 from training.optim import freeze, learning_rate, make_optimizer, set_learning_rate
 from training.origin import origin, other_code, require_same
+from training.processes import start_server
 from training.ranks import Ranks, Votes
 from training.saving import CheckpointWriter, newest_checkpoint
 from training.warm_start import warm_start
