@@ -112,9 +112,18 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_argument("section", nargs="?", metavar="SECTION", help="only these, such as caption.engine")
     settings.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
     settings.set_defaults(handler=_settings)
-    doctor = commands.add_parser("doctor", help="check what is installed and what this machine offers")
-    doctor.set_defaults(handler=_doctor)
+    _add_doctor(commands)
     return parser
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> None:
+    doctor = commands.add_parser("doctor", help="check this machine; doctor data CONFIG: measure what training reads")
+    whats = doctor.add_subparsers(metavar="WHAT", dest="what")
+    data = _command(
+        whats, "data", "measure what the data of a run costs, and say whether training waits", _doctor_data
+    )
+    data.add_argument("--run", help="name of the run (default: the first)")
+    doctor.set_defaults(handler=_doctor)
 
 
 def _add_servers_and_export(commands: argparse._SubParsersAction) -> None:
@@ -301,6 +310,13 @@ def _doctor(_: argparse.Namespace) -> int:
     report, healthy = doctor()
     print(report)
     return 0 if healthy else 1
+
+
+def _doctor_data(options: argparse.Namespace) -> None:
+    from flows.data_doctor import data_doctor
+    from flows.run import Session
+
+    print(data_doctor(Session.open(options.config, options.overrides), options.run))
 
 
 if __name__ == "__main__":

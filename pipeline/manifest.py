@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,12 @@ class Manifest:
 
         recorded = (part.digest, self.stage)
         return schemas.read(self.location(part), schema, columns, filters=filters, recorded=recorded)
+
+    def batches(self, part: Part, schema: pa.Schema, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """The table of a part, so many rows at a time. Raises as `read` does."""
+        from pipeline import schemas
+
+        return schemas.batches(self.location(part), schema, columns, rows, recorded=(part.digest, self.stage))
 
     def absent(self) -> list[Part]:
         """The parts whose file is gone or has another size: found by listing folders, without reading any."""

@@ -6,7 +6,8 @@ and is compressed with zstd. Rising a version is a change of contract: readers n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -182,13 +183,39 @@ def read(
     `recorded` is the digest on the part's record and the stage that wrote it: other content is refused. Whoever has a
     manifest calls `Manifest.read`, which knows both.
     """
-    try:
-        # Never through a Python file handle: pyarrow's threads may outlive the interpreter and end it by a signal.
-        data = pa.OSFile(location.uri).read_buffer() if location.is_local else pa.py_buffer(location.read())
-        if recorded is not None:
-            contents.check(location, data, *recorded)
-        _check(location, pq.read_schema(pa.BufferReader(data)), schema)
+    with _unreadable_is_named(location, schema):
+        data = _checked(location, schema, recorded)
         return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None, filters=filters)
+
+
+def batches(
+    location: Location,
+    schema: pa.Schema,
+    columns: Sequence[str],
+    rows: int,
+    *,
+    recorded: tuple[str, str] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """As `read`, but so many rows at a time: of a large part no more is in memory than its file and those rows."""
+    with _unreadable_is_named(location, schema):
+        file = pq.ParquetFile(pa.BufferReader(_checked(location, schema, recorded)))
+        yield from file.iter_batches(rows, columns=list(columns))
+
+
+def _checked(location: Location, schema: pa.Schema, recorded: tuple[str, str] | None) -> pa.Buffer:
+    """The file's bytes."""
+    # Never through a Python file handle: pyarrow's threads may outlive the interpreter and end it by a signal.
+    data = pa.OSFile(location.uri).read_buffer() if location.is_local else pa.py_buffer(location.read())
+    if recorded is not None:
+        contents.check(location, data, *recorded)
+    _check(location, pq.read_schema(pa.BufferReader(data)), schema)
+    return data
+
+
+@contextmanager
+def _unreadable_is_named(location: Location, schema: pa.Schema) -> Iterator[None]:
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{location} cannot be read as a {_name(schema)} table: {error}") from error
 

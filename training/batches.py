@@ -1,14 +1,14 @@
 """Batches as a pure function of their number.
 
-What is in batch n follows from (seed, n) alone: a permutation of the images per epoch, and a generator of its own for
-each (epoch, image) that draws the captions and the crop. So the loader's whole position is one number, any number of
-worker processes gives the same batches in the same order, and ranks share a batch by cutting it: any number of ranks
-up to the number of images in it, whose shares differ by one image at most.
+What is in batch n follows from (seed, n) alone: an order of the images per epoch (`training.shuffle`), and a generator
+of its own for each (epoch, image) that draws the captions and the crop. So the loader's whole position is one number,
+any number of worker processes gives the same batches in the same order, and ranks share a batch by cutting it: any
+number of ranks up to the number of images in it, whose shares differ by one image at most.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +23,7 @@ from pipeline.shards import ShardReader
 from training.bundles import Bundles
 from training.config import RunConfig
 from training.index.piece import Piece
+from training.shuffle import Order, make_order
 from training.text import length_groups, pad, within
 
 ASPECTS = (3 / 4, 4 / 3)  # of training crops, as CLIP's
@@ -71,53 +72,13 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Order:
-    """Which images are in which batch."""
-
-    rows: int
-    global_batch: int
-    epochs: int
-    seed: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.rows // self.global_batch
-
-    @property
-    def steps(self) -> int:
-        return self.steps_per_epoch * self.epochs
-
-    def batch(self, step: int) -> tuple[int, np.ndarray]:
-        """The epoch and the rows of a global batch; each epoch leaves out the few images that fill no batch."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        permutation = _permutation(self.rows, self.seed, epoch)
-        return epoch, permutation[place * self.global_batch : (place + 1) * self.global_batch]
-
-
-@lru_cache(maxsize=1)
-def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """In four bytes a row, as it is kept for an epoch: 12 million images are 48 MB."""
-    permutation = np.arange(rows, dtype=np.uint32)
-    np.random.default_rng([seed, epoch]).shuffle(permutation)
-    return permutation
-
-
-def make_order(config: RunConfig, bundles: Bundles) -> Order:
-    if len(bundles) < config.global_batch:
-        raise ConfigError(
-            f"train.global_batch is {config.global_batch}, but only {len(bundles)} images have captions for its "
-            "slots; lower global_batch or ingest more images"
-        )
-    return Order(len(bundles), config.global_batch, config.epochs, config.seed)
-
-
-@dataclass(frozen=True)
 class Share:
     """What a rank makes of the batch of a step: these samples, as they are drawn in this epoch."""
 
     step: int
     epoch: int
     samples: np.ndarray
+    spans: np.ndarray | None  # (B, 2): the part of its shard that each lies in, where that is to be kept
 
 
 def share_sizes(global_batch: int, ranks: int) -> tuple[int, ...]:
@@ -145,14 +106,30 @@ class BatchMaker:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.order = make_order(config, bundles)
-        self.bundles = bundles
+        self.bundles, self.reader, self.rank = bundles, reader, rank
         self.share_sizes = share_sizes(config.global_batch, ranks)
-        self._config, self._reader = config, reader
+        self._config = config
         self._canvas, self._context_length = canvas, context_length
         start = sum(self.share_sizes[:rank])
         self._share = slice(start, start + self.share_sizes[rank])
         self._read_since = 0  # samples, since the index's pages were let go
+        self._keeps_spans = self._worth_keeping()
+
+    @cached_property
+    def order(self) -> Order:
+        """Which samples are in which batch; for whoever deals them out alone."""
+        return make_order(self._config, self.bundles, self.reader)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers, which are told their samples and need no order."""
+        return {name: value for name, value in self.__dict__.items() if name != "order"}
+
+    def _worth_keeping(self) -> bool:
+        """Whether blocks are read whole and kept: not where they would be gone before the next picture of theirs."""
+        blocks, cache = self.order.blocks, self.reader.cache
+        if blocks is None or cache is None:
+            return False
+        return self.order.window is not None or blocks.bytes <= cache.limit
 
     def __getitem__(self, step: int) -> Batch:
         return self.make(self.share(step))
@@ -160,7 +137,8 @@ class BatchMaker:
     def share(self, step: int) -> Share:
         """What is in a batch. It takes the order of an epoch in memory: one process asks, for all its workers."""
         epoch, samples = self.order.batch(step)
-        return Share(step, epoch, samples[self._share])
+        samples, blocks = samples[self._share], self.order.blocks
+        return Share(step, epoch, samples, blocks.spans(samples) if blocks and self._keeps_spans else None)
 
     def make(self, share: Share) -> Batch:
         """The batch itself: pictures read and decoded, captions drawn. Raises StoreError where a shard is damaged."""
@@ -173,11 +151,9 @@ class BatchMaker:
         for b, sample in enumerate(share.samples.tolist()):
             piece, row = self._sample(sample)
             rng = np.random.default_rng([self._config.seed, share.epoch, sample])
-            of_row = piece.captions(row)
-            drawn = draw_captions(
-                piece.slot[of_row], piece.weight[of_row], slots, self._config.captions_per_image, rng
-            )
-            data = self._read(piece, row)  # a shard that cannot be read ends the run: no picture is at fault
+            drawn = self._draw(piece, row, rng)
+            span = None if share.spans is None else share.spans[b]
+            data = self._read(piece, row, span)  # a shard that cannot be read ends the run: no picture is at fault
             try:
                 canvas, width, height = self._decode(data)
             except Exception as error:  # decoders raise anything on damaged input, and one image must not end the run
@@ -185,11 +161,10 @@ class BatchMaker:
                 continue
             image_BCSS[b] = canvas
             box_B4[b] = torch.tensor(draw_crop(width, height, self._config.crop_scale, rng))
-            for slot, caption in drawn:
+            for slot, tokens in drawn:
                 mask_BM[b, slot] = True
-                tokens = piece.tokens(of_row.start + caption)[: self._context_length - 2].tobytes()
-                captions_of.setdefault(tokens, []).append(b * slots + slot)
-        grouped = _group(captions_of, self._context_length)
+                captions_of.setdefault(tokens[: self._context_length - 2].tobytes(), []).append(b * slots + slot)
+        grouped = self._group(captions_of)
         return Batch(share.step, image_BCSS, box_B4, *grouped, mask_BM, tuple(unreadable))
 
     def inspect(self, step: int) -> Iterator[dict[str, Any]]:
@@ -203,11 +178,8 @@ class BatchMaker:
         epoch, samples = self.order.batch(step)
         for sample in samples.tolist():
             piece, row = self._sample(sample)
-            of_row, rng = piece.captions(row), np.random.default_rng([self._config.seed, epoch, sample])
-            drawn = draw_captions(
-                piece.slot[of_row], piece.weight[of_row], len(slots), self._config.captions_per_image, rng
-            )
-            captions = {slots[m]: decode(piece.tokens(of_row.start + one).tolist()).strip() for m, one in drawn}
+            drawn = self._draw(piece, row, np.random.default_rng([self._config.seed, epoch, sample]))
+            captions = {slots[m]: decode(tokens.tolist()).strip() for m, tokens in drawn}
             yield {"image_id": piece.image_id[row].as_py(), "key": piece.key[row].as_py(), "captions": captions}
 
     def _sample(self, number: int) -> tuple[Piece, int]:
@@ -217,9 +189,20 @@ class BatchMaker:
             self._read_since = 1
         return self.bundles.sample(number)
 
-    def _read(self, piece: Piece, row: int) -> bytes:
-        shard = piece.shard_names[piece.shard[row]]
-        return self._reader.read(shard, int(piece.offset[row]), int(piece.size[row]), piece.image_id[row].as_py())
+    def _draw(self, piece: Piece, row: int, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+        """Slots and tokens of the captions of an image."""
+        captions = piece.captions(row)
+        slot, weight, most = piece.slot[captions], piece.weight[captions], self._config.captions_per_image
+        drawn = draw_captions(slot, weight, len(self._config.slots), most, rng)
+        return [(slot, piece.tokens(captions.start + caption)) for slot, caption in drawn]
+
+    def _group(self, captions_of: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        return _group(captions_of, self._context_length)
+
+    def _read(self, piece: Piece, row: int, span: np.ndarray | None) -> bytes:
+        place = piece.shard_names[piece.shard[row]], int(piece.offset[row]), int(piece.size[row])
+        part = None if span is None else (int(span[0]), int(span[1]))
+        return self.reader.read(*place, piece.image_id[row].as_py(), part)
 
     def _decode(self, data: bytes) -> tuple[Tensor, int, int]:
         """The picture on a square canvas, and its own width and height."""

@@ -119,6 +119,14 @@ class RunConfig(Section):
     canvas: int | None = Field(
         None, ge=8, le=8192, description="side of images before cropping; empty: 8/7 of what the model takes"
     )
+    shuffle: Literal["auto", "global", "blocks"] = added(
+        "auto",
+        description="the order of images: global, or by blocks of shards, of which each is read once an epoch; auto: "
+        "by blocks where shards are on an object store",
+    )
+    shuffle_window: int = added(
+        32768, ge=1, le=2**30, description="images that are mixed at a time, where the order is by blocks"
+    )
     seed: Seed = Field(0, description="of weights, order, crops and the draw of captions")
 
     freeze: tuple[Literal["image", "text"], ...] = added(
@@ -153,6 +161,14 @@ class RunConfig(Section):
     )
     index: str | None = operational(
         None, description="folder of each machine for the training index; empty: in the workspace, if that is local"
+    )
+    shard_cache: str | None = operational(
+        None,
+        description="folder of each machine for parts of shards that are on an object store; empty: in the workspace, "
+        "if that is local",
+    )
+    shard_cache_gb: float = operational(
+        20.0, gt=0, description="the most that these parts take on a machine's disk, GB"
     )
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
     threads: int | None = operational(None, ge=1, le=4096, description="CPU threads of torch; empty: torch's choice")

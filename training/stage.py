@@ -17,6 +17,7 @@ from pipeline.identity import digest
 from pipeline.ingest import shard_uris
 from pipeline.manifest import Manifest
 from pipeline.messages import say
+from pipeline.shard_cache import ShardCache
 from pipeline.shards import ShardReader
 from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
@@ -25,6 +26,7 @@ from training.describe import describe
 from training.weights import weights_digest
 
 if TYPE_CHECKING:
+    from training.bundles import Bundles
     from training.ranks import Ranks
 
 VERSION = 4
@@ -109,11 +111,9 @@ def _finished(store: Location, folder: str) -> list[Part]:
 
 
 def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, folder: str, ranks: Ranks) -> list[Part]:
-    from training.bundles import read_bundles
     from training.trainer import train
 
-    bundles = read_bundles(run.inputs["curate"], recipe.slots, _index_folder(recipe, store))
-    reader = ShardReader(shard_uris(run.inputs["ingest"]))
+    bundles, reader = data_of(recipe, run.inputs, store)
     watch = run.services.get("on_checkpoint")
     warnings = _warnings_of(bundles, recipe)
     for sentence in warnings if ranks.is_first else ():  # now, not after days
@@ -132,11 +132,20 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
     return list(ranks.agree(parts))
 
 
-def _index_folder(recipe: RunConfig, store: Location) -> Location:
-    """Where this machine has the training index: it is mapped into memory, so it lies in a file system."""
-    if recipe.index is not None:
-        return Location.of(recipe.index)
-    return store / "index" if store.is_local else Location.of(tempfile.gettempdir()) / f"holism-index-{os.getuid()}"
+def data_of(recipe: RunConfig, inputs: Mapping[str, Manifest], store: Location) -> tuple[Bundles, ShardReader]:
+    """The samples of a recipe and who reads their pictures; `store` is the stage's."""
+    from training.bundles import read_bundles
+
+    bundles = read_bundles(inputs["curate"], recipe.slots, _folder_here(recipe.index, store, "index"))
+    cache = ShardCache(_folder_here(recipe.shard_cache, store, "shards").uri, int(recipe.shard_cache_gb * 1e9))
+    return bundles, ShardReader(shard_uris(inputs["ingest"]), cache)
+
+
+def _folder_here(wanted: str | None, store: Location, name: str) -> Location:
+    """Where this machine has the training index, or parts of remote shards: in a file system of its own."""
+    if wanted is not None:
+        return Location.of(wanted)
+    return store / name if store.is_local else Location.of(tempfile.gettempdir()) / f"holism-{name}-{os.getuid()}"
 
 
 def _warnings_of(bundles: Any, recipe: RunConfig) -> list[str]:

@@ -29,11 +29,12 @@ from training.config import RunConfig
 from training.figures import Figures, not_a_number, note, without_nan
 from training.gradients import Gradients
 from training.health import WINDOW, dead_branches
-from training.loader import loader, start_server
+from training.loader import loader
 from training.metrics import MetricsLog
 from training.model import HolisticCLIP
 from training.optim import freeze, learning_rate, make_optimizer, set_learning_rate
 from training.origin import origin, other_code, require_same
+from training.processes import start_server
 from training.ranks import Ranks, Votes
 from training.saving import CheckpointWriter, newest_checkpoint
 from training.warm_start import warm_start
@@ -231,7 +232,7 @@ def _start(
         ranks=ranks.count,
     )
     optimizer, gradients = make_optimizer(model, config), Gradients(model, config, ranks)
-    samples = {"images": batches.order.rows, "captions": data}
+    samples = {"images": batches.order.rows, "captions": data, **batches.order.facts}
     figures = Figures(config, model.slots, ranks)
     comes_from = origin(config, samples)
     run = _Run(name, config, ranks, folder, comes_from, batches, model, optimizer, gradients, figures)

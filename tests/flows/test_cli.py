@@ -44,6 +44,21 @@ def test_run_makes_every_stage_and_a_report(project: Path) -> None:
     assert sum(part.rows for part in captions.parts) == 24 * 7  # every image, every prompt of the paper's set
 
 
+def test_doctor_data_measures_a_run(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.data_doctor.STEPS", 3)
+    monkeypatch.setattr("training.data_doctor.IMAGES", 50)
+    assert main(["doctor", "data", str(project)]) == 0
+    report = capsys.readouterr().out
+    assert "run holism: " in report
+    assert "images/s" in report
+    assert main(["doctor", "data", str(project), "--run", "other"]) == 2
+    assert "--run: found 'other', but train.runs has holism" in capsys.readouterr().err
+    assert main(["doctor", "data", str(project), "--set", f"workspace={tmp_path / 'none'}"]) == 2
+    assert "there is no result of 'ingest' yet; run it first: holism ingest" in capsys.readouterr().err
+
+
 def test_diversity_writes_a_page_and_names_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diversity", str(project), str(project), "--model", "none"]) == 0
     (page,) = capsys.readouterr().out.split()

@@ -25,7 +25,7 @@ def in_order(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, Piece]:
     """Of each sample its piece and its row there; and a further piece, the last, of pictures of several rows."""
     piece_S = np.repeat(np.arange(len(pieces), dtype=np.int32), [len(piece) for piece in pieces])
     row_S = np.concatenate([np.zeros(0, np.int32), *(np.arange(len(piece), dtype=np.int32) for piece in pieces)])
-    prefix_S = np.concatenate([np.zeros(0, np.uint64), *(_prefixes(piece.image_id) for piece in pieces)])
+    prefix_S = np.concatenate([np.zeros(0, np.uint64), *map(_prefixes, pieces)])
     order = np.argsort(prefix_S, kind="stable")
     piece_S, row_S, prefix_S = piece_S[order], row_S[order], prefix_S[order]
     kept, merged, count = np.ones(len(order), dtype=bool), [EMPTY], 0
@@ -44,13 +44,14 @@ def in_order(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, Piece]:
     return piece_S[kept], row_S[kept], joined(merged)
 
 
-def _prefixes(ids: pa.LargeStringArray) -> np.ndarray:
+def _prefixes(piece: Piece) -> np.ndarray:
     """Numbers that sort as the first letters of the ids."""
+    ids = piece.image_id
     padded = pc.binary_slice(pc.ascii_rpad(ids, PREFIX, "\0").cast(pa.large_binary()), 0, PREFIX)
     fixed = padded.cast(pa.binary(PREFIX))
-    return np.frombuffer(fixed.buffers()[1], dtype=">u8", count=len(fixed), offset=PREFIX * fixed.offset).astype(
-        np.uint64
-    )
+    found = np.frombuffer(fixed.buffers()[1], dtype=">u8", count=len(fixed), offset=PREFIX * fixed.offset)
+    piece.release()
+    return found.astype(np.uint64)
 
 
 def _runs(sorted_S: np.ndarray) -> Iterator[tuple[int, int]]:
