@@ -52,6 +52,7 @@ def table(manifest: Manifest) -> list[dict[str, Any]]:
     rows = []
     for name, summary in manifest.counts.items():
         terms = {f"loss {term}": value for term, value in summary.get("terms", {}).items()}
-        figures = {key.replace("_", " "): value for key, value in summary.items() if key != "terms"}
-        rows.append({"run": name, **figures, **terms})
+        figures = {key.replace("_", " "): value for key, value in summary.items() if key not in ("terms", "best")}
+        best = {f"best {summary['best']['figure']}": summary["best"]["value"]} if "best" in summary else {}
+        rows.append({"run": name, **figures, **terms, **best})
     return rows
