@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from evaluation import benchmarks
+from evaluation import benchmarks, curves
 from evaluation.config import EvaluateConfig
 from evaluation.describe import describe
 from pipeline import identity, schemas
@@ -60,7 +60,8 @@ def run(stage: StageRun) -> Outcome:
     log = CommitLog(store)
     data = schemas.encode(schemas.table(schemas.RESULTS, rows), schemas.RESULTS)
     results = log.commit(RESULTS, data, rows=len(rows))
-    page = report.render(evaluations, config, stage.fingerprint).encode()
+    training = curves.charts(curves.read(stage.inputs["train"]))
+    page = report.render(evaluations, config, stage.fingerprint, training).encode()
     return Outcome(
         store.uri,
         (results, log.commit(REPORT, page, rows=0)),
