@@ -80,11 +80,13 @@ def count(model: HolisticCLIP, device: torch.device) -> TowerFlops:
     """Counts on the device itself, with one image and with texts of three lengths, which decide a parabola."""
     side = model.visual.image_size[0]
     image = _of_pass(model, lambda: model.visual(torch.zeros(1, 3, side, side, device=device)))
+
+    def of_text(length: int) -> float:
+        text_TL = torch.ones(1, length, dtype=torch.long, device=device)
+        return _of_pass(model, lambda: model.encode_text(text_TL))
+
     lengths = np.linspace(4, model.context_length, 3).astype(int)
-    texts = [
-        _of_pass(model, lambda L=L: model.encode_text(torch.ones(1, L, dtype=torch.long, device=device)))
-        for L in lengths.tolist()
-    ]
+    texts = [of_text(length) for length in lengths.tolist()]
     square, linear, constant = (float(part) for part in np.polyfit(lengths, texts, 2))
     return TowerFlops(image, (square, linear, constant))
 

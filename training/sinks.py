@@ -7,6 +7,7 @@ closed at the end: ten lines for W&B, MLflow or trackio (docs/training.md has th
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from pipeline.errors import ConfigError
@@ -81,7 +82,7 @@ class Sinks:
         for row in rows:
             figures = {name: float(value) for name, value in row.items() if name != "step" and value is not None}
             for name, sink in list(self._open.items()):
-                self._try(name, lambda sink=sink, row=row, figures=figures: sink.add(row["step"], figures))
+                self._try(name, partial(sink.add, row["step"], figures))
 
     def close(self) -> None:
         for name, sink in list(self._open.items()):
