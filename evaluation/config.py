@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.config import Section, Seed, operational
+from pipeline.config import Section, Seed, added, operational
 
 BRANCHES = "branches"  # short for one readout per branch
 _NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
@@ -20,6 +20,9 @@ class EvaluateConfig(Section):
     """
 
     benchmarks: tuple[str, ...] = operational((), description="benchmark folders (docs/architecture.md)")
+    weights: Literal["last", "best"] = added(
+        "last", description="of each run the model of its last step, or the best one on the way (train.best)"
+    )
     readouts: tuple[str, ...] = Field(
         ("mean", "paper_mean", "max", BRANCHES, "rerank"),
         description="how an image becomes scores: mean (served), paper_mean, max, branch:NAME, branches, and rerank "

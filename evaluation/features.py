@@ -85,9 +85,9 @@ class Needs:
 
 
 def features(
-    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location, needs: Needs
+    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location | None, needs: Needs
 ) -> EncodedBenchmark:
-    """Encode a benchmark, or fetch what an earlier evaluation encoded."""
+    """Encode a benchmark, or fetch what an earlier evaluation encoded; nothing is kept without a cache."""
     device = pick_device(config.device)
     encoder.model.to(device).eval()
     branch_NHD = _cached(
@@ -113,7 +113,9 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _cached(cache: Location, key: list[Any], compute: Callable[[], np.ndarray]) -> np.ndarray:
+def _cached(cache: Location | None, key: list[Any], compute: Callable[[], np.ndarray]) -> np.ndarray:
+    if cache is None:
+        return compute()
     location = cache / f"{identity.digest(key)}.npy"
     if location.exists():
         data = location.read()

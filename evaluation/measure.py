@@ -15,13 +15,21 @@ from pipeline.storage import Location
 
 def evaluate(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location) -> Evaluation:
     """Encode a benchmark (or fetch its cached features) and measure what every suite has to ask of it."""
-    found = features(encoder, benchmark, config, cache, needs_of(benchmark, config))
-    subject = Subject(encoder, benchmark, found, config)
+    measurements, shown = measured(encoder, benchmark, config, cache)
+    return Evaluation(encoder, benchmark, tuple(measurements), shown, tuple(looks(encoder, benchmark, config.seed)))
+
+
+def measured(
+    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location | None
+) -> tuple[list[Measurement], dict[str, Any]]:
+    """The figures of all suites, and what each keeps for its pictures."""
+    encoded = features(encoder, benchmark, config, cache, needs_of(benchmark, config))
+    subject = Subject(encoder, benchmark, encoded, config)
     measurements, shown = list[Measurement](), dict[str, Any]()
     for suite in asking(benchmark):
         figures, shown[suite.name] = suite.measure(subject)
         measurements += figures
-    return Evaluation(encoder, benchmark, tuple(measurements), shown, tuple(looks(encoder, benchmark, config.seed)))
+    return measurements, shown
 
 
 def needs_of(benchmark: Benchmark, config: EvaluateConfig) -> Needs:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import pipeline
 from evaluation.comparison import percent
 from evaluation.config import EvaluateConfig
+from evaluation.curves import Chart
 from evaluation.suite import Evaluation
 from evaluation.suites import SUITES, asking
 
@@ -25,8 +26,10 @@ SHARED = (Path(pipeline.__file__).parent / "templates",)  # how all reports look
 PACKAGES = ("holism", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow")
 
 
-def render(evaluations: Sequence[Evaluation], config: EvaluateConfig, fingerprint: str) -> str:
-    """The whole page."""
+def render(
+    evaluations: Sequence[Evaluation], config: EvaluateConfig, fingerprint: str, training: Sequence[Chart] = ()
+) -> str:
+    """The whole page; `training` are curves of the runs on the way."""
     environment = Environment(
         loader=FileSystemLoader([TEMPLATES, *SHARED]),
         autoescape=True,
@@ -42,6 +45,7 @@ def render(evaluations: Sequence[Evaluation], config: EvaluateConfig, fingerprin
         fingerprint=fingerprint,
         sections=[section(group, config) for group in grouped.values()],
         config=config,
+        training=training,
         notes={about: text for suite in SUITES for about, text in suite.notes.items()},
         versions=versions(),
     )

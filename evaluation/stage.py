@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from evaluation import benchmarks
+from evaluation import benchmarks, curves
 from evaluation.config import EvaluateConfig
 from evaluation.describe import describe
 from pipeline import identity, schemas
@@ -51,7 +51,7 @@ def run(stage: StageRun) -> Outcome:
     cache = stage.workspace.folder("evaluate") / "features"
     evaluations = []
     for name, details in runs.items():
-        encoder = load_encoder(stage.inputs["train"], name, details)
+        encoder = load_encoder(stage.inputs["train"], name, details, config.weights)
         evaluations += [evaluate(encoder, benchmark, config, cache) for benchmark in found]
 
     rows = table.rows(evaluations, config)
@@ -60,7 +60,8 @@ def run(stage: StageRun) -> Outcome:
     log = CommitLog(store)
     data = schemas.encode(schemas.table(schemas.RESULTS, rows), schemas.RESULTS)
     results = log.commit(RESULTS, data, rows=len(rows))
-    page = report.render(evaluations, config, stage.fingerprint).encode()
+    training = curves.charts(curves.read(stage.inputs["train"]))
+    page = report.render(evaluations, config, stage.fingerprint, training).encode()
     return Outcome(
         store.uri,
         (results, log.commit(REPORT, page, rows=0)),
@@ -78,16 +79,22 @@ def _check_branches(config: EvaluateConfig, runs: Mapping[str, Any]) -> None:
             )
 
 
-def load_encoder(train: Manifest, name: str, details: Mapping[str, Any]) -> Encoder:
-    """A run of the train stage as an encoder."""
+def load_encoder(train: Manifest, name: str, details: Mapping[str, Any], weights: str = "last") -> Encoder:
+    """A run of the train stage as an encoder. Raises ConfigError where its best model is wanted and was not kept."""
     import training
     from evaluation.features import Encoder
 
-    folder = details["folder"]
+    if weights == "best" and "best" not in details:
+        folder = (Location.of(train.store) / details["folder"]).parent
+        raise ConfigError(
+            f"evaluate.weights is best, but no best model of run {name} was kept; set train.best, delete {folder} and "
+            "train again, or measure the last one"
+        )
+    folder = details["best"]["folder"] if weights == "best" else details["folder"]
     files = train.select(f"{folder}/")
     model, preprocess, tokenizer = training.load(Location.of(train.store) / folder)
-    weights = identity.digest([[part.name.removeprefix(folder), part.digest] for part in files])
-    return Encoder(name, details["fingerprint"], weights, model, preprocess, tokenizer, tuple(details["branches"]))
+    content = identity.digest([[part.name.removeprefix(folder), part.digest] for part in files])
+    return Encoder(name, details["fingerprint"], content, model, preprocess, tokenizer, tuple(details["branches"]))
 
 
 STAGE = Stage("evaluate", VERSION, ("train",), EvaluateConfig, run, external, describe=describe)

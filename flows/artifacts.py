@@ -50,7 +50,7 @@ def markdowns(session: Session, manifest: Manifest) -> dict[str, str]:
             curated = manifest if manifest.stage == "curate" else None
             found["samples"] = samples.markdown(ingest, captions, curated)
     if manifest.stage == "train":
-        found["losses"] = f"![loss of each run by step]({losses.picture(losses.curves(manifest))})"
+        found["losses"] = f"![curves of each run by step]({losses.picture(manifest)})"
     return found
 
 

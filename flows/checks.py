@@ -13,7 +13,7 @@ from captioning import prompts
 from captioning.curate.config import perspectives_beyond_defaults
 from flows.config import HolismConfig
 from pipeline.errors import ConfigError, HolismError
-from training.config import Slot
+from training.config import RunConfig, Slot
 from training.towers import unknown_model
 from training.weights import pretrained_tag
 
@@ -55,11 +55,28 @@ def _train(config: HolismConfig) -> None:
         recipe = config.train.run(name)
         if produced is not None and "slots" in recipe.model_fields_set:  # the default ones are warned of in training
             _check_slots(recipe.slots, produced)
+        if recipe.evaluation.every:
+            _check_evaluation(recipe, config)
         tag = pretrained_tag(recipe.warm_start) if recipe.warm_start else None
         if tag is not None:
             from training.pretrained import described
 
             described(tag, recipe)
+
+
+def _check_evaluation(recipe: RunConfig, config: HolismConfig) -> None:
+    """Whether there is what is to be measured on the way, and among it the figure that decides which model is best."""
+    from evaluation.benchmarks import read_all
+
+    folders = recipe.evaluation.benchmarks or config.evaluate.benchmarks
+    if not folders:
+        raise ConfigError("train.evaluation.every is set, but no benchmark; name some there or in evaluate.benchmarks")
+    names = [benchmark.name for benchmark in read_all(folders)]
+    if recipe.best and not any(recipe.best.figure.startswith(f"{name.replace('/', '-')}/") for name in names):
+        raise ConfigError(
+            f"train.best.figure is {recipe.best.figure!r}, but figures begin with the benchmark's name: "
+            f"{', '.join(f'{name}/' for name in names)} then one of macro_accuracy, text_to_image_recall@1, …"
+        )
 
 
 def _check_slots(slots: Iterable[Slot], produced: Produced) -> None:
@@ -88,6 +105,10 @@ def _evaluate(config: HolismConfig) -> None:
                 f"evaluate.readouts names {readout!r}, but the runs' branches are {', '.join(sorted(branches))}"
             )
     read_all(config.evaluate.benchmarks)
+    if config.evaluate.weights == "best":
+        for name in config.train.runs:
+            if config.train.run(name).best is None:
+                raise ConfigError(f"evaluate.weights is best, but run {name} keeps no best model; set train.best")
 
 
 def perspectives(config: HolismConfig) -> Produced | None:

@@ -150,6 +150,7 @@ def _add_servers_and_export(commands: argparse._SubParsersAction) -> None:
     )
     export.add_argument("--to", required=True, metavar="FOLDER", help="folder that the files are written to")
     export.add_argument("--run", help="name of the trained run to export (default: the first)")
+    export.add_argument("--best", action="store_true", help="its best model on the way (train.best), not the last one")
     export.add_argument(
         "--forms",
         default="holism",
@@ -286,7 +287,8 @@ def _export(options: argparse.Namespace) -> None:
     from flows.run import Session
 
     forms = [form.strip() for form in options.forms.split(",")]
-    print(export(Session.open(options.config, options.overrides), options.run, options.to, forms))
+    session = Session.open(options.config, options.overrides)
+    print(export(session, options.run, options.to, forms, best=options.best))
 
 
 def _diversity(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pipeline.config import Section, Seed, added, build, merge, operational
 from pipeline.errors import ConfigError
 from training.towers import can_be_looked_up, resolve_architecture
+from training.watch import Best, Evaluation, Sinks, checked_sinks
 
 BranchKind = Literal["cls", "mlp", "query"]
 Isolation = Literal["none", "tokens", "full", "paper"]
@@ -152,6 +153,12 @@ class RunConfig(Section):
         None, gt=0, description="a checkpoint also after so many minutes, at the next look (log_every)"
     )
     keep_checkpoints: int = operational(2, ge=1, description="checkpoints that are kept; older ones are removed")
+    evaluation: Evaluation = operational(default_factory=Evaluation, description="measuring the model on the way")
+    best: Best | None = operational(None, description="keep the best evaluated model too; empty: the last only")
+    sinks: Sinks = operational(
+        {},
+        description="where figures go beside metrics.jsonl, each with its options: tensorboard, or MODULE:NAME",
+    )
     log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")
     workers: int = operational(
         default_factory=loader_workers,
@@ -185,6 +192,11 @@ class RunConfig(Section):
             if other != slot.name:
                 raise ValueError(f"{other} and {slot.name} want the same captions, of which the first would get all")
         return slots
+
+    @field_validator("sinks")
+    @classmethod
+    def _are_sinks(cls, sinks: Sinks) -> Sinks:
+        return checked_sinks(sinks)
 
     @field_validator("image_std")
     @classmethod
@@ -220,6 +232,12 @@ class RunConfig(Section):
             raise ValueError("diversity only keeps several branches apart; set branches above 1 and add another term")
         if set(self.losses) == {"text_conditioned"}:
             raise ValueError("text_conditioned re-ranks what another term has to find; add one, such as served")
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> "RunConfig":
+        if self.best and not self.evaluation.every:
+            raise ValueError("best is chosen by evaluations; set evaluation.every, or leave best out")
         return self
 
     @model_validator(mode="after")
