@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -98,9 +99,14 @@ def _parser() -> argparse.ArgumentParser:
     run = _command(commands, "run", "run all stages that have work to do", _run)
     _add_stages(run)
     _add_run_options(run)
+    run.add_argument(
+        "--smoke",
+        action="store_true",
+        help="try the configuration at toy size first: made-up images, tiny towers, no model, a temporary workspace",
+    )
     for name, text in STAGE_HELP.items():
         stage = _command(commands, name, text, _run)
-        stage.set_defaults(stages=name)
+        stage.set_defaults(stages=name, smoke=False)
         _add_run_options(stage)
 
     _add_stages(_command(commands, "status", "say what is done, what is stale and why", _status))
@@ -211,12 +217,28 @@ def _init(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> int:
     from flows.run import Session
 
-    session = Session.open(options.config, options.overrides)
+    if options.smoke:
+        return _smoke(options)
+    return _run_stages(Session.open(options.config, options.overrides), options)
+
+
+def _smoke(options: argparse.Namespace) -> int:
+    from flows.smoke import smoke
+
+    began = time.monotonic()
+    with smoke(options.config, options.overrides) as session:
+        status = _run_stages(session, options)
+    print(f"smoke: {options.config} runs; it took {duration(time.monotonic() - began)}", flush=True)
+    return status
+
+
+def _run_stages(session: Session, options: argparse.Namespace) -> int:
+    from flows.stages import select as chosen
+
     names = _stages(options)
     if not options.retry_failed and not session.needs_work(names):
         print(f"nothing to do: {', '.join(names or STAGE_HELP)} up to date in {session.workspace.root}")
         return 0
-    from flows.stages import select as chosen
 
     with session.hold(wait=options.wait):
         session.check(names)
