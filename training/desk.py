@@ -7,8 +7,10 @@ of a run is in the workspace (checkpoints, metrics, commits), so a group needs n
 Train keeps nothing.
 """
 
+import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from signal import Signals
 from typing import Any
@@ -146,8 +148,6 @@ class Desk:
 
 
 def _on_cpu(run: StageRun) -> StageRun:
-    from dataclasses import replace
-
     return replace(run, config=run.config.model_copy(update={"device": "cpu"}))
 
 
@@ -163,7 +163,6 @@ def failure_of(error: Exception) -> HolismError | str | None:
     if not isinstance(error, WorkerGroupError):
         raise error
     found = [(rank, getattr(failure, "health_check_failure", failure)) for rank, failure in error.worker_failures.items()]
-    print("FOUND", [(r, repr(f), str(f)) for r, f in found])
     return min((_told(rank, failure) for rank, failure in found), key=lambda told: told[0])[1]
 
 
@@ -174,5 +173,16 @@ def _told(rank: int, failure: Exception) -> tuple[int, HolismError | str]:
     if isinstance(failure, HolismError):
         return 0, failure
     if isinstance(failure, RayError):
-        return 1, f"rank {rank} was lost ({reason(failure)})"
+        return 1, f"rank {rank} was lost: {_death(failure)}"
     return 2, f"rank {rank} failed with {type(failure).__name__} ({reason(failure)})"
+
+
+def _death(failure: Exception) -> str:
+    """Why an actor of Ray is dead. Ray has no types for it, and several lines of text."""
+    text = str(failure)
+    if "node has died" in text:
+        return "its node has gone"
+    if "OUT_OF_MEMORY" in text or "connection error" in text:  # ended by Ray, or by the system (SIGKILL)
+        return "its process was ended, most often for want of memory"
+    detail = re.search(r"exit detail: ([^.\n]+)", text)
+    return f"its process ended ({detail[1] if detail else reason(failure)})"
