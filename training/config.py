@@ -282,10 +282,49 @@ class RunConfig(Section):
         return slots[:count] + tuple(f"free_{i}" for i in range(len(slots), count))
 
 
+MOST_RANKS = 1024
+
+
+def _both_bounds(value: Any) -> Any:
+    """One number of workers is the least and the most."""
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class RayLaunch(Section):
+    """Workers of Ray Train on the cluster that the section `ray` names; their number follows the nodes."""
+
+    workers: Annotated[tuple[int, int], BeforeValidator(_both_bounds)] = Field(
+        description="ranks, from the least with which training goes on to the most: [min, max]"
+    )
+    gpus: int | None = Field(None, ge=0, le=1, description="GPUs of a worker; empty: 1 where the cluster has any")
+    cpus: float = Field(1.0, gt=0, description="CPUs of a worker; also its CPU threads")
+    resources: dict[str, float] = Field(
+        default_factory=dict, description="resources of the cluster's own that a worker takes, such as {big_memory: 1}"
+    )
+    resize_seconds: float = Field(60.0, gt=0, description="how often to look whether there is room for more workers")
+    max_failures: int = Field(
+        3, ge=0, description="new starts after failures without a new checkpoint between them, before the run ends"
+    )
+
+    @field_validator("workers")
+    @classmethod
+    def _ordered(cls, workers: tuple[int, int]) -> tuple[int, int]:
+        if not 1 <= workers[0] <= workers[1] <= MOST_RANKS:
+            raise ValueError(f"expected [min, max] with 1 <= min <= max <= {MOST_RANKS:,}")
+        return workers
+
+
 class Launch(Section):
     """Which processes train."""
 
-    ranks: int = Field(1, ge=1, le=1024, description="processes of this machine, on GPUs one each; 1: this process")
+    ranks: int = Field(1, ge=1, le=MOST_RANKS, description="processes of this machine, on GPUs one each; 1: this process")
+    ray: RayLaunch | None = Field(None, description="train on a Ray cluster instead: how many workers, and their sizes")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "Launch":
+        if self.ray is not None and self.ranks > 1:
+            raise ValueError("ranks starts processes here and ray starts them on a cluster; leave one of them out")
+        return self
 
 
 class TrainConfig(RunConfig):
@@ -313,6 +352,22 @@ class TrainConfig(RunConfig):
                 self.run(name)
             except ConfigError as error:
                 raise ValueError(str(error)) from error
+        return self
+
+    @model_validator(mode="after")
+    def _workers_fit(self) -> "TrainConfig":
+        workers = self.launch.ray
+        if workers is None:
+            return self
+        for name in self.runs:
+            recipe = self.run(name)
+            if recipe.device == "cuda" and workers.gpus == 0:
+                raise ValueError("device is cuda, but launch.ray.gpus is 0; set it to 1, or device to cpu")
+            if recipe.global_batch < workers.workers[1]:
+                raise ValueError(
+                    f"launch.ray.workers may become {workers.workers[1]}, but run {name} has a global_batch of "
+                    f"{recipe.global_batch}, which leaves some of them no image; lower it, or raise global_batch"
+                )
         return self
 
     def run(self, name: str) -> RunConfig:

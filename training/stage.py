@@ -56,10 +56,15 @@ def run_train(run: StageRun) -> Outcome:
     Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given; `evaluator`
     (`training.evaluations.Evaluator`) measures the model on the way. Ranks that are started here get them pickled.
     """
-    if run.config.launch.ranks > 1 and "WORLD_SIZE" not in os.environ:  # under torchrun this is a rank already
-        from training.launch import launched
+    if "WORLD_SIZE" not in os.environ:  # else this is a rank already: of torchrun, or of Ray Train
+        if run.config.launch.ray is not None:
+            from training.on_ray import launched_on_ray
 
-        return launched(run, run.config.launch.ranks, SERVICES)
+            return launched_on_ray(run, run.config.launch.ray, SERVICES)
+        if run.config.launch.ranks > 1:
+            from training.launch import launched
+
+            return launched(run, run.config.launch.ranks, SERVICES)
     from training.ranks import joined
 
     config: TrainConfig = run.config

@@ -39,7 +39,8 @@ def test_actors_write_what_one_process_writes(tmp_path: Path, ray_instance: None
 def test_both_nodes_of_a_cluster_work(tmp_path: Path, ray_instance: None) -> None:
     import ray
 
-    assert [node["Resources"]["CPU"] for node in ray.nodes()] == [1.0, 1.0]  # room for one actor on each
+    alive = [node["Resources"]["CPU"] for node in ray.nodes() if node["Alive"]]
+    assert alive == [1.0, 1.0]  # room for one actor on each
     made = world.workspace(tmp_path, images=40)
     slow = {"kind": "fake", "fake": {"delay_seconds": 0.1}}
     manifest = world.caption(made, world.config(engine=slow, **ON_RAY))
