@@ -36,7 +36,7 @@ SPEC, LABELS, QUERIES, IMAGES = "benchmark.yaml", "labels.parquet", "queries.par
 READERS = 16  # threads that read pictures which may be copies
 
 
-class Task(Section):
+class Classes(Section):
     """Zero-shot classification of one attribute: its classes and the sentences their names are put into."""
 
     classes: tuple[str, ...] = Field(min_length=2)
@@ -74,7 +74,7 @@ class Spec(Section):
     name: str
     split: str = "test"
     relevance: str = ""
-    classification: dict[str, Task] = Field(default_factory=dict)
+    classification: dict[str, Classes] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from evaluation import branches, measure
 from evaluation.benchmarks import Benchmark, Queries, Spec
 from evaluation.config import EvaluateConfig
 from evaluation.features import EncodedBenchmark, Encoder
-from evaluation.suites import retrieval
+from evaluation.tasks import retrieval
 from pipeline.storage import Location
 
 NAMES = ("style", "nouns", "alt_text")

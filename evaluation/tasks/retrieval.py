@@ -14,7 +14,7 @@ from evaluation.comparison import Row, compare
 from evaluation.config import EvaluateConfig
 from evaluation.features import Needs
 from evaluation.intervals import MeanEstimate
-from evaluation.suite import SERVED, Card, Evaluation, Measurement, Subject, summed_up
+from evaluation.task import SERVED, Card, Evaluation, Measurement, Subject, summed_up
 from pipeline.thumbnails import thumbnail
 
 NAME = "retrieval"
@@ -98,7 +98,7 @@ class Retrieval:
                 for direction in DIRECTIONS
                 if (view := _matrix(evaluation, direction))
             ],
-            "examples": _pictured(self.name, group),
+            "examples": _pictured(group),
         }
 
     def _recalls(self, readout: str, queries: Queries, subject: Subject) -> Iterator[Measurement]:
@@ -185,12 +185,12 @@ def _matrix(evaluation: Evaluation, direction: str) -> dict[str, Any] | None:
     }
 
 
-def _pictured(suite: str, group: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def _pictured(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """The same queries asked of every run, with the pictures that came first."""
     benchmark = group[0].benchmark
     pictures: dict[int, str] = {}
     found = []
-    for asked in zip(*(evaluation.shown[suite] for evaluation in group), strict=True):
+    for asked in zip(*(evaluation.shown[NAME] for evaluation in group), strict=True):
         answers = [
             {"run": evaluation.encoder.run, "pictures": _pictures(benchmark, example.images, example.right, pictures)}
             for evaluation, example in zip(group, asked, strict=True)
@@ -211,4 +211,4 @@ def _pictures(
     ]
 
 
-SUITE = Retrieval()
+TASK = Retrieval()

@@ -1,4 +1,4 @@
-"""The seam between suites and the rest: a suite whose figure is no mean of outcomes goes through everything."""
+"""The seam between tasks and the rest: a task whose figure is no mean of outcomes goes through everything."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from evaluation import benchmarks, intervals, report, suites, table
+from evaluation import benchmarks, intervals, report, table, tasks
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder, Needs
 from evaluation.measure import evaluate
-from evaluation.suite import Card, Evaluation, Measurement, Subject
+from evaluation.task import Card, Evaluation, Measurement, Subject
 from pipeline import schemas
 from pipeline.storage import Location
 from tests.evaluation.test_features import NAMES, PREPROCESS, TINY
@@ -70,21 +70,21 @@ class Segmentation:
         return {"shown": [evaluation.shown[self.name] for evaluation in group]}
 
 
-def test_a_suite_of_another_kind_is_measured_tabled_and_reported(
+def test_a_task_of_another_kind_is_measured_tabled_and_reported(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suites, "SUITES", (*suites.SUITES, Segmentation()))
-    monkeypatch.setattr(report, "SUITES", suites.SUITES)
+    monkeypatch.setattr(tasks, "TASKS", (*tasks.TASKS, Segmentation()))
+    monkeypatch.setattr(report, "TASKS", tasks.TASKS)
     templates = tmp_path / "templates"
-    (templates / "suites").mkdir(parents=True)
-    (templates / "suites" / "segmentation.html.j2").write_text("<h2>Segmentation</h2>{{ part.shown }}")
+    (templates / "tasks").mkdir(parents=True)
+    (templates / "tasks" / "segmentation.html.j2").write_text("<h2>Segmentation</h2>{{ part.shown }}")
     monkeypatch.setattr(report, "SHARED", (*report.SHARED, templates))
     torch.manual_seed(0)
     encoder = Encoder("run", "f", "w", HolisticCLIP(TINY, NAMES).eval(), PREPROCESS, make_tokenizer(TINY), NAMES)
     config = EvaluateConfig(bootstrap_samples=100, device="cpu")
     found = evaluate(encoder, benchmarks.read(squares), config, Location.of(tmp_path / "cache"))
     rows = schemas.table(schemas.RESULTS, table.rows([found], config)).to_pylist()
-    row = next(row for row in rows if row["suite"] == "segmentation")
+    row = next(row for row in rows if row["task"] == "segmentation")
     assert (row["value"], row["n"], row["protocol"]) == (0.5, 4, "masks")
     assert row["ci_low"] < 0.5 < row["ci_high"]
     assert table.headline([found])["run"]["squares"]["iou"]["value"] == 0.5

@@ -13,7 +13,7 @@ from evaluation.comparison import Row, compare
 from evaluation.config import EvaluateConfig
 from evaluation.features import Needs
 from evaluation.intervals import MeanEstimate
-from evaluation.suite import SERVED, Card, Evaluation, Measurement, Subject, summed_up
+from evaluation.task import SERVED, Card, Evaluation, Measurement, Subject, summed_up
 
 ACCURACY, MACRO_ACCURACY = "accuracy", "macro_accuracy"
 LARGEST_CONFUSION = 40  # classes; a larger matrix is no picture any more
@@ -70,7 +70,7 @@ class Classification:
         return {
             "tasks": self._rows(group, config),
             "readouts": [(evaluation.encoder.run, view) for evaluation in group if (view := _by_readout(evaluation))],
-            "confusions": _confusions(self.name, group),
+            "confusions": _confusions(group),
         }
 
     def _rows(self, group: Sequence[Evaluation], config: EvaluateConfig) -> list[Row]:
@@ -107,13 +107,13 @@ def _by_readout(evaluation: Evaluation) -> dict[str, Any] | None:
     return {"readouts": names, "tasks": tasks, "value": value, "best": best}
 
 
-def _confusions(suite: str, group: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def _confusions(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Per task the confusion matrix of every run, rows as shares of the actual class."""
     found = []
     for task, spec in group[0].benchmark.spec.classification.items():
         if len(spec.classes) > LARGEST_CONFUSION:
             continue
-        runs = [(evaluation.encoder.run, _shares(evaluation.shown[suite][task])) for evaluation in group]
+        runs = [(evaluation.encoder.run, _shares(evaluation.shown[Classification.name][task])) for evaluation in group]
         found.append({"task": task, "classes": spec.classes, "runs": runs})
     return found
 
@@ -123,4 +123,4 @@ def _shares(count_CC: np.ndarray) -> list[list[float]]:
     return shares
 
 
-SUITE = Classification()
+TASK = Classification()
