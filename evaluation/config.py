@@ -12,14 +12,31 @@ BRANCHES = "branches"  # short for one readout per branch
 _NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
 
 
+class SuiteAt(Section):
+    """A suite (docs/evaluation.md), and where its files lie on this machine."""
+
+    suite: str = Field(description="its name, such as coco_karpathy_5k, or the path of its YAML file")
+    root: str | None = Field(None, description="folder of its files; empty: where `holism fetch` put them")
+    name: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="what results call it; empty: the suite's own name"
+    )
+    images: str | None = Field(
+        None, description="folder of its pictures, where they do not lie with the other files; absolute, or in root"
+    )
+
+
 class EvaluateConfig(Section):
     """What is measured, and on what.
 
-    The benchmarks' folders are operational because their *content* enters the stage's identity: moving a folder
-    changes nothing, changing a label does.
+    The benchmarks are operational because their *content* enters the stage's identity: moving a folder changes
+    nothing, changing a label does.
     """
 
-    benchmarks: tuple[str, ...] = operational((), description="benchmark folders (docs/architecture.md)")
+    benchmarks: tuple[str | SuiteAt, ...] = operational(
+        (),
+        description="what is measured on: benchmark folders, names or YAML files of suites, or {suite: NAME, root: "
+        "FOLDER} (docs/evaluation.md)",
+    )
     readouts: tuple[str, ...] = Field(
         ("mean", "paper_mean", "max", BRANCHES, "rerank"),
         description="how an image becomes scores: mean (served), paper_mean, max, branch:NAME, branches, and rerank "

@@ -28,7 +28,7 @@ def _rows(evaluation: Evaluation, config: EvaluateConfig) -> list[dict[str, Any]
                 "task": figure.task,
                 "dataset": benchmark.name,
                 "split": benchmark.spec.split,
-                "protocol": figure.protocol,
+                "protocol": f"{benchmark.name}/{figure.protocol}",
                 "readout": figure.readout,
                 "query": figure.query,
                 "metric": figure.metric,
@@ -47,9 +47,7 @@ def headline(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for evaluation in evaluations:
         figures = {
-            name: figure
-            for task in asking(evaluation.benchmark)
-            for name, figure in task.summary(evaluation).items()
+            name: figure for task in asking(evaluation.benchmark) for name, figure in task.summary(evaluation).items()
         }
         found.setdefault(evaluation.encoder.run, {})[evaluation.benchmark.name] = figures
     return found

@@ -24,7 +24,6 @@ class Classification:
     """The class whose description is nearest. What it keeps: counts by actual and predicted class, by task."""
 
     name = "classification"
-    protocol = "template_ensemble"
     notes: Mapping[str, str] = {
         "Classification": "A class is the renormalised mean of the normalised embeddings of its name in every "
         "template; chance is 1 / number of classes."
@@ -47,12 +46,15 @@ class Classification:
                 continue
             for task in benchmark.labels:
                 actual_N, predicted = _predictions(readout, task, subject)
-                classes, right_N = len(benchmark.spec.classification[task].classes), predicted.right(actual_N)
+                described, right_N = benchmark.spec.classification[task], predicted.right(actual_N)
+                classes = len(described.classes)
                 for metric, estimate in (
                     (MACRO_ACCURACY, MeanEstimate(right_N, actual_N)),
                     (ACCURACY, MeanEstimate(right_N)),
                 ):
-                    found.append(Measurement(self.name, self.protocol, readout, task, metric, 1 / classes, estimate))
+                    found.append(
+                        Measurement(self.name, described.protocol, readout, task, metric, 1 / classes, estimate)
+                    )
                 if readout == SERVED:
                     confusions[task] = predicted.confusion(actual_N, classes)
         return found, confusions

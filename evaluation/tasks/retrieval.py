@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from evaluation import branches, readouts, rerank, retrieval
-from evaluation.benchmarks import Benchmark, Queries
+from evaluation.benchmarks import Benchmark
 from evaluation.comparison import Row, compare
 from evaluation.config import EvaluateConfig
+from evaluation.contents import Queries
 from evaluation.features import Needs
 from evaluation.intervals import MeanEstimate
 from evaluation.task import SERVED, Card, Evaluation, Measurement, Subject, summed_up
@@ -38,7 +39,6 @@ class Retrieval:
     """What is nearest, text to image and image to text. What it keeps: a few examples."""
 
     name = NAME
-    protocol = "all_captions"
     notes: Mapping[str, str] = {
         "Retrieval": "All texts of a perspective, one query each; recall@k is the share of queries with at least one "
         "right answer among the first k. Without repeated texts this is the usual protocol of multi-caption sets.",
@@ -111,7 +111,7 @@ class Retrieval:
             for k, hit_Q in standing.hits(subject.config.ks).items():
                 metric, chance = f"{direction}_recall@{k}", retrieval.chance(asked, k)
                 yield Measurement(
-                    self.name, self.protocol, readout, queries.perspective, metric, chance, MeanEstimate(hit_Q)
+                    self.name, queries.protocol, readout, queries.perspective, metric, chance, MeanEstimate(hit_Q)
                 )
 
     def _rows(self, group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, list[Row]]:

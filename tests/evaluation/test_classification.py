@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from evaluation import classification, intervals
-from evaluation.benchmarks import Classes
+from evaluation.classes import Classes
 from training.model import HolisticCLIP, make_tokenizer
 
 TINY = {

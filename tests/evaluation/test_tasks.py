@@ -85,7 +85,7 @@ def test_a_task_of_another_kind_is_measured_tabled_and_reported(
     found = evaluate(encoder, benchmarks.read(squares), config, Location.of(tmp_path / "cache"))
     rows = schemas.table(schemas.RESULTS, table.rows([found], config)).to_pylist()
     row = next(row for row in rows if row["task"] == "segmentation")
-    assert (row["value"], row["n"], row["protocol"]) == (0.5, 4, "masks")
+    assert (row["value"], row["n"], row["protocol"]) == (0.5, 4, "squares/masks")
     assert row["ci_low"] < 0.5 < row["ci_high"]
     assert table.headline([found])["run"]["squares"]["iou"]["value"] == 0.5
     page = report.render([found], config, "f" * 64)
