@@ -136,8 +136,9 @@ def _read(entry: Entry) -> tuple[Benchmark, tuple[int, ...]]:
             suite = suite.model_copy(update={"layout": suite.layout.model_copy(update={"images": (entry.images,)})})
         return of_suite(suite, _root(suite, Location.of(entry.root) if entry.root else root))
     if isinstance(entry, str) and (entry.endswith(suites.YAML) or _is_name(entry)):
-        suite, root = suites.find(entry)
-        return of_suite(suite, _root(suite, root))
+        return _read(SuiteAt(suite=entry))
+    if isinstance(entry, str) and _is_name(entry.partition("=")[0]):
+        return _read(SuiteAt(suite=entry.partition("=")[0], root=entry.partition("=")[2]))
     return _benchmark(benchmark_folder.read(Location.of(entry)))
 
 
@@ -147,9 +148,7 @@ def _is_name(entry: str) -> bool:
 
 def _root(suite: Suite, root: Location | None) -> Location:
     if root is None:
-        raise MissingDataError(
-            f"the suite {suite.name} does not know where its files lie; write {{suite: {suite.name}, root: FOLDER}}"
-        )
+        raise MissingDataError(f"the suite {suite.name} does not know where its files lie; write {suite.name}=FOLDER")
     return root
 
 

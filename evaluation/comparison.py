@@ -37,6 +37,7 @@ class Row:
     differences: tuple[Figure, ...]
     more: tuple[tuple[float, ...], ...]  # per run the values of further metrics
     relevant: float | None = None  # mean number of right answers
+    says: str | None = None  # what its figure is; without it, macro accuracy or R@1
 
     @property
     def words(self) -> str:

@@ -34,8 +34,8 @@ class EvaluateConfig(Section):
 
     benchmarks: tuple[str | SuiteAt, ...] = operational(
         (),
-        description="what is measured on: benchmark folders, names or YAML files of suites, or {suite: NAME, root: "
-        "FOLDER} (docs/evaluation.md)",
+        description="what is measured on: benchmark folders, suites as NAME=FOLDER or {suite: NAME, root: FOLDER}, or "
+        "YAML files of suites (docs/evaluation.md)",
     )
     readouts: tuple[str, ...] = Field(
         ("mean", "paper_mean", "max", BRANCHES, "rerank"),

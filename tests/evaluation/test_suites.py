@@ -192,6 +192,8 @@ def test_pictures_may_lie_elsewhere_and_results_may_have_another_name(tmp_path: 
         benchmarks.check(SuiteAt(suite="sugarcrepe", root=str(root)))
     at = SuiteAt(suite="sugarcrepe", root=str(root), images=str(tmp_path / "elsewhere"), name="mine")
     assert benchmarks.read(at).name == "mine"
+    shutil.move(tmp_path / "elsewhere", root / "val2017")
+    assert benchmarks.read(f"sugarcrepe={root}").name == "sugarcrepe"
 
 
 def test_identity_is_what_is_asked_and_not_where_it_lies(tmp_path: Path) -> None:
