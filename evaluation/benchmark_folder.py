@@ -6,6 +6,7 @@
     queries.parquet    query_id, perspective, text, relevant (list of the files the text is true for)
     choices.parquet    kind, file, right and wrong (lists of texts), pair (a number that two questions share, or null)
     images/            the pictures
+    train/             labels.parquet and images/ of pictures that probes are fitted on
 
 `benchmark_tables` says what the columns may hold. Without `classification` there is no zero-shot table, without
 `queries.parquet` no retrieval, without `choices.parquet` no composition. A query is a row: on a set in the usual form
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from evaluation.benchmarks import Benchmark
 
 SPEC, LABELS, QUERIES, CHOICES = "benchmark.yaml", "labels.parquet", "queries.parquet", "choices.parquet"
-IMAGES = "images"
+IMAGES, TRAIN = "images", "train"
 
 
 @dataclass(frozen=True)
@@ -49,32 +50,43 @@ class Folder:
     digest: str
     contents: Contents
     queries: tuple[Queries, ...]
+    train: Contents | None = None
 
 
 def read(root: Location) -> Folder:
     """Read the tables of a folder, but no picture. Raises `InputError` for whatever does not fit together."""
     _require(root)
     spec = _read_spec(root / SPEC)
+    contents, size = _labelled(root, spec)
+    files = contents.files
+    queries = tables.queries(root / QUERIES, files, spec.protocols) if (root / QUERIES).exists() else ()
+    choices = tables.choices(root / CHOICES, files) if (root / CHOICES).exists() else ()
+    train = _labelled(root / TRAIN, spec)[0] if (root / TRAIN / LABELS).exists() else None
+    if not spec.classification and not queries and not choices:
+        raise InputError(
+            f"the benchmark {root} measures nothing: add classification to {SPEC}, {QUERIES} or {CHOICES}"
+        )
+    return Folder(spec, with_train(_digest(root, size), train), replace(contents, choices=choices), queries, train)
+
+
+def _labelled(root: Location, spec: Spec) -> tuple[Contents, dict[str, int]]:
+    """The pictures of a folder with their labels, and the sizes of all that lie there."""
     prefix = (root / IMAGES).uri + "/"
     size = {file.uri.removeprefix(prefix): size for file, size in (root / IMAGES).files(recursive=True)}
     labels = tables.BenchmarkTable(root / LABELS, ["file", *spec.classification])
     files = tables.files(labels, list(size))
     indices = {name: tables.class_indices(labels, name, task.classes) for name, task in spec.classification.items()}
-    queries = tables.queries(root / QUERIES, files, spec.protocols) if (root / QUERIES).exists() else ()
-    choices = tables.choices(root / CHOICES, files) if (root / CHOICES).exists() else ()
-    if not spec.classification and not queries and not choices:
-        raise InputError(
-            f"the benchmark {root} measures nothing: add classification to {SPEC}, {QUERIES} or {CHOICES}"
-        )
-    contents = Contents(
-        files,
-        tuple(root / IMAGES / name for name in files),
-        tuple(size[name] for name in files),
-        spec.classification,
-        indices,
-        choices=choices,
-    )
-    return Folder(spec, _digest(root, size), contents, queries)
+    pictures = tuple(root / IMAGES / name for name in files)
+    return Contents(files, pictures, tuple(size[name] for name in files), spec.classification, indices), size
+
+
+def with_train(digest: str, train: Contents | None) -> str:
+    """The identity of a benchmark with its training split; without one, what it was."""
+    if train is None:
+        return digest
+    images = [[name, size] for name, size in zip(train.files, train.sizes, strict=True)]
+    labels = {task: index_N.tolist() for task, index_N in train.labels.items()}
+    return identity.digest({"test": digest, "images": images, "labels": labels})
 
 
 def _digest(root: Location, size: dict[str, int]) -> str:
@@ -102,18 +114,24 @@ def write(benchmark: Benchmark, folder: Location) -> None:
     """Write a benchmark in this form, pictures byte for byte. Raises `InputError` if the folder is not empty."""
     if next(folder.files(recursive=True), None) is not None:
         raise InputError(f"{folder} is not empty; name a new folder")
-    progress = Progress(f"pictures of {benchmark.name}", len(benchmark.files), "images")
-    for name, picture in zip(benchmark.files, benchmark.pictures, strict=True):
-        (folder / IMAGES / name).write(picture.read())
-        progress.update(1)
-    progress.close()
-    _write_table(folder / LABELS, list(_label_rows(benchmark)))
+    _write_labelled(benchmark, folder)
+    if benchmark.train is not None:
+        _write_labelled(benchmark.train, folder / TRAIN)
     if benchmark.queries:
         _write_table(folder / QUERIES, list(_query_rows(benchmark)))
     if benchmark.choices:
         _write_table(folder / CHOICES, list(_choice_rows(benchmark)))
     spec = benchmark.spec.model_dump(mode="json", exclude_defaults=True)
     (folder / SPEC).write(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=110).encode())
+
+
+def _write_labelled(benchmark: Benchmark, folder: Location) -> None:
+    progress = Progress(f"pictures of {benchmark.name}", len(benchmark.files), "images")
+    for name, picture in zip(benchmark.files, benchmark.pictures, strict=True):
+        (folder / IMAGES / name).write(picture.read())
+        progress.update(1)
+    progress.close()
+    _write_table(folder / LABELS, list(_label_rows(benchmark)))
 
 
 def _write_table(location: Location, rows: list[dict[str, Any]]) -> None:

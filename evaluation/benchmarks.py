@@ -42,6 +42,7 @@ class Benchmark:
     queries: tuple[Queries, ...]  # one per perspective, in order of appearance
     choices: tuple[Choices, ...] = ()
     copies: dict[int, int] = field(default_factory=dict)  # images that are copies: the first of the same bytes
+    train: Benchmark | None = None  # images with labels that probes are fitted on, and nothing else
 
     @property
     def name(self) -> str:
@@ -121,7 +122,9 @@ def of_suite(suite: Suite, root: Location) -> tuple[Benchmark, tuple[int, ...]]:
         classification=dict(contents.classification),
         protocols=benchmark_folder.protocols(queries),
     )
-    return _benchmark(Folder(spec, _digest(spec, contents, queries), contents, queries))
+    train = suite.layout.read(root, suite.train) if suite.train else None
+    digest = benchmark_folder.with_train(_digest(spec, contents, queries), train)
+    return _benchmark(Folder(spec, digest, contents, queries, train))
 
 
 def _read(entry: Entry) -> tuple[Benchmark, tuple[int, ...]]:
@@ -162,8 +165,18 @@ def _benchmark(found: Folder) -> tuple[Benchmark, tuple[int, ...]]:
         contents.labels,
         found.queries,
         contents.choices,
+        train=_train(found),
     )
     return benchmark, contents.sizes
+
+
+def _train(found: Folder) -> Benchmark | None:
+    if found.train is None:
+        return None
+    train, spec = found.train, found.spec.model_copy(update={"split": "train"})
+    if dict(train.classification) != spec.classification:
+        raise InputError(f"the training split of {spec.name} has other classes than its {found.spec.split} split")
+    return Benchmark(spec, _digest(spec, train, ()), train.files, train.pictures, train.labels, ())
 
 
 def _digest(spec: Spec, contents: Contents, queries: Sequence[Queries]) -> str:

@@ -49,6 +49,6 @@ def paired_chance() -> dict[str, float]:
 
 def _outcomes(score_Q22: np.ndarray) -> dict[str, np.ndarray]:
     right_Q2 = score_Q22[:, [0, 1], [0, 1]]
-    text_Q = (right_Q2 > score_Q22[:, [0, 1], [1, 0]]).all(axis=1)
-    image_Q = (right_Q2 > score_Q22[:, [1, 0], [0, 1]]).all(axis=1)
+    text_Q: np.ndarray = np.all(right_Q2 > score_Q22[:, [0, 1], [1, 0]], axis=1)
+    image_Q: np.ndarray = np.all(right_Q2 > score_Q22[:, [1, 0], [0, 1]], axis=1)
     return {"text": text_Q, "image": image_Q, "group": text_Q & image_Q}

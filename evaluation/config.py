@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from pipeline.config import Section, Seed, operational
+from pipeline.config import Section, Seed, added, operational
 
 BRANCHES = "branches"  # short for one readout per branch
 _NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
@@ -44,6 +44,11 @@ class EvaluateConfig(Section):
     )
     rerank_depth: int = Field(64, ge=1, description="candidates of the served vector that rerank puts in order")
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
+    probes: tuple[Literal["linear"] | Annotated[int, Field(ge=1)], ...] = added(
+        ("linear", 1, 4, 16),
+        description="linear classifiers of frozen vectors, where a benchmark has a training split: fitted on all of "
+        "it, or on so many images of each class",
+    )
     bootstrap_samples: int = Field(1000, ge=100, le=10**6, description="resamples behind each 95 % interval")
     seed: Seed = Field(0, description="of the resamples and of the pictures that are shown")
 

@@ -15,8 +15,12 @@ from pipeline.storage import Location
 
 def evaluate(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location) -> Evaluation:
     """Encode a benchmark (or fetch its cached features) and measure what every task has to ask of it."""
-    found = features(encoder, benchmark, config, cache, needs_of(benchmark, config))
-    subject = Subject(encoder, benchmark, found, config)
+    needs = needs_of(benchmark, config)
+    found = features(encoder, benchmark, config, cache, needs)
+    train = None
+    if benchmark.train is not None and config.probes:
+        train = features(encoder, benchmark.train, config, cache, Needs(needs.texts))
+    subject = Subject(encoder, benchmark, found, config, train)
     measurements, shown = list[Measurement](), dict[str, Any]()
     for task in asking(benchmark):
         figures, shown[task.name] = task.measure(subject)

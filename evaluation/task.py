@@ -70,6 +70,7 @@ class Subject:
     benchmark: Benchmark
     features: EncodedBenchmark
     config: EvaluateConfig
+    train: EncodedBenchmark | None = None  # of the benchmark's training split, where it has one
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class ImageFolderLayout(Section):
     """A class is a folder; its number is the folder's place in the order of names, or of numbers if all are such."""
 
     kind: Literal["image_folder"] = "image_folder"
-    images: Places = Field((".",), description="the folder that holds a folder for each class")
+    images: Places = Field((".",), description="the folder that holds a folder for each class; {split} is the split")
     classes: tuple[str, ...] | dict[str, str] | str | None = Field(
         None,
         description="names of classes in the order of their folders, or by folder, or a set's name (imagenet); "
@@ -41,9 +41,10 @@ class ImageFolderLayout(Section):
     def _templates_of_a_set(cls, found: object) -> object:
         return classes.templates(found) if isinstance(found, str) else found
 
-    def read(self, root: Location, split: str) -> Contents:  # noqa: ARG002 - a folder is a split
+    def read(self, root: Location, split: str) -> Contents:
         """All pictures of all classes, by folder and name."""
-        folder = places.find(root, self.images, "the folder of classes")
+        here = [place.replace("{split}", split) for place in self.images]
+        folder = places.find(root, here, "the folder of classes")
         prefix = folder.uri + "/"
         found = [
             (file.uri.removeprefix(prefix), file, size)

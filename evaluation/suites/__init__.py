@@ -30,6 +30,7 @@ class Suite(Section):
     source: str = Field("", description="where its files are had")
     licence: str = Field("", description="of its pictures and texts")
     split: str = Field("test", description="the split that is read")
+    train: str = Field("", description="the split that probes are fitted on, if there is one")
     relevance: str = Field("", description="how it was decided what a text is true for")
     captions: tuple[str, ...] = Field(
         (ALL_CAPTIONS,),

@@ -99,7 +99,7 @@ def _predictions(readout: str, task: str, subject: Subject) -> tuple[np.ndarray,
 
 def _by_readout(evaluation: Evaluation) -> dict[str, Any] | None:
     """Macro accuracy of every readout on every task; None where there is one readout, or no task."""
-    found = [m for m in evaluation.measurements if m.metric == MACRO_ACCURACY]
+    found = [m for m in evaluation.measurements if (m.task, m.metric) == (Classification.name, MACRO_ACCURACY)]
     names = list(dict.fromkeys(figure.readout for figure in found))
     if len(names) < 2:
         return None
