@@ -29,7 +29,7 @@ from evaluation.branches import matrix
 from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder
 from evaluation.measure import evaluate
-from evaluation.suite import Evaluation
+from evaluation.task import Evaluation
 from pipeline import schemas
 from pipeline.config import build
 from pipeline.demo_world import answer

@@ -9,7 +9,7 @@ import numpy as np
 
 from evaluation import intervals
 from evaluation.config import EvaluateConfig
-from evaluation.suite import Card, Evaluation
+from evaluation.task import Card, Evaluation
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Row:
     differences: tuple[Figure, ...]
     more: tuple[tuple[float, ...], ...]  # per run the values of further metrics
     relevant: float | None = None  # mean number of right answers
+    says: str | None = None  # what its figure is; without it, macro accuracy or R@1
 
     @property
     def words(self) -> str:
@@ -61,7 +62,7 @@ def compare(
     relevant: float | None = None,
 ) -> Row:
     """The row of one measurement's `key`, with `further` metrics of the same question."""
-    suite, readout, query, _ = key
+    task, readout, query, _ = key
     asked = [evaluation.by_key[key] for evaluation in group]
     drawn = [found.replicates(config) for found in asked]
     figures = [_figure(found.value, replicate_S) for found, replicate_S in zip(asked, drawn, strict=True)]
@@ -70,7 +71,7 @@ def compare(
         for other, replicate_S in zip(asked[1:], drawn[1:], strict=True)
     ]
     more = tuple(
-        tuple(evaluation.by_key[(suite, readout, query, metric)].value for metric in further) for evaluation in group
+        tuple(evaluation.by_key[(task, readout, query, metric)].value for metric in further) for evaluation in group
     )
     first = asked[0]
     return Row(query, first.estimate.n, first.chance, tuple(figures), tuple(differences), more, relevant)

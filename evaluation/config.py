@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,14 +12,31 @@ BRANCHES = "branches"  # short for one readout per branch
 _NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
 
 
+class SuiteAt(Section):
+    """A suite (docs/evaluation.md), and where its files lie on this machine."""
+
+    suite: str = Field(description="its name, such as coco_karpathy_5k, or the path of its YAML file")
+    root: str | None = Field(None, description="folder of its files; empty: where `holism fetch` put them")
+    name: str | None = Field(
+        None, pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="what results call it; empty: the suite's own name"
+    )
+    images: str | None = Field(
+        None, description="folder of its pictures, where they do not lie with the other files; absolute, or in root"
+    )
+
+
 class EvaluateConfig(Section):
     """What is measured, and on what.
 
-    The benchmarks' folders are operational because their *content* enters the stage's identity: moving a folder
-    changes nothing, changing a label does.
+    The benchmarks are operational because their *content* enters the stage's identity: moving a folder changes
+    nothing, changing a label does.
     """
 
-    benchmarks: tuple[str, ...] = operational((), description="benchmark folders (docs/architecture.md)")
+    benchmarks: tuple[str | SuiteAt, ...] = operational(
+        (),
+        description="what is measured on: benchmark folders, suites as NAME=FOLDER or {suite: NAME, root: FOLDER}, or "
+        "YAML files of suites (docs/evaluation.md)",
+    )
     weights: Literal["last", "best"] = added(
         "last", description="of each run the model of its last step, or the best one on the way (train.best)"
     )
@@ -30,6 +47,11 @@ class EvaluateConfig(Section):
     )
     rerank_depth: int = Field(64, ge=1, description="candidates of the served vector that rerank puts in order")
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
+    probes: tuple[Literal["linear"] | Annotated[int, Field(ge=1)], ...] = added(
+        ("linear", 1, 4, 16),
+        description="linear classifiers of frozen vectors, where a benchmark has a training split: fitted on all of "
+        "it, or on so many images of each class",
+    )
     bootstrap_samples: int = Field(1000, ge=100, le=10**6, description="resamples behind each 95 % interval")
     seed: Seed = Field(0, description="of the resamples and of the pictures that are shown")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from evaluation.benchmarks import Benchmark, read_all
+from evaluation.benchmarks import Benchmark, Entry, read_all
 from evaluation.config import EvaluateConfig
 from evaluation.sampling import sampled
 from pipeline.errors import ConfigError
@@ -26,10 +26,10 @@ class InTraining:
     _read: dict[Any, list[Benchmark]] = field(default_factory=dict, repr=False)
 
     def __call__(self, model: Any, preprocess: Any, tokenizer: Any, wanted: Any) -> dict[str, float]:
-        """`wanted` has `benchmarks` (folders; none: those of the evaluate stage) and `images`, of each of them."""
+        """`wanted` has `benchmarks` (none: those of the evaluate stage) and `images`, of each of them."""
         from evaluation.features import Encoder
         from evaluation.measure import measured
-        from evaluation.suite import SERVED, Measurement
+        from evaluation.task import SERVED, Measurement
 
         device = next(model.parameters()).device.type
         changes = {"readouts": (SERVED,), "ks": KS, "device": device}
@@ -46,8 +46,8 @@ class InTraining:
                 figures |= {f"{name}/{metric}/{one.query}": one.value for one in of_metric}
         return figures
 
-    def _benchmarks(self, folders: Iterable[str], images: int | None) -> list[Benchmark]:
-        key = (tuple(folders), images)
+    def _benchmarks(self, entries: Iterable[Entry], images: int | None) -> list[Benchmark]:
+        key = (tuple(entries), images)
         if not key[0]:
             raise ConfigError("train.evaluation has nothing to measure on; name benchmarks there or in evaluate")
         if key not in self._read:

@@ -22,21 +22,22 @@ from pipeline.storage import Location
 if TYPE_CHECKING:
     from evaluation.features import Encoder
 
-VERSION = 3
+VERSION = 4
 RESULTS, REPORT = "results.parquet", "report.html"
 
 
 def external(config: EvaluateConfig) -> dict[str, str]:
-    """Digests of the benchmark folders, by their place in the config; there has to be one.
+    """Digests of the benchmarks, by their place in the config; there has to be one.
 
-    Their tables are read, so that what is wrong with them is said before there is anything to evaluate.
+    Their tables are read, so that what is wrong with them is said before there is anything to evaluate. One whose
+    files are missing is left out as long as there are others, and measured when they have come.
     """
     if not config.benchmarks:
         raise ConfigError(
-            "evaluate.benchmarks is empty: name a benchmark folder (docs/architecture.md), or leave the stage out: "
+            "evaluate.benchmarks is empty: name a benchmark (docs/evaluation.md), or leave the stage out: "
             "--stages ingest,caption,curate,train"
         )
-    return {f"benchmark {i}": benchmarks.check(folder) for i, folder in enumerate(config.benchmarks)}
+    return {f"benchmark {i}": digest for i, digest in enumerate(benchmarks.check_all(config.benchmarks)[0])}
 
 
 def run(stage: StageRun) -> Outcome:
@@ -67,6 +68,7 @@ def run(stage: StageRun) -> Outcome:
         (results, log.commit(REPORT, page, rows=0)),
         counts={"runs": len(runs), "benchmarks": len(found), "results": len(rows)},
         detail={"report": REPORT, "headline": headline},
+        warnings=benchmarks.check_all(config.benchmarks)[1],
     )
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from evaluation import intervals
 from evaluation.config import EvaluateConfig
-from evaluation.suite import Evaluation
-from evaluation.suites import asking
+from evaluation.task import Evaluation
+from evaluation.tasks import asking
 
 
 def rows(evaluations: Sequence[Evaluation], config: EvaluateConfig) -> list[dict[str, Any]]:
@@ -25,10 +25,10 @@ def _rows(evaluation: Evaluation, config: EvaluateConfig) -> list[dict[str, Any]
             {
                 "run": evaluation.encoder.run,
                 "model": evaluation.encoder.fingerprint,
-                "suite": figure.suite,
+                "task": figure.task,
                 "dataset": benchmark.name,
                 "split": benchmark.spec.split,
-                "protocol": figure.protocol,
+                "protocol": f"{benchmark.name}/{figure.protocol}",
                 "readout": figure.readout,
                 "query": figure.query,
                 "metric": figure.metric,
@@ -43,13 +43,11 @@ def _rows(evaluation: Evaluation, config: EvaluateConfig) -> list[dict[str, Any]
 
 
 def headline(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
-    """Per run and benchmark what each suite sums it up by: {value, chance} of the served vector, by what was asked."""
+    """Per run and benchmark what each task sums it up by: {value, chance} of the served vector, by what was asked."""
     found: dict[str, dict[str, Any]] = {}
     for evaluation in evaluations:
         figures = {
-            name: figure
-            for suite in asking(evaluation.benchmark)
-            for name, figure in suite.summary(evaluation).items()
+            name: figure for task in asking(evaluation.benchmark) for name, figure in task.summary(evaluation).items()
         }
         found.setdefault(evaluation.encoder.run, {})[evaluation.benchmark.name] = figures
     return found

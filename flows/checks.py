@@ -13,6 +13,7 @@ from captioning import prompts
 from captioning.curate.config import perspectives_beyond_defaults
 from flows.config import HolismConfig
 from pipeline.errors import ConfigError, HolismError
+from pipeline.messages import say
 from training.config import RunConfig, Slot
 from training.towers import unknown_model
 from training.weights import pretrained_tag
@@ -96,7 +97,7 @@ def _check_slots(slots: Iterable[Slot], produced: Produced) -> None:
 
 
 def _evaluate(config: HolismConfig) -> None:
-    from evaluation.benchmarks import read_all
+    from evaluation.benchmarks import check_all
 
     branches = {branch for name in config.train.runs for branch in config.train.run(name).branch_names}
     for readout in config.evaluate.readouts:
@@ -104,7 +105,8 @@ def _evaluate(config: HolismConfig) -> None:
             raise ConfigError(
                 f"evaluate.readouts names {readout!r}, but the runs' branches are {', '.join(sorted(branches))}"
             )
-    read_all(config.evaluate.benchmarks)
+    for lacking in check_all(config.evaluate.benchmarks)[1]:
+        say(f"evaluate: {lacking}")
     if config.evaluate.weights == "best":
         for name in config.train.runs:
             if config.train.run(name).best is None:

@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "verify", "read all results and compare them with what is on record", _verify)
     _add_servers_and_export(commands)
     _add_diversity(commands)
+    _add_benchmark(commands)
     settings = commands.add_parser("settings", help="say what every key of a configuration means")
     settings.add_argument("section", nargs="?", metavar="SECTION", help="only these, such as caption.engine")
     settings.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
@@ -176,6 +177,18 @@ def _add_diversity(commands: argparse._SubParsersAction) -> None:
         "--model", help="model of the sentence embeddings (default: curate.select.embedding; none: leave them out)"
     )
     diversity.set_defaults(handler=_diversity)
+
+
+def _add_benchmark(commands: argparse._SubParsersAction) -> None:
+    benchmark = commands.add_parser("benchmark", help="list the suites, or write a suite's data as a benchmark folder")
+    benchmark.add_argument(
+        "suite", nargs="?", metavar="SUITE", help="name of a suite or its YAML file (default: list them all)"
+    )
+    benchmark.add_argument("--root", metavar="FOLDER", help="folder that the suite's files lie in")
+    benchmark.add_argument("--images", metavar="FOLDER", help="folder of its pictures, where they lie elsewhere")
+    benchmark.add_argument("--name", help="what results call it (default: the suite's name)")
+    benchmark.add_argument("--to", metavar="FOLDER", help="new folder to write (default: say what the suite holds)")
+    benchmark.set_defaults(handler=_benchmark)
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str, handler: object) -> argparse.ArgumentParser:
@@ -320,6 +333,16 @@ def _diversity(options: argparse.Namespace) -> None:
     sessions = [Session.open(config) for config in options.configs]
     for file in report(sessions, options.output, options.model, options.plots):
         print(file)
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from flows import benchmark
+
+    if options.suite is None:
+        print(benchmark.listed())
+        return
+    at = benchmark.at(options.suite, options.root, options.images, options.name)
+    print(benchmark.write(at, options.to))
 
 
 def _settings(options: argparse.Namespace) -> None:

@@ -67,7 +67,7 @@ train:
   lr: 5.0e-5
 
 evaluate:
-  benchmarks: []               # benchmark folders (docs/architecture.md); without any, leave the stage out
+  benchmarks: []               # see docs/evaluation.md; without any, leave the stage out
 """
 
 

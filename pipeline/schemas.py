@@ -127,11 +127,11 @@ BUNDLES = _schema(
 
 RESULTS = _schema(
     "results",
-    1,
+    2,
     [
         ("run", _WORD),
         ("model", _WORD),  # fingerprint of the model
-        ("suite", _WORD),
+        ("task", _WORD),  # retrieval, classification, ...
         ("dataset", _WORD),
         ("split", _WORD),
         ("protocol", _WORD),

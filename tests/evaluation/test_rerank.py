@@ -17,8 +17,8 @@ from evaluation.config import EvaluateConfig
 from evaluation.features import Encoder
 from evaluation.measure import evaluate
 from evaluation.retrieval import Relevance
-from evaluation.suites.retrieval import NAME as RETRIEVAL
-from evaluation.suites.retrieval import TEXT_TO_IMAGE
+from evaluation.tasks.retrieval import NAME as RETRIEVAL
+from evaluation.tasks.retrieval import TEXT_TO_IMAGE
 from pipeline.storage import Location
 from tests.evaluation.conftest import TINY
 from training.model import HolisticCLIP, make_tokenizer
@@ -120,5 +120,5 @@ def test_an_evaluation_measures_it(squares: Path, tmp_path: Path) -> None:
 
     assert recall("rerank") == 1.0
     assert recall("mean") < 1.0
-    assert {figure.suite for figure in found.measurements if figure.readout == "rerank"} == {RETRIEVAL}
+    assert {figure.task for figure in found.measurements if figure.readout == "rerank"} == {RETRIEVAL}
     assert "put in order by the second score" in report.render([found], config, "f")

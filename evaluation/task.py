@@ -1,7 +1,7 @@
-"""What a suite is: one kind of question asked of a model on a benchmark, such as retrieval.
+"""What a task is: one kind of question asked of a model on a benchmark, such as retrieval.
 
-A suite says what it needs of the features, measures, and shows its part of the report. Everything else knows suites
-through this alone; each is a file in `suites/`, with a template of the same name.
+A task says what it needs of the features, measures, and shows its part of the report. Everything else knows tasks
+through this alone; each is a file in `tasks/`, with a template of the same name.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Estimate(Protocol):
 class Measurement:
     """One figure of one model on one benchmark."""
 
-    suite: str
+    task: str
     protocol: str
     readout: str
     query: str  # what was asked: the perspective of the queries, or the task
@@ -55,7 +55,7 @@ class Measurement:
     @property
     def key(self) -> tuple[str, str, str, str]:
         """What identifies it among those of its model and benchmark."""
-        return self.suite, self.readout, self.query, self.metric
+        return self.task, self.readout, self.query, self.metric
 
     def replicates(self, config: EvaluateConfig) -> np.ndarray:
         """The figure on each bootstrap resample; paired between models measured on the same benchmark."""
@@ -70,11 +70,12 @@ class Subject:
     benchmark: Benchmark
     features: EncodedBenchmark
     config: EvaluateConfig
+    train: EncodedBenchmark | None = None  # of the benchmark's training split, where it has one
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that was measured of one model on one benchmark; `shown` is what each suite keeps for its pictures."""
+    """All that was measured of one model on one benchmark; `shown` is what each task keeps for its pictures."""
 
     encoder: Encoder
     benchmark: Benchmark
@@ -86,9 +87,9 @@ class Evaluation:
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_key", {found.key: found for found in self.measurements})
 
-    def find(self, suite: str, readout: str, query: str, metric: str) -> Measurement | None:
+    def find(self, task: str, readout: str, query: str, metric: str) -> Measurement | None:
         """One measurement, if it was made."""
-        return self.by_key.get((suite, readout, query, metric))
+        return self.by_key.get((task, readout, query, metric))
 
 
 @dataclass(frozen=True)
@@ -101,19 +102,19 @@ class Card:
     beside: str
 
 
-class Suite(Protocol):
+class Task(Protocol):
     """One kind of question."""
 
     @property
     def name(self) -> str:
-        """Of the suite in results, and of its template in `templates/suites`."""
+        """Of the task in results, and of its template in `templates/tasks`."""
 
     @property
     def notes(self) -> Mapping[str, str]:
         """The protocol in words, by what they are about, for the end of the report."""
 
     def asks(self, benchmark: Benchmark) -> bool:
-        """Whether the benchmark has anything for this suite."""
+        """Whether the benchmark has anything for this task."""
 
     def needs(self, benchmark: Benchmark, config: EvaluateConfig) -> Needs:
         """What is to be encoded of the benchmark beside its pictures."""
@@ -131,11 +132,11 @@ class Suite(Protocol):
         """What its template shows of several models on one benchmark."""
 
 
-def summed_up(evaluation: Evaluation, suite: str, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+def summed_up(evaluation: Evaluation, task: str, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
     """These metrics of the served vector, metric by metric."""
     return {
         f"{metric} {figure.query}": {"value": round(figure.value, 4), "chance": round(figure.chance, 4)}
         for metric in metrics
         for figure in evaluation.measurements
-        if (figure.suite, figure.readout, figure.metric) == (suite, SERVED, metric)
+        if (figure.task, figure.readout, figure.metric) == (task, SERVED, metric)
     }

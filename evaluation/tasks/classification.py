@@ -13,7 +13,7 @@ from evaluation.comparison import Row, compare
 from evaluation.config import EvaluateConfig
 from evaluation.features import Needs
 from evaluation.intervals import MeanEstimate
-from evaluation.suite import SERVED, Card, Evaluation, Measurement, Subject, summed_up
+from evaluation.task import SERVED, Card, Evaluation, Measurement, Subject, summed_up
 
 ACCURACY, MACRO_ACCURACY = "accuracy", "macro_accuracy"
 LARGEST_CONFUSION = 40  # classes; a larger matrix is no picture any more
@@ -24,7 +24,6 @@ class Classification:
     """The class whose description is nearest. What it keeps: counts by actual and predicted class, by task."""
 
     name = "classification"
-    protocol = "template_ensemble"
     notes: Mapping[str, str] = {
         "Classification": "A class is the renormalised mean of the normalised embeddings of its name in every "
         "template; chance is 1 / number of classes."
@@ -47,12 +46,15 @@ class Classification:
                 continue
             for task in benchmark.labels:
                 actual_N, predicted = _predictions(readout, task, subject)
-                classes, right_N = len(benchmark.spec.classification[task].classes), predicted.right(actual_N)
+                described, right_N = benchmark.spec.classification[task], predicted.right(actual_N)
+                classes = len(described.classes)
                 for metric, estimate in (
                     (MACRO_ACCURACY, MeanEstimate(right_N, actual_N)),
                     (ACCURACY, MeanEstimate(right_N)),
                 ):
-                    found.append(Measurement(self.name, self.protocol, readout, task, metric, 1 / classes, estimate))
+                    found.append(
+                        Measurement(self.name, described.protocol, readout, task, metric, 1 / classes, estimate)
+                    )
                 if readout == SERVED:
                     confusions[task] = predicted.confusion(actual_N, classes)
         return found, confusions
@@ -70,7 +72,7 @@ class Classification:
         return {
             "tasks": self._rows(group, config),
             "readouts": [(evaluation.encoder.run, view) for evaluation in group if (view := _by_readout(evaluation))],
-            "confusions": _confusions(self.name, group),
+            "confusions": _confusions(group),
         }
 
     def _rows(self, group: Sequence[Evaluation], config: EvaluateConfig) -> list[Row]:
@@ -97,7 +99,7 @@ def _predictions(readout: str, task: str, subject: Subject) -> tuple[np.ndarray,
 
 def _by_readout(evaluation: Evaluation) -> dict[str, Any] | None:
     """Macro accuracy of every readout on every task; None where there is one readout, or no task."""
-    found = [m for m in evaluation.measurements if m.metric == MACRO_ACCURACY]
+    found = [m for m in evaluation.measurements if (m.task, m.metric) == (Classification.name, MACRO_ACCURACY)]
     names = list(dict.fromkeys(figure.readout for figure in found))
     if len(names) < 2:
         return None
@@ -107,13 +109,13 @@ def _by_readout(evaluation: Evaluation) -> dict[str, Any] | None:
     return {"readouts": names, "tasks": tasks, "value": value, "best": best}
 
 
-def _confusions(suite: str, group: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def _confusions(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Per task the confusion matrix of every run, rows as shares of the actual class."""
     found = []
     for task, spec in group[0].benchmark.spec.classification.items():
         if len(spec.classes) > LARGEST_CONFUSION:
             continue
-        runs = [(evaluation.encoder.run, _shares(evaluation.shown[suite][task])) for evaluation in group]
+        runs = [(evaluation.encoder.run, _shares(evaluation.shown[Classification.name][task])) for evaluation in group]
         found.append({"task": task, "classes": spec.classes, "runs": runs})
     return found
 
@@ -123,4 +125,4 @@ def _shares(count_CC: np.ndarray) -> list[list[float]]:
     return shares
 
 
-SUITE = Classification()
+TASK = Classification()

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from evaluation import branches, readouts, rerank, retrieval
-from evaluation.benchmarks import Benchmark, Queries
+from evaluation.benchmarks import Benchmark
 from evaluation.comparison import Row, compare
 from evaluation.config import EvaluateConfig
+from evaluation.contents import Queries
 from evaluation.features import Needs
 from evaluation.intervals import MeanEstimate
-from evaluation.suite import SERVED, Card, Evaluation, Measurement, Subject, summed_up
+from evaluation.task import SERVED, Card, Evaluation, Measurement, Subject, summed_up
 from pipeline.thumbnails import thumbnail
 
 NAME = "retrieval"
@@ -38,7 +39,6 @@ class Retrieval:
     """What is nearest, text to image and image to text. What it keeps: a few examples."""
 
     name = NAME
-    protocol = "all_captions"
     notes: Mapping[str, str] = {
         "Retrieval": "All texts of a perspective, one query each; recall@k is the share of queries with at least one "
         "right answer among the first k. Without repeated texts this is the usual protocol of multi-caption sets.",
@@ -98,7 +98,7 @@ class Retrieval:
                 for direction in DIRECTIONS
                 if (view := _matrix(evaluation, direction))
             ],
-            "examples": _pictured(self.name, group),
+            "examples": _pictured(group),
         }
 
     def _recalls(self, readout: str, queries: Queries, subject: Subject) -> Iterator[Measurement]:
@@ -111,7 +111,7 @@ class Retrieval:
             for k, hit_Q in standing.hits(subject.config.ks).items():
                 metric, chance = f"{direction}_recall@{k}", retrieval.chance(asked, k)
                 yield Measurement(
-                    self.name, self.protocol, readout, queries.perspective, metric, chance, MeanEstimate(hit_Q)
+                    self.name, queries.protocol, readout, queries.perspective, metric, chance, MeanEstimate(hit_Q)
                 )
 
     def _rows(self, group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, list[Row]]:
@@ -185,12 +185,12 @@ def _matrix(evaluation: Evaluation, direction: str) -> dict[str, Any] | None:
     }
 
 
-def _pictured(suite: str, group: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def _pictured(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """The same queries asked of every run, with the pictures that came first."""
     benchmark = group[0].benchmark
     pictures: dict[int, str] = {}
     found = []
-    for asked in zip(*(evaluation.shown[suite] for evaluation in group), strict=True):
+    for asked in zip(*(evaluation.shown[NAME] for evaluation in group), strict=True):
         answers = [
             {"run": evaluation.encoder.run, "pictures": _pictures(benchmark, example.images, example.right, pictures)}
             for evaluation, example in zip(group, asked, strict=True)
@@ -211,4 +211,4 @@ def _pictures(
     ]
 
 
-SUITE = Retrieval()
+TASK = Retrieval()
