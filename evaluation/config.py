@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from pipeline.config import Section, Seed, operational
+from pipeline.config import Section, Seed, added, operational
 
 BRANCHES = "branches"  # short for one readout per branch
 _NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
@@ -15,11 +15,19 @@ _NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
 class EvaluateConfig(Section):
     """What is measured, and on what.
 
-    The benchmarks' folders are operational because their *content* enters the stage's identity: moving a folder
-    changes nothing, changing a label does.
+    The benchmarks' folders and the places of models are operational because their *content* enters the stage's
+    identity: moving a folder changes nothing, changing a label does.
     """
 
     benchmarks: tuple[str, ...] = operational((), description="benchmark folders (docs/architecture.md)")
+    models: dict[str, str] = operational(
+        default_factory=dict,
+        description="models of others to measure beside the runs, by the name they get: a folder (Holism, open_clip, "
+        "transformers CLIP or SigLIP, ONNX export), a checkpoint, or open_clip:MODEL:TAG (docs/evaluation.md)",
+    )
+    runs: bool = added(
+        True, description="whether the runs of train are measured too; without section ingest there are none"
+    )
     readouts: tuple[str, ...] = Field(
         ("mean", "paper_mean", "max", BRANCHES, "rerank"),
         description="how an image becomes scores: mean (served), paper_mean, max, branch:NAME, branches, and rerank "
@@ -34,6 +42,19 @@ class EvaluateConfig(Section):
     text_batch: int = operational(256, ge=1, description="texts that are encoded together")
     workers: int = operational(2, ge=1, le=512, description="threads that decode images")
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> Self:
+        if not self.runs and not self.models:
+            raise ValueError("evaluate.runs is false and evaluate.models is empty: name a model to measure")
+        return self
+
+    @field_validator("models")
+    @classmethod
+    def _have_names(cls, models: dict[str, str]) -> dict[str, str]:
+        if any(not name.strip() or not place.strip() for name, place in models.items()):
+            raise ValueError("expected a name and a place for each model")
+        return models
 
     @field_validator("readouts")
     @classmethod

@@ -46,6 +46,7 @@ def _facts(session: Session, name: str) -> Facts:
     assert caption is not None
     assert curate is not None
     assert train is not None
+    assert session.config.ingest is not None
     cells = caption.detail["cells"].values()
     models = sorted({(_without_path(cell["model"]), cell["revision"]) for cell in cells})
     figures = found["evaluate"].detail["headline"].get(name, {}) if found["evaluate"] else {}
