@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evaluation.encoder import Encoder
 
 VERSION = 3
-RESULTS, REPORT = "results.parquet", "report.html"
+RESULTS, DIFFERENCES, REPORT = "results.parquet", "differences.parquet", "report.html"
 
 
 def external(config: EvaluateConfig) -> dict[str, str]:
@@ -74,11 +74,14 @@ def run(stage: StageRun) -> Outcome:
     store = stage.workspace.folder("evaluate") / stage.fingerprint[:12]
     log = CommitLog(store)
     data = schemas.encode(schemas.table(schemas.RESULTS, rows), schemas.RESULTS)
-    results = log.commit(RESULTS, data, rows=len(rows))
+    parts = [log.commit(RESULTS, data, rows=len(rows))]
+    if apart := table.differences(evaluations, config):
+        data = schemas.encode(schemas.table(schemas.DIFFERENCES, apart), schemas.DIFFERENCES)
+        parts.append(log.commit(DIFFERENCES, data, rows=len(apart)))
     page = report.render(evaluations, config, stage.fingerprint).encode()
     return Outcome(
         store.uri,
-        (results, log.commit(REPORT, page, rows=0)),
+        (*parts, log.commit(REPORT, page, rows=0)),
         counts={"runs": len(runs), "models": len(config.models), "benchmarks": len(found), "results": len(rows)},
         detail={"report": REPORT, "headline": headline},
     )

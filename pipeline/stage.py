@@ -177,7 +177,7 @@ def execute(
         raise MissingInputError(
             f"stage '{stage.name}' needs the result of '{first}' under this configuration, and "
             + (f"of that is {resolution.damage}, in" if resolution.damage else "there is none in")
-            + f" {workspace.root}; run it first: {command.format(stage=first)}"
+            + f" {workspace.root}; run it first: {command.replace('{stage}', first)}"
         )
     if resolution.problem is not None:
         raise resolution.problem
