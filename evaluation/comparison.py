@@ -39,7 +39,7 @@ class Row:
     chance: float
     figures: tuple[Figure, ...]
     differences: tuple[Figure, ...]
-    more: tuple[tuple[float, ...], ...]  # per run the values of further metrics
+    more: tuple[tuple[str, ...], ...]  # per run the values of further metrics, as they are shown
     pairs: Mapping[tuple[int, int], Figure]
     relevant: float | None = None  # mean number of right answers
 
@@ -76,7 +76,8 @@ def compare(
     }
     differences = tuple(pairs[0, j] for j in range(1, len(group)))
     more = tuple(
-        tuple(evaluation.by_key[(suite, readout, query, metric)].value for metric in further) for evaluation in group
+        tuple(shown(metric, evaluation.by_key[suite, readout, query, metric].value) for metric in further)
+        for evaluation in group
     )
     first = asked[0]
     return Row(query, first.estimate.n, first.chance, tuple(figures), differences, more, pairs, relevant)
@@ -87,6 +88,11 @@ def percent(value: float, signed: bool = False) -> str:
     digits = 2 if 0 < abs(value) < 0.001 and not signed else 1
     text = f"{100 * value:{'+' if signed else ''}.{digits}f}"
     return text.replace("-", "−")
+
+
+def shown(metric: str, value: float) -> str:
+    """A value as text: shares in per cent, ranks as they are."""
+    return f"{value:.1f}".removesuffix(".0") if metric.endswith("rank") else percent(value)
 
 
 def figure_of(value: float, replicate_S: np.ndarray) -> Figure:

@@ -100,7 +100,9 @@ def _encoders(train: Manifest | None, runs: Mapping[str, Any], config: EvaluateC
 
 def _check_names(config: EvaluateConfig, runs: Mapping[str, Any]) -> None:
     if taken := sorted(set(config.models) & set(runs)):
-        raise ConfigError(f"evaluate.models: a run of train is called {taken[0]!r} already; give the model another name")
+        raise ConfigError(
+            f"evaluate.models: a run of train is called {taken[0]!r} already; give the model another name"
+        )
 
 
 def _check_branches(config: EvaluateConfig, known: Collection[str]) -> None:
@@ -123,4 +125,6 @@ def load_encoder(train: Manifest, name: str, details: Mapping[str, Any]) -> Enco
     return Encoder(name, details["fingerprint"], weights, model, preprocess, tokenizer, tuple(details["branches"]))
 
 
-STAGE = Stage("evaluate", VERSION, ("train",), EvaluateConfig, run, external, describe=describe, does_without=does_without)
+STAGE = Stage(
+    "evaluate", VERSION, ("train",), EvaluateConfig, run, external, describe=describe, does_without=does_without
+)

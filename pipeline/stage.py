@@ -129,7 +129,9 @@ def resolve(
         if stage.name in configs:
             found[stage.name] = _resolve_one(stage, configs[stage.name], found, workspace, damaged)
         else:
-            problem = ConfigError(f"the configuration has no section '{stage.name}', so there is nothing to {stage.name}")
+            problem = ConfigError(
+                f"the configuration has no section '{stage.name}', so there is nothing to {stage.name}"
+            )
             found[stage.name] = Resolution(stage, Section(), {}, (), None, None, problem)
     return found
 

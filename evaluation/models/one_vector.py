@@ -15,7 +15,9 @@ BRANCH = ("image",)  # the name of the only branch
 class OneVector(nn.Module):
     """`images` and `texts` are how the library that the model comes from encodes them, (B, D) each."""
 
-    def __init__(self, model: nn.Module, images: Callable[[Tensor], Tensor], texts: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, model: nn.Module, images: Callable[[Tensor], Tensor], texts: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.model = model
         self._images, self._texts = images, texts

@@ -65,7 +65,9 @@ def _by_name(text: str) -> Source:
         return Source("open_clip_model", text)
     model, _, weights = text.partition(":")
     if not model or not weights:
-        raise ConfigError(f"which says no weights; expected {OPEN_CLIP}MODEL:TAG, the tag one of open_clip's or a path")
+        raise ConfigError(
+            f"which says no weights; expected {OPEN_CLIP}MODEL:TAG, the tag one of open_clip's or a path"
+        )
     if "/" in weights:
         _require(Location.of(weights))
     return Source("open_clip_model", model, weights)

@@ -40,9 +40,9 @@ def load(name: str, source: Source) -> Encoder:
 
     def tokens(texts: list[str]) -> Tensor:
         """At full width: SigLIP was trained so, and looks at what follows a text."""
-        found = tokenizer(
-            texts, padding="max_length", max_length=width, truncation=True, return_tensors="pt"
-        )["input_ids"]
+        found = tokenizer(texts, padding="max_length", max_length=width, truncation=True, return_tensors="pt")[
+            "input_ids"
+        ]
         return torch.as_tensor(found)
 
     identity = source.digest

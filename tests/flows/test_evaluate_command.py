@@ -35,9 +35,7 @@ def test_models_are_measured_without_a_configuration(
     assert "nothing to do" in capsys.readouterr().out, "a model is its content"
 
 
-def test_a_configuration_without_images_has_one_stage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_configuration_without_images_has_one_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     squares = write_squares(tmp_path / "squares")
     config = tmp_path / "measure.yaml"
     evaluate = {"benchmarks": [str(squares)], "bootstrap_samples": 100, "device": "cpu", "workers": 1}
