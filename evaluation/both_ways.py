@@ -19,7 +19,7 @@ from torch import Tensor
 
 from evaluation.ranks import Ranks
 from evaluation.readouts import scores
-from evaluation.retrieval import BLOCK_SCORES, FEW, Relevance, in_columns, layers, rank_rows, ranks
+from evaluation.retrieval import BLOCK_SCORES, FEW, Relevance, in_columns, layers, ranks
 
 MARGIN = 5e-7  # of scores of unit vectors: how far a score may be rounded from the product's
 MOST_KEPT = 2**22  # scores within the margin

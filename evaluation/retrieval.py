@@ -12,7 +12,7 @@ exists, of whatever size the set is. `evaluation.both_ways` counts both directio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np

@@ -30,8 +30,8 @@ RESULTS, DIFFERENCES, REPORT = "results.parquet", "differences.parquet", "report
 def external(config: EvaluateConfig) -> dict[str, str]:
     """Digests of the benchmark folders, by their place in the config, and of models by name.
 
-    There has to be a benchmark. Their tables are read, so that what is wrong with them is said before there is anything
-    to evaluate.
+    There has to be a benchmark. Their tables are read, so that what is wrong with them is said before there is
+    anything to evaluate.
     """
     if not config.benchmarks:
         raise ConfigError(
@@ -100,9 +100,7 @@ def _encoders(train: Manifest | None, runs: Mapping[str, Any], config: EvaluateC
 
 def _check_names(config: EvaluateConfig, runs: Mapping[str, Any]) -> None:
     if taken := sorted(set(config.models) & set(runs)):
-        raise ConfigError(
-            f"evaluate.models: a run of train is called {taken[0]!r} already; give the model another name"
-        )
+        raise ConfigError(f"evaluate.models: a run of train is called {taken[0]!r}; give the model another name")
 
 
 def _check_branches(config: EvaluateConfig, known: Collection[str]) -> None:

@@ -83,9 +83,7 @@ def _evaluate(config: HolismConfig) -> None:
 
     branches = {branch for name in config.train.runs for branch in config.train.run(name).branch_names}
     if config.evaluate.runs and (taken := sorted(set(config.evaluate.models) & set(config.train.runs))):
-        raise ConfigError(
-            f"evaluate.models: a run of train is called {taken[0]!r} already; give the model another name"
-        )
+        raise ConfigError(f"evaluate.models: a run of train is called {taken[0]!r}; give the model another name")
     for readout in config.evaluate.readouts:
         if config.evaluate.models:  # their branches are known once they are loaded
             break

@@ -84,6 +84,9 @@ class HolismConfig(Section):
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> HolismConfig:
-    """Read, override and validate a configuration file, or none (""); every problem is a `ConfigError` that names the key."""
+    """Read, override and validate a configuration file, or none ("").
+
+    Every problem is a `ConfigError` that names the key.
+    """
     data = apply_overrides(load_yaml(path) if path else {}, overrides)
     return build(HolismConfig, data, source=str(path) or "command line")

@@ -122,7 +122,8 @@ def resolve(
 ) -> dict[str, Resolution]:
     """Look up every stage's result under the current config. `stages` come in order, upstream first.
 
-    A stage without a section cannot run. A result of which something is gone counts as none, unless `damaged` ones are wanted as well.
+    A stage without a section cannot run. A result of which something is gone counts as none, unless `damaged` ones are
+    wanted as well.
     """
     found: dict[str, Resolution] = {}
     for stage in stages:

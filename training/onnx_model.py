@@ -1,4 +1,4 @@
-"""A model that was exported as ONNX, read back: two towers that ONNX Runtime runs, with the calls of a model of ours."""
+"""A model that was exported as ONNX, read back: two towers in ONNX Runtime, with the calls of a model of ours."""
 
 import json
 from typing import Any
@@ -66,5 +66,5 @@ def load_onnx(folder: Location) -> tuple[OnnxCLIP, Any, open_clip.SimpleTokenize
             "one; export the model again"
         )
     about = json.loads(said)
-    model = OnnxCLIP(*sessions, tuple(about["branches"])).eval()
+    model = OnnxCLIP(sessions[0], sessions[1], tuple(about["branches"])).eval()
     return model, make_preprocess(about["preprocess"]), open_clip.SimpleTokenizer(context_length=model.context_length)

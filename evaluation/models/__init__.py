@@ -2,7 +2,7 @@
 
     evaluate:
       models:
-        openai: open_clip:ViT-B-32-quickgelu:openai     a name of open_clip's with one of its tags, or a path to weights
+        openai: open_clip:ViT-B-32-quickgelu:openai     a model of open_clip's with a tag or a path to weights
         theirs: open_clip:local-dir:FOLDER              open_clip's own folder form, and hf-hub:ORGANISATION/MODEL
         siglip: models/siglip-base-patch16-224          a folder of transformers with a CLIP or SigLIP
         ours: exports/first                             a Holism export, a run's model folder, a checkpoint step-N.pt

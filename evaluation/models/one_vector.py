@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from pipeline.pictures import upright_rgb
 
 BRANCH = ("image",)  # the name of the only branch
+Encode = Callable[[Tensor], Tensor]
 
 
 class OneVector(nn.Module):
     """`images` and `texts` are how the library that the model comes from encodes them, (B, D) each."""
 
-    def __init__(
-        self, model: nn.Module, images: Callable[[Tensor], Tensor], texts: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, model: nn.Module, images: Encode, texts: Encode) -> None:
         super().__init__()
         self.model = model
         self._images, self._texts = images, texts

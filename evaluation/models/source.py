@@ -16,8 +16,8 @@ OPEN_CLIP_CONFIG, CONFIG, IMAGE_TOWER, TEXT_TOWER = "open_clip_config.json", "co
 TRANSFORMERS = ("clip", "siglip")  # their model types
 WEIGHTS = (".json", ".safetensors", ".bin", ".pt", ".txt", ".model")  # files of a folder that decide what it computes
 EXPECTED = (
-    f"a model folder, a checkpoint (.pt), {IMAGE_TOWER} of an export, or {OPEN_CLIP}MODEL:TAG with a tag of open_clip's "
-    "or a path to weights"
+    f"a model folder, a checkpoint (.pt), {IMAGE_TOWER} of an export, or {OPEN_CLIP}MODEL:TAG with a tag of "
+    "open_clip's or a path to weights"
 )
 
 
@@ -39,7 +39,7 @@ class Source:
 
     @property
     def digest(self) -> str:
-        """Identity: of what lies here by content, of what open_clip fetches by name, as tags stand for fixed weights."""
+        """Identity: of what lies here by content, of what open_clip fetches by name, as tags do not change."""
         if self.kind == "open_clip_model" and not self.place.startswith(LOCAL_DIR):
             place = self.weights and Location.of(self.weights)
             return digest([self.place, content_digest([place]) if place and place.exists() else self.weights])

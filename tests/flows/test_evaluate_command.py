@@ -79,4 +79,4 @@ def test_runs_and_models_stand_in_one_table(tmp_path: Path, capsys: pytest.Captu
     page = (manifest.location(manifest.select("report")[0])).read().decode()
     assert "Differences of any two" in page
     assert main(["evaluate", str(config), "--model", f"holism={tmp_path / 'first'}"]) == 2
-    assert "called 'holism' already" in capsys.readouterr().err
+    assert "called 'holism'" in capsys.readouterr().err
