@@ -27,7 +27,7 @@ import yaml
 from evaluation import benchmarks
 from evaluation.branches import matrix
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder
+from evaluation.encoder import Encoder
 from evaluation.measure import evaluate
 from evaluation.task import Evaluation
 from pipeline import schemas

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import Section, Seed, added, operational
 
@@ -28,14 +28,22 @@ class SuiteAt(Section):
 class EvaluateConfig(Section):
     """What is measured, and on what.
 
-    The benchmarks are operational because their *content* enters the stage's identity: moving a folder changes
-    nothing, changing a label does.
+    The benchmarks and the places of models are operational because their *content* enters the stage's identity: moving
+    a folder changes nothing, changing a label does.
     """
 
     benchmarks: tuple[str | SuiteAt, ...] = operational(
         (),
         description="what is measured on: benchmark folders, suites as NAME=FOLDER or {suite: NAME, root: FOLDER}, or "
         "YAML files of suites (docs/evaluation.md)",
+    )
+    models: dict[str, str] = operational(
+        default_factory=dict,
+        description="models of others to measure beside the runs, by the name they get: a folder (Holism, open_clip, "
+        "transformers CLIP or SigLIP, ONNX export), a checkpoint, or open_clip:MODEL:TAG (docs/evaluation.md)",
+    )
+    runs: bool = added(
+        True, description="whether the runs of train are measured too; without section ingest there are none"
     )
     weights: Literal["last", "best"] = added(
         "last", description="of each run the model of its last step, or the best one on the way (train.best)"
@@ -59,6 +67,19 @@ class EvaluateConfig(Section):
     text_batch: int = operational(256, ge=1, description="texts that are encoded together")
     workers: int = operational(2, ge=1, le=512, description="threads that decode images")
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> Self:
+        if not self.runs and not self.models:
+            raise ValueError("evaluate.runs is false and evaluate.models is empty: name a model to measure")
+        return self
+
+    @field_validator("models")
+    @classmethod
+    def _have_names(cls, models: dict[str, str]) -> dict[str, str]:
+        if any(not name.strip() or not place.strip() for name, place in models.items()):
+            raise ValueError("expected a name and a place for each model")
+        return models
 
     @field_validator("readouts")
     @classmethod

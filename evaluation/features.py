@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
+from evaluation.encoder import Encoder
 from pipeline import identity, pictures
 from pipeline.errors import InputError
 from pipeline.progress import Progress
@@ -30,29 +30,6 @@ from pipeline.storage import Location
 
 VERSION = 2  # raised when pictures or texts reach the model otherwise than before
 CHECKSUM = identity.ID_LENGTH  # bytes behind a cached array
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A model as evaluation sees it: what `training.load` returns, the names of its branches, and who it is.
-
-    `model` has `encode_branches(image_BCSS) -> (B, H, D)` and `encode_text(text_TL) -> (T, D)`, where
-    texts padded with 0 may be cut anywhere after their last token. A model with a second score also has
-    `encode_patches(image_BCSS, normalize=False) -> (B, P, D)` and
-    `conditioned_cosines(patch_BPD, text_BTD) -> (B, T)`.
-    """
-
-    run: str
-    fingerprint: str  # of the training run; stands in the results
-    weights: str  # digest of the model's files (weights, preprocessing); decides whether cached features hold
-    model: Any
-    preprocess: Callable[[Image.Image], Tensor]
-    tokenizer: Callable[[list[str]], Tensor]
-    branches: tuple[str, ...]
-
-    @property
-    def second_score(self) -> bool:
-        return getattr(self.model, "text_pooling", None) is not None
 
 
 @dataclass(frozen=True)
@@ -168,7 +145,9 @@ def _of_images(
 def _encode_texts(encoder: Encoder, texts: list[str], config: EvaluateConfig, device: torch.device) -> np.ndarray:
     """Shortest texts first, each batch as wide as its longest: padding is most of a text tower's work."""
     text_TL, place_T = torch.unique(encoder.tokenizer(texts), dim=0, return_inverse=True)
-    length_T = (text_TL != 0).cumsum(dim=1).argmax(dim=1) + 1  # up to the last token; what follows is padding
+    length_T = torch.full((len(text_TL),), text_TL.shape[1])
+    if encoder.cuts_texts:  # up to the last token; what follows is padding
+        length_T = (text_TL != 0).cumsum(dim=1).argmax(dim=1) + 1
     order_T = length_T.argsort(stable=True)
     progress = Progress(f"{encoder.run}: texts", len(text_TL), "texts")
     parts = []

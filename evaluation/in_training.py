@@ -27,7 +27,7 @@ class InTraining:
 
     def __call__(self, model: Any, preprocess: Any, tokenizer: Any, wanted: Any) -> dict[str, float]:
         """`wanted` has `benchmarks` (none: those of the evaluate stage) and `images`, of each of them."""
-        from evaluation.features import Encoder
+        from evaluation.encoder import Encoder
         from evaluation.measure import measured
         from evaluation.task import SERVED, Measurement
 

@@ -7,7 +7,8 @@ from typing import Any
 from evaluation.attention import looks
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder, Needs, features
+from evaluation.encoder import Encoder
+from evaluation.features import Needs, features
 from evaluation.task import Evaluation, Measurement, Subject
 from evaluation.tasks import asking
 from pipeline.storage import Location

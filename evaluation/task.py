@@ -15,7 +15,8 @@ import numpy as np
 from evaluation.attention import Looks
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
-from evaluation.features import EncodedBenchmark, Encoder, Needs
+from evaluation.encoder import Encoder
+from evaluation.features import EncodedBenchmark, Needs
 
 SERVED = "mean"  # the readout that an index serves, that reports and summaries are about
 

@@ -100,7 +100,11 @@ def _evaluate(config: HolismConfig) -> None:
     from evaluation.benchmarks import check_all
 
     branches = {branch for name in config.train.runs for branch in config.train.run(name).branch_names}
+    if config.evaluate.runs and (taken := sorted(set(config.evaluate.models) & set(config.train.runs))):
+        raise ConfigError(f"evaluate.models: a run of train is called {taken[0]!r}; give the model another name")
     for readout in config.evaluate.readouts:
+        if config.evaluate.models:  # their branches are known once they are loaded
+            break
         if readout.startswith("branch:") and readout.removeprefix("branch:") not in branches:
             raise ConfigError(
                 f"evaluate.readouts names {readout!r}, but the runs' branches are {', '.join(sorted(branches))}"

@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         stage = _command(commands, name, text, _run)
         stage.set_defaults(stages=name, smoke=False)
         _add_run_options(stage)
+        if name == "evaluate":
+            _add_measured(stage)
 
     _add_stages(_command(commands, "status", "say what is done, what is stale and why", _status))
     _add_stages(_command(commands, "plan", "say what a run would do and why", _plan))
@@ -221,6 +223,25 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_measured(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model",
+        dest="models",
+        action="append",
+        default=[],
+        metavar="[NAME=]MODEL",
+        help="a model of others to measure as well: a folder, a checkpoint, or open_clip:MODEL:TAG; needs no CONFIG",
+    )
+    command.add_argument(
+        "--benchmark",
+        dest="benchmarks",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a benchmark to measure on as well",
+    )
+
+
 def _init(options: argparse.Namespace) -> None:
     from flows.init import init
 
@@ -228,11 +249,9 @@ def _init(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from flows.run import Session
-
     if options.smoke:
         return _smoke(options)
-    return _run_stages(Session.open(options.config, options.overrides), options)
+    return _run_stages(_open(options), options)
 
 
 def _smoke(options: argparse.Namespace) -> int:
@@ -248,7 +267,7 @@ def _smoke(options: argparse.Namespace) -> int:
 def _run_stages(session: Session, options: argparse.Namespace) -> int:
     from flows.stages import select as chosen
 
-    names = _stages(options)
+    names = _stages(options, session)
     if not options.retry_failed and not session.needs_work(names):
         print(f"nothing to do: {', '.join(names or STAGE_HELP)} up to date in {session.workspace.root}")
         return 0
@@ -271,7 +290,7 @@ def _status(options: argparse.Namespace) -> int:
     from flows.status import status
 
     session = Session.open(options.config, options.overrides)
-    print(status(session, _stages(options)), flush=True)
+    print(status(session, _stages(options, session)), flush=True)
     return _say_problems(session, options)
 
 
@@ -280,17 +299,27 @@ def _plan(options: argparse.Namespace) -> int:
     from flows.status import plan
 
     session = Session.open(options.config, options.overrides)
-    print(plan(session, _stages(options)), flush=True)
+    print(plan(session, _stages(options, session)), flush=True)
     return _say_problems(session, options)
 
 
-def _stages(options: argparse.Namespace) -> list[str] | None:
-    return [name.strip() for name in options.stages.split(",")] if options.stages else None
+def _open(options: argparse.Namespace) -> Session:
+    from flows.evaluate import open_session
+
+    measured = getattr(options, "models", ()), getattr(options, "benchmarks", ())
+    return open_session(options.config, options.overrides, *measured)
+
+
+def _stages(options: argparse.Namespace, session: Session) -> list[str] | None:
+    """The stages that are named; without images there is only one."""
+    if options.stages:
+        return [name.strip() for name in options.stages.split(",")]
+    return None if session.config.ingest else ["evaluate"]
 
 
 def _say_problems(session: Session, options: argparse.Namespace) -> int:
     """A sentence for each stage that a run would refuse."""
-    problems = session.problems(_stages(options))
+    problems = session.problems(_stages(options, session))
     for stage, problem in problems.items():
         print(f"holism: error: {stage} cannot run: {problem}", file=sys.stderr)
     return USER_ERROR if problems else 0

@@ -50,6 +50,7 @@ def _facts(session: Session, name: str, best: bool) -> Facts:
     assert caption is not None
     assert curate is not None
     assert train is not None
+    assert session.config.ingest is not None
     cells = caption.detail["cells"].values()
     models = sorted({(_without_path(cell["model"]), cell["revision"]) for cell in cells})
     measured = found["evaluate"] if (session.config.evaluate.weights == "best") == best else None

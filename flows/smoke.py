@@ -22,6 +22,7 @@ from flows.run import Session
 from pipeline.config import build
 from pipeline.demo_world.write import write_world
 from pipeline.errors import ConfigError
+from pipeline.ingest.config import IngestConfig
 from pipeline.messages import say
 from pipeline.workspace import Workspace
 from training.config import RunConfig
@@ -70,6 +71,8 @@ def _no_cluster() -> Iterator[None]:
 
 def smaller(config: HolismConfig, folder: Path) -> tuple[HolismConfig, list[str]]:
     """The same at toy size, with all places below `folder`; and what of it could not be kept, a sentence each."""
+    if config.ingest is None:
+        raise ConfigError("--smoke needs the section ingest; a configuration of models alone is measured as it is")
     if config.caption.tables:
         raise ConfigError(
             f"--smoke has nothing to put in the place of caption.tables ({config.caption.tables[0].name}); it is for "
@@ -80,7 +83,7 @@ def smaller(config: HolismConfig, folder: Path) -> tuple[HolismConfig, list[str]
     small = {
         **data,
         "workspace": str(folder / "workspace"),
-        "ingest": _ingest(config, data["ingest"], folder, said),
+        "ingest": _ingest(config.ingest, data["ingest"], folder, said),
         "caption": _caption(data.get("caption", {}), on_ray, said),
         "curate": _curate(config, data.get("curate", {}), said),
         "train": _train(config, data.get("train", {}), folder, said),
@@ -92,12 +95,12 @@ def smaller(config: HolismConfig, folder: Path) -> tuple[HolismConfig, list[str]
     return build(HolismConfig, small, source="the configuration at toy size"), said
 
 
-def _ingest(config: HolismConfig, section: Mapping[str, Any], folder: Path, said: list[str]) -> dict[str, Any]:
+def _ingest(ingest: IngestConfig, section: Mapping[str, Any], folder: Path, said: list[str]) -> dict[str, Any]:
     source = {key: value for key, value in section["source"].items() if key not in ADDRESSES}
-    if config.ingest.source.kind == "urls":
+    if ingest.source.kind == "urls":
         said.append("ingest.source: nothing is downloaded, the images lie in a folder")
         source = {"kind": "folder"}
-    source["path"] = str(_tars(folder) if config.ingest.source.kind == "webdataset" else _scenes(folder))
+    source["path"] = str(_tars(folder) if ingest.source.kind == "webdataset" else _scenes(folder))
     return {**section, "source": source, "shard_images": SHARD, "workers": 1}
 
 
@@ -194,7 +197,7 @@ def _weights(folder: Path) -> Path:
 def _write_inputs(config: HolismConfig, folder: Path) -> None:
     """What the toy reads: scenes of the demo world, in tars where the recipe has tars, and weights to start from."""
     write_world(folder / "scenes", IMAGES, HELD_OUT, seed=0)
-    if config.ingest.source.kind == "webdataset":
+    if config.ingest is not None and config.ingest.source.kind == "webdataset":
         _tars(folder).mkdir()
         files = sorted(_scenes(folder).iterdir())
         for number in range(2):

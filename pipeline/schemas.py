@@ -146,6 +146,19 @@ RESULTS = _schema(
     ],
 )
 
+DIFFERENCES = _schema(
+    "differences",
+    1,
+    [
+        *((name, _WORD) for name in ("run", "model", "other_run", "other_model", "task", "dataset", "split")),
+        *((name, _WORD) for name in ("protocol", "readout", "query", "metric")),
+        ("difference", pa.float64()),  # run minus other run, on the same resamples
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("n", pa.int64()),
+    ],
+)
+
 
 def table(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Make a table of row mappings; a column that no row names is null, one the schema lacks is an error."""

@@ -1,4 +1,4 @@
-"""Retrieval: every readout on the queries of every perspective, both ways (`evaluation.retrieval`, `.rerank`)."""
+"""Retrieval: every readout on the queries of every perspective, both ways (`evaluation.both_ways`, `.rerank`)."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ import numpy as np
 
 from evaluation import branches, readouts, rerank, retrieval
 from evaluation.benchmarks import Benchmark
+from evaluation.both_ways import both_ways
 from evaluation.comparison import Row, compare
 from evaluation.config import EvaluateConfig
 from evaluation.contents import Queries
 from evaluation.features import Needs
-from evaluation.intervals import MeanEstimate
-from evaluation.task import SERVED, Card, Evaluation, Measurement, Subject, summed_up
+from evaluation.intervals import MeanEstimate, MedianEstimate
+from evaluation.ranks import Ranks
+from evaluation.task import SERVED, Card, Estimate, Evaluation, Measurement, Subject, summed_up
 from pipeline.thumbnails import thumbnail
 
 NAME = "retrieval"
 TEXT_TO_IMAGE, IMAGE_TO_TEXT = "text_to_image", "image_to_text"
 DIRECTIONS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT)
+MAP, MEDIAN_RANK = "map", "median_rank"
+RANKED = (MAP, MEDIAN_RANK)
 EXAMPLES, EXAMPLE_DEPTH = 1, 6  # pictured queries per perspective, and pictures per query
 
 
@@ -42,6 +46,9 @@ class Retrieval:
     notes: Mapping[str, str] = {
         "Retrieval": "All texts of a perspective, one query each; recall@k is the share of queries with at least one "
         "right answer among the first k. Without repeated texts this is the usual protocol of multi-caption sets.",
+        "Ranks": "Median rank is of each query's first right answer; mAP is the mean over queries of the average "
+        "precision over all candidates. Candidates of equal score have no order: every figure is the mean over all "
+        "orders.",
         "Chance at k": "For r right answers among N candidates, 1 − C(N−r, k) / C(N, k), mean over queries.",
     }
 
@@ -55,13 +62,13 @@ class Retrieval:
         return Needs(texts, patches=readouts.RERANK in config.readouts)
 
     def measure(self, subject: Subject) -> tuple[list[Measurement], list[Example]]:
-        """Recall@k of each perspective and direction."""
+        """Recall@k, median rank and mAP of each perspective and direction."""
         encoder, names = subject.encoder, subject.config.readouts
         found = [
             measurement
             for readout in readouts.expand(names, encoder.branches, encoder.second_score)
             for queries in subject.benchmark.queries
-            for measurement in self._recalls(readout, queries, subject)
+            for measurement in self._figures(readout, queries, subject)
         ]
         return found, list(_examples(subject))
 
@@ -91,7 +98,7 @@ class Retrieval:
         """Both directions, a matrix of branches by perspectives, examples."""
         return {
             "directions": self._rows(group, config),
-            "further": [f"R@{k}" for k in config.ks if k > 1],
+            "further": [*(f"R@{k}" for k in config.ks if k > 1), "mAP", "median rank"],
             "matrices": [
                 (evaluation.encoder.run, direction, view)
                 for evaluation in group
@@ -101,24 +108,32 @@ class Retrieval:
             "examples": _pictured(group),
         }
 
-    def _recalls(self, readout: str, queries: Queries, subject: Subject) -> Iterator[Measurement]:
+    def _figures(self, readout: str, queries: Queries, subject: Subject) -> Iterator[Measurement]:
         relevance = _relevance(queries, len(subject.features.branch_NHD))
-        by_text, by_image = _standings(readout, queries, relevance, subject)
-        for direction, standing, asked in (
+        by_text, by_image = _ranks(readout, queries, relevance, subject)
+        for direction, ranks, asked in (
             (TEXT_TO_IMAGE, by_text, relevance),
             (IMAGE_TO_TEXT, by_image, relevance.swapped()),
         ):
-            for k, hit_Q in standing.hits(subject.config.ks).items():
-                metric, chance = f"{direction}_recall@{k}", retrieval.chance(asked, k)
-                yield Measurement(
-                    self.name, queries.protocol, readout, queries.perspective, metric, chance, MeanEstimate(hit_Q)
-                )
+            best, blind = ranks.best(), retrieval.random_ranks(asked)
+            found: list[tuple[str, float, Estimate]] = [
+                (f"recall@{k}", retrieval.chance(asked, k), MeanEstimate(hit_Q))
+                for k, hit_Q in best.hits(subject.config.ks).items()
+            ]
+            median = MedianEstimate(best.rank_Q())
+            found += [
+                (MAP, float(blind.average_precision().mean()), MeanEstimate(ranks.average_precision())),
+                (MEDIAN_RANK, MedianEstimate(blind.best().rank_Q()).value, median),
+            ]
+            for metric, chance, estimate in found:
+                name = f"{direction}_{metric}"
+                yield Measurement(self.name, queries.protocol, readout, queries.perspective, name, chance, estimate)
 
     def _rows(self, group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, list[Row]]:
         """Text to image, then image to text; a row per perspective."""
         found: dict[str, list[Row]] = {}
         for direction in DIRECTIONS:
-            further = [f"{direction}_recall@{k}" for k in config.ks if k > 1]
+            further = [f"{direction}_{name}" for name in (*(f"recall@{k}" for k in config.ks if k > 1), *RANKED)]
             for queries in group[0].benchmark.queries:
                 key = (self.name, SERVED, queries.perspective, f"{direction}_recall@1")
                 pairs = queries.pair_text_P if direction == TEXT_TO_IMAGE else queries.pair_image_P
@@ -131,18 +146,13 @@ def _relevance(queries: Queries, images: int) -> retrieval.Relevance:
     return retrieval.Relevance(queries.pair_text_P, queries.pair_image_P, len(queries.texts), images)
 
 
-def _standings(
-    readout: str, queries: Queries, relevance: retrieval.Relevance, subject: Subject
-) -> tuple[retrieval.Standing, retrieval.Standing]:
+def _ranks(readout: str, queries: Queries, relevance: retrieval.Relevance, subject: Subject) -> tuple[Ranks, Ranks]:
     """Where the right images of each text stand, and the right texts of each image."""
     found, encoder = subject.features, subject.encoder
     text_TD = found.texts(queries.texts)
     if readout != readouts.RERANK:
         vector_NGD = readouts.vectors(readout, found.branch_NHD, encoder.branches)
-        return (
-            retrieval.stand_images(vector_NGD, text_TD, relevance),
-            retrieval.stand_texts(vector_NGD, text_TD, relevance.swapped()),
-        )
+        return both_ways(vector_NGD, text_TD, relevance)
     assert found.patch_NPD is not None
     served_ND = readouts.vectors(SERVED, found.branch_NHD, encoder.branches)[:, 0]
     second, depth = encoder.model.conditioned_cosines, max(*subject.config.ks, subject.config.rerank_depth)

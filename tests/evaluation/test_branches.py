@@ -11,7 +11,8 @@ from evaluation import branches, measure
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.contents import Queries, Spec
-from evaluation.features import EncodedBenchmark, Encoder
+from evaluation.encoder import Encoder
+from evaluation.features import EncodedBenchmark
 from evaluation.tasks import retrieval
 from pipeline.storage import Location
 

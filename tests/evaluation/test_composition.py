@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from evaluation import benchmarks, composition, report, table
 from evaluation.config import EvaluateConfig, SuiteAt
-from evaluation.features import Encoder
+from evaluation.encoder import Encoder
 from evaluation.measure import evaluate
 from pipeline import pictures, schemas
 from pipeline.storage import Location

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from evaluation import benchmarks
 from evaluation.config import EvaluateConfig
-from evaluation.features import EncodedBenchmark, Encoder, Needs, features
+from evaluation.encoder import Encoder
+from evaluation.features import EncodedBenchmark, Needs, features
 from evaluation.measure import needs_of
 from pipeline.errors import InputError
 from pipeline.storage import Location

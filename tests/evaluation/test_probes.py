@@ -12,7 +12,7 @@ from PIL import Image
 
 from evaluation import benchmark_folder, benchmarks, probes, report, table
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder
+from evaluation.encoder import Encoder
 from evaluation.measure import evaluate
 from evaluation.probes import Split
 from pipeline import schemas

@@ -14,7 +14,8 @@ import torch
 from evaluation import benchmarks, intervals, report, table, tasks
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder, Needs
+from evaluation.encoder import Encoder
+from evaluation.features import Needs
 from evaluation.measure import evaluate
 from evaluation.task import Card, Evaluation, Measurement, Subject
 from pipeline import schemas
