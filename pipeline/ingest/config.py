@@ -115,13 +115,13 @@ class UrlSource(Section):
     threads: int = operational(32, ge=1, description="links in flight per worker")
 
 
-Source = Annotated[FolderSource | WebdatasetSource | UrlSource, Field(discriminator="kind")]
+AnySource = Annotated[FolderSource | WebdatasetSource | UrlSource, Field(discriminator="kind")]
 
 
 class IngestConfig(Section):
     """Images: where they come from, and how they are packed into shards."""
 
-    source: Source
+    source: AnySource
     shard_images: int = Field(
         1000, ge=1, description="images of one shard; a shard being packed is held in memory (urls and folders only)"
     )

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import picture_kinds
 from pipeline.errors import InputError
 from pipeline.identity import digest, image_id
-from pipeline.ingest.captions import CaptionTable
+from pipeline.ingest.captions import AltTextTable
 from pipeline.ingest.config import FolderSource
 from pipeline.ingest.inspect import Reference
 from pipeline.ingest.listing import LEAVING, File, files_of, pictures_among
@@ -57,7 +57,7 @@ class Folder:
             found = "a file" if self.root.exists() else "not there"
             raise InputError(f"ingest.source.path {self.root} is {found}; expected a folder of images ({_suffixes()})")
         self.left_out, self.mended = Tally(), Tally()
-        captions = CaptionTable(self.config, self.root) if self.config.captions is not None else None
+        captions = AltTextTable(self.config, self.root) if self.config.captions is not None else None
         files = files_of(self.root, follow_links=self.config.follow_links, left_out=self.left_out)
         if captions is not None:
             files = [file for file in files if self.root / file.path not in captions.files]

@@ -21,7 +21,7 @@ MOST_TARS = 5  # that are named one by one
 
 
 @dataclass(frozen=True)
-class Found:
+class Ingested:
     """The parts of a store that is up to date, and what its source holds beside them.
 
     `unusable` has the tars that are of no use, and why; `told` are sentences of the source.
@@ -39,7 +39,7 @@ class Found:
         self.mended.update(part.detail.get("mended", {}) for part in self.parts)
 
 
-def counts(found: Found, store: Location) -> dict[str, Any]:
+def counts(found: Ingested, store: Location) -> dict[str, Any]:
     """Figures for people and reports, the plain ones first."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -72,7 +72,7 @@ def reasons(parts: Sequence[Part]) -> Counter[str]:
     return counted
 
 
-def warnings(config: IngestConfig, found: Found, figures: Mapping[str, Any]) -> list[str]:
+def warnings(config: IngestConfig, found: Ingested, figures: Mapping[str, Any]) -> list[str]:
     """Sentences about all that is not as it should be."""
     images, errors, described = figures["images"], figures["errors"], figures["with_alt_text"]
     said = []

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline import faults
 from pipeline.errors import HolismError, InputError
 from pipeline.ingest.config import Column
-from pipeline.ingest.formats import KINDS, File, kind_of, open_file
+from pipeline.ingest.formats import KINDS, TableFile, kind_of, open_file
 from pipeline.ingest.json_lines import NO_JSON, JsonLines
 from pipeline.ingest.parquet import may_hold
 from pipeline.ingest.tally import Tally
@@ -186,7 +186,7 @@ class _Opened:
 
     location: Location
     kind: str
-    file: File
+    file: TableFile
     about: str
 
     def position(self, setting: str, column: Column) -> Any:

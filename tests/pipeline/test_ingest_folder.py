@@ -326,7 +326,7 @@ def test_ingest_from_memory(tmp_path: Path) -> None:
 def test_a_second_run_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     section = config(folder_of(tmp_path / "in", 2))
     first = ingest(tmp_path / "ws", section)
-    monkeypatch.setattr("pipeline.ingest.stage._found", lambda *_: pytest.fail("ran again"))
+    monkeypatch.setattr("pipeline.ingest.stage._ingested", lambda *_: pytest.fail("ran again"))
     assert ingest(tmp_path / "ws", section).digest == first.digest
 
 
