@@ -40,15 +40,15 @@ def _facts(session: Session, name: str) -> Facts:
     """What the stages' results know of a run: its data, who captioned it, and what it reaches."""
     from training.model_card import Facts
 
-    found = {stage: resolution.manifest for stage, resolution in session.resolve().items()}
-    ingest, caption, curate, train = (found[stage] for stage in ("ingest", "caption", "curate", "train"))
+    manifests = {stage: resolution.manifest for stage, resolution in session.resolve().items()}
+    ingest, caption, curate, train = (manifests[stage] for stage in ("ingest", "caption", "curate", "train"))
     assert ingest is not None  # nothing is trained without these
     assert caption is not None
     assert curate is not None
     assert train is not None
     cells = caption.detail["cells"].values()
     models = sorted({(_without_path(cell["model"]), cell["revision"]) for cell in cells})
-    figures = found["evaluate"].detail["headline"].get(name, {}) if found["evaluate"] else {}
+    figures = manifests["evaluate"].detail["headline"].get(name, {}) if manifests["evaluate"] else {}
     return Facts(
         data={
             "run": f"{name}, fingerprint {train.detail['runs'][name]['fingerprint']}",

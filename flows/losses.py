@@ -17,15 +17,15 @@ MOST_POINTS = 500  # of one curve
 
 def curves(manifest: Manifest) -> dict[str, list[tuple[int, float]]]:
     """(step, loss) of every run; of long runs each point is the mean of several steps."""
-    found = {}
+    averaged = {}
     for name, run in manifest.detail["runs"].items():
         folder = run["folder"].rpartition("/")[0]
         lines = (Location.of(manifest.store) / folder / "metrics.jsonl").read().splitlines()
         rows = [(row["step"], row["loss"]) for row in map(json.loads, lines)]
         together = -(-len(rows) // MOST_POINTS)
         groups = [rows[start : start + together] for start in range(0, len(rows), max(1, together))]
-        found[name] = [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]
-    return found
+        averaged[name] = [(group[-1][0], sum(loss for _, loss in group) / len(group)) for group in groups]
+    return averaged
 
 
 def picture(curves: Mapping[str, list[tuple[int, float]]]) -> str:

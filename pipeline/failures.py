@@ -59,9 +59,9 @@ def remembered(workspace: Workspace, stage: str, fingerprint: str | None) -> Ite
 
 def _sentence(error: Exception) -> str:
     """What a user is told of an error; of a mistake of ours its kind and its first line."""
-    found = faults.explained(error)
-    if found is not None:
-        return str(found)
+    fault = faults.explained(error)
+    if fault is not None:
+        return str(fault)
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 

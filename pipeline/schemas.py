@@ -193,8 +193,8 @@ def read(
         raise StoreError(f"{location} cannot be read as a {_name(schema)} table: {error}") from error
 
 
-def _check(location: Location, found: pa.Schema, expected: pa.Schema) -> None:
-    metadata = found.metadata or {}
+def _check(location: Location, schema: pa.Schema, expected: pa.Schema) -> None:
+    metadata = schema.metadata or {}
     actual = (metadata.get(b"holism.table"), metadata.get(b"holism.version"))
     wanted = (expected.metadata[b"holism.table"], expected.metadata[b"holism.version"])
     if actual != wanted:

@@ -119,23 +119,23 @@ def resolve(
 
     A result of which something is gone counts as none, unless `damaged` ones are wanted as well.
     """
-    found: dict[str, Resolution] = {}
+    resolutions: dict[str, Resolution] = {}
     for stage in stages:
-        found[stage.name] = _resolve_one(stage, configs[stage.name], found, workspace, damaged)
-    return found
+        resolutions[stage.name] = _resolve_one(stage, configs[stage.name], resolutions, workspace, damaged)
+    return resolutions
 
 
 def _resolve_one(
-    stage: Stage, config: Section, found: Mapping[str, Resolution], workspace: Workspace, damaged: bool
+    stage: Stage, config: Section, resolutions: Mapping[str, Resolution], workspace: Workspace, damaged: bool
 ) -> Resolution:
-    inputs = {name: m for name in stage.upstream if (m := found[name].manifest) is not None}
+    inputs = {name: m for name in stage.upstream if (m := resolutions[name].manifest) is not None}
     missing = tuple(name for name in stage.upstream if name not in inputs)
     try:
         digests = _input_digests(stage, config, inputs)
     except HolismError as problem:
         return Resolution(stage, config, inputs, missing, None, None, problem)
     if missing:
-        return Resolution(stage, config, inputs, missing, None, None, damage=found[missing[0]].damage)
+        return Resolution(stage, config, inputs, missing, None, None, damage=resolutions[missing[0]].damage)
     identity = fingerprint(stage.name, stage.version, semantic(config), digests)
     manifest = workspace.manifest(stage.name, identity)
     damage = stage.damage(manifest) if manifest is not None and not damaged else None

@@ -68,11 +68,11 @@ class Members:
                 self.joined += following is not None
                 continue
             try:
-                found, following = self._read(position)
+                member, following = self._read(position)
             except Exception as error:  # tarfile raises anything on headers that were made up
-                found, following = self._lost(position, block, error)
-            if found is not None:
-                yield found
+                member, following = self._lost(position, block, error)
+            if member is not None:
+                yield member
 
     def in_words(self) -> str | None:
         """What is damaged, and lost by it; None if nothing is."""

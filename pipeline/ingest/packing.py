@@ -46,8 +46,8 @@ def pack_source(
         wanted = [_pictures_to_fetch(source, task) for task in todo.tasks]
         fetched = source.fetch([list(items.values()) for items in wanted])
         for task, names, references in zip(todo.tasks, wanted, fetched, strict=True):
-            found = dict(zip(names, _inspect(references, inspector, progress), strict=True))
-            parts.append(_pack_shard(source, task, found, log))
+            pictures = dict(zip(names, _inspect(references, inspector, progress), strict=True))
+            parts.append(_pack_shard(source, task, pictures, log))
             progress.update(len(task.items) - len(names))
     progress.close()
     return sorted(parts, key=lambda part: part.name)
@@ -163,10 +163,10 @@ def _from_store(stored: Stored) -> Picture:
 
 def _inspect(references: Sequence[Reference | str], inspector: Inspector, progress: Progress) -> list[Picture]:
     """Pictures in the order of `references`; a reason instead of a reference becomes an error."""
-    found = inspector([reference for reference in references if isinstance(reference, Reference)])
+    inspected = inspector([reference for reference in references if isinstance(reference, Reference)])
     pictures = []
     for reference in references:
-        pictures.append(Picture(reference) if isinstance(reference, str) else next(found))
+        pictures.append(Picture(reference) if isinstance(reference, str) else next(inspected))
         progress.update()
     return pictures
 

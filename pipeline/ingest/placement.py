@@ -165,8 +165,8 @@ class _Shard:
     def _reuse(
         self, items: Sequence[Item], rows: Sequence[Mapping[str, Any]], claimed: Sequence[int | None]
     ) -> ShardTask | None:
-        found = [None if index is None else items[index] for index in claimed]
-        return _reuse(self.source, self.part, rows, found, self.is_whole, self.retry_failed)
+        claimed_items = [None if index is None else items[index] for index in claimed]
+        return _reuse(self.source, self.part, rows, claimed_items, self.is_whole, self.retry_failed)
 
 
 def _joined(source: Source, new: Sequence[_New], items: Sequence[Item], shards: Sequence[_Shard]) -> list[_New]:
@@ -234,7 +234,7 @@ def _reuse(
     source: Source,
     part: Part,
     rows: Sequence[Mapping[str, Any]],
-    found: Sequence[Item | None],
+    claimed: Sequence[Item | None],
     whole: bool,
     retry_failed: bool,
 ) -> ShardTask | None:
@@ -242,11 +242,11 @@ def _reuse(
 
     If its tar is not `whole`, all its images are packed again, in the order in which they lay there.
     """
-    same = None not in found and part.detail["stamps"] == stamps_of([item for item in found if item is not None])
+    same = None not in claimed and part.detail["stamps"] == stamps_of([item for item in claimed if item is not None])
     named = _named_in_tar(rows)
     again: list[tuple[Item, Mapping[str, Any]]] = []
     stay: list[tuple[Item, Mapping[str, Any]]] = []
-    for item, row in zip(found, rows, strict=True):
+    for item, row in zip(claimed, rows, strict=True):
         failed = row["status"] == "error"
         if item is None:
             if failed or row["key"] not in named:

@@ -41,17 +41,17 @@ def run(stage_run: StageRun) -> Outcome:
     config: IngestConfig = stage_run.config
     settings = digest(semantic(config))[:SETTINGS_DIGITS]
     store = stage_run.workspace.folder("ingest") / settings
-    found = _ingested(config, store, stage_run.retry_failed)
-    counts = summary.counts(found, store)
+    ingested = _ingested(config, store, stage_run.retry_failed)
+    counts = summary.counts(ingested, store)
     if not counts["images"]:
-        raise InputError(_nothing_usable(config, found, counts["errors"]))
+        raise InputError(_nothing_usable(config, ingested, counts["errors"]))
     return Outcome(
         store=store.uri,
-        parts=found.parts,
+        parts=ingested.parts,
         counts=counts,
-        detail={"shards": {part.detail["shard"]: part.detail["tar"] for part in found.parts}},
-        digest=digest({"rows": union(part.content for part in found.parts)}),  # wherever the tars lie
-        warnings=summary.warnings(config, found, counts),
+        detail={"shards": {part.detail["shard"]: part.detail["tar"] for part in ingested.parts}},
+        digest=digest({"rows": union(part.content for part in ingested.parts)}),  # wherever the tars lie
+        warnings=summary.warnings(config, ingested, counts),
     )
 
 
@@ -82,8 +82,8 @@ def _ingested(config: IngestConfig, store: Location, retry_failed: bool) -> Inge
     return Ingested(parts, opened.left_out, opened.mended, opened.warnings)
 
 
-def _nothing_usable(config: IngestConfig, found: Ingested, errors: int) -> str:
-    reason = reasons(found.parts).most_common(1)[0][0]
+def _nothing_usable(config: IngestConfig, ingested: Ingested, errors: int) -> str:
+    reason = reasons(ingested.parts).most_common(1)[0][0]
     if config.source.kind == "urls":
         return (
             f"no link of {config.source.path} gave an image ({errors:,} in all, most often: {reason}); "

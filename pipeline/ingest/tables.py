@@ -77,8 +77,8 @@ def read_table(
     opened = []
     for place in [files] if isinstance(files, Location) else files:
         if not place.exists() or place.is_dir():
-            found = "a folder" if place.exists() else "not there"
-            raise InputError(f"{_prefix(about)}the table {place} is {found}; expected a file that ends in {_kinds()}")
+            what = "a folder" if place.exists() else "not there"
+            raise InputError(f"{_prefix(about)}the table {place} is {what}; expected a file that ends in {_kinds()}")
         its_kind = kind or kind_of(place.name)
         if its_kind is None:
             raise InputError(f"the table {place} is of no known kind; expected a name that ends in {_kinds()}")
@@ -155,14 +155,14 @@ class Table:
                 raise self._files[0].lacks(setting, column)
 
     def _texts(self, value: Any, file: _Opened, number: int, column: Column) -> tuple[str, ...]:
-        found = texts_of(value, self._encoding)
-        if found.refused is not None:
-            raise file.refuses(number, column, found.refused, "texts or lists of texts")
-        for fault in found.faults:
+        cell = texts_of(value, self._encoding)
+        if cell.refused is not None:
+            raise file.refuses(number, column, cell.refused, "texts or lists of texts")
+        for fault in cell.faults:
             self.left_out.add(f"texts of column {column!r}: {fault}", file.place(number))
         items = len(value) if isinstance(value, (list, tuple)) else 1
-        self.blank += items - len(found.texts) - found.faults.count(NOT_TEXT)
-        return found.texts
+        self.blank += items - len(cell.texts) - cell.faults.count(NOT_TEXT)
+        return cell.texts
 
     def _name(self, value: Any, file: _Opened, number: int, column: Column) -> str | None:
         if isinstance(value, bytes) and self._encoding == "windows-1252":
@@ -174,8 +174,8 @@ class Table:
         if not isinstance(value, (str, bytes)):
             kind = "a list" if isinstance(value, list) else value_in_words(value)
             raise file.refuses(number, column, kind, "one text a row")
-        name, found = decode_name(value)
-        for fault in found:
+        name, mended = decode_name(value)
+        for fault in mended:
             self.left_out.add(f"column {column!r}: {fault}", file.place(number))
         return name.strip() or None
 
@@ -264,10 +264,10 @@ class _Opened:
             f"{self._prefix}{self.location} has no column {column!r} ({setting}); it has {known or 'none'}{more}{hint}"
         )
 
-    def refuses(self, number: int, column: Column, found: str, expected: str) -> InputError:
+    def refuses(self, number: int, column: Column, held: str, expected: str) -> InputError:
         """A value that is no text."""
         return InputError(
-            f"{self._prefix}{self.location} {self.file.unit} {number}: column {column!r} holds {found}, "
+            f"{self._prefix}{self.location} {self.file.unit} {number}: column {column!r} holds {held}, "
             f"expected {expected}"
         )
 

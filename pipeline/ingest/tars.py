@@ -48,14 +48,14 @@ def scan(location: Location, rules: TextRules | None = None) -> TarIndex:
         with location.open() as handle:
             _refuse_compressed(location, handle)
             members = Members(handle, location.size())
-            found = _Contents(handle, rules or TextRules())
+            contents = _Contents(handle, rules or TextRules())
             for member in members:
-                found.take(member)
+                contents.take(member)
     except tarfile.TarError as error:
         raise InputError(f"{location} is not a tar ({error}); expected WebDataset tars of images") from error
     except OSError as error:
         raise InputError(f"the tar {location} cannot be read: {error.strerror or error}") from error
-    index = found.index()
+    index = contents.index()
     index.damage = members.in_words()
     if members.joined:
         index.mended.add(JOINED, location.name, members.joined)
@@ -124,7 +124,7 @@ def _linked(links: Sequence[Member], entries: Sequence[TarFile], left_out: Tally
     known: dict[str, TarFile] = {
         name_key(entry.name if isinstance(entry, TarPicture) else entry.file): entry for entry in entries
     }
-    found, waiting, before = list[TarFile](), list(links), len(links) + 1
+    copies, waiting, before = list[TarFile](), list(links), len(links) + 1
     while len(waiting) < before:
         before, later = len(waiting), []
         for link in waiting:
@@ -133,11 +133,11 @@ def _linked(links: Sequence[Member], entries: Sequence[TarFile], left_out: Tally
                 later.append(link)
                 continue
             known[name_key(link.name)] = copy = _renamed(entry, link.name)
-            found.append(copy)
+            copies.append(copy)
         waiting = later
     for link in waiting:
         left_out.add(LOST_LINK, link.name)
-    return found
+    return copies
 
 
 def _renamed(entry: TarFile, name: str) -> TarFile:

@@ -72,9 +72,9 @@ def find_tars(source: WebdatasetSource, left_out: Tally | None = None) -> list[T
     paths = [source.path] if isinstance(source.path, str) else list(source.path)
     if not paths:
         raise InputError("ingest.source.path is an empty list; expected tars, folders of tars or globs")
-    found = {tar for path in paths for tar in _expand(path, source.follow_links, left_out)}
+    locations = {tar for path in paths for tar in _expand(path, source.follow_links, left_out)}
     tars = []
-    for location in sorted(found):
+    for location in sorted(locations):
         info = location.info()
         stamp = stamp_of({**info, "mtime_ns": info.get("mtime")})
         tars.append(Tar(location, stamp, int(info.get("size") or 0)))
@@ -93,10 +93,10 @@ def _expand(path: str, follow_links: bool, left_out: Tally) -> list[Location]:
     matches = location.glob()
     if not matches:
         raise InputError(f"the glob {location} matches no file; expected WebDataset tars")
-    found = list[Location]()
+    tars = list[Location]()
     for match, is_folder in matches:
-        found += _in_folder(match, follow_links, left_out) if is_folder else [match]
-    return found
+        tars += _in_folder(match, follow_links, left_out) if is_folder else [match]
+    return tars
 
 
 def _in_folder(folder: Location, follow_links: bool, left_out: Tally) -> list[Location]:
@@ -193,9 +193,9 @@ class _Reader:
         index = scan(tar.location, TextRules.of(config))
         if not index.pictures:
             damage = f"; {index.damage}" if index.damage else ""
-            found = ", ".join(index.left_out.counts()) or "no other files"
+            others = ", ".join(index.left_out.counts()) or "no other files"
             raise InputError(
-                f"{tar.location} holds no images ({found}{damage}); expected {' '.join(picture_kinds.SUFFIXES)}"
+                f"{tar.location} holds no images ({others}{damage}); expected {' '.join(picture_kinds.SUFFIXES)}"
             )
         return index, list(self._rows(tar, index.pictures, known))
 
@@ -237,13 +237,13 @@ class _Reader:
 def _known(tar: Tar, earlier: Sequence[Part], log: CommitLog) -> dict[tuple[int, int], Picture]:
     """The pictures of a tar that was indexed by other rules, and is still the same."""
     facts = [field.name for field in fields(Picture) if field.name not in ("data", "error")]
-    found = {}
+    pictures = {}
     for part in earlier:
         if part.detail["stamp"] == tar.stamp and part.detail.get("reading") != READING:
             for row in read(log.folder / part.name, IMAGES, recorded=(part.digest, "ingest")).to_pylist():
                 if row["status"] == "ok":
-                    found[row["offset"], row["size"]] = Picture(**{name: row[name] for name in facts})
-    return found
+                    pictures[row["offset"], row["size"]] = Picture(**{name: row[name] for name in facts})
+    return pictures
 
 
 def _is_intact(tar: Tar, part: Part, log: CommitLog) -> bool:
