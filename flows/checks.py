@@ -68,13 +68,14 @@ def _check_slots(slots: Iterable[Slot], produced: Produced) -> None:
         if slot.perspective not in known:
             raise ConfigError(
                 f"train.slots: the slot {slot.name!r} takes captions of the perspective {slot.perspective!r}, which "
-                f"{_nothing_gives(slot.perspective, known)}"
+                f"{_nothing_gives(slot.perspective, known)}; fix or remove the slot"
             )
         granularities = {granularity for perspective, granularity in produced if perspective == slot.perspective}
         if slot.granularity and slot.perspective != ALT_TEXT and not granularities & {slot.granularity, None}:
             raise ConfigError(
                 f"train.slots: the slot {slot.name!r} takes captions of {slot.perspective!r} with granularity "
-                f"{slot.granularity!r}, but those have {', '.join(sorted(map(str, granularities)))}"
+                f"{slot.granularity!r}, but those have {', '.join(sorted(map(str, granularities)))}; "
+                "fix or remove the slot"
             )
 
 

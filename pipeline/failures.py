@@ -28,7 +28,7 @@ class Failure:
 
 
 def last(workspace: Workspace, stage: str) -> Failure | None:
-    """The failure of a stage's last run; None if that went well, or if the note of it cannot be read."""
+    """The failure of a stage's last run; None if that went well, or if its record cannot be read."""
     place = _place(workspace, stage)
     if not place.exists():
         return None
@@ -40,7 +40,7 @@ def last(workspace: Workspace, stage: str) -> Failure | None:
 
 @contextmanager
 def remembered(workspace: Workspace, stage: str, fingerprint: str | None) -> Iterator[None]:
-    """Keep a note if what is done in here fails, and drop an earlier one if it does not."""
+    """Keep a record if what is done in here fails, and drop an earlier one if it does not."""
     try:
         yield
     except MissingInputError:

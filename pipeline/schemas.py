@@ -1,7 +1,7 @@
 """The tables of a workspace as versioned Arrow schemas, and the one way they are written to Parquet.
 
 Every file carries its table's name and version, opens as it is in DuckDB, pandas and Hugging Face `datasets`,
-and is compressed with zstd. Rising a version is a change of contract: readers name what they found.
+and is compressed with zstd. Raising a version changes the contract: readers name the version that they have.
 """
 
 from __future__ import annotations

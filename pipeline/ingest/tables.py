@@ -291,7 +291,7 @@ def _shown(name: str) -> str:
 
 
 def is_shown(file: Location, asked: Location) -> bool:
-    """Whether no part of its path that was not asked for is hidden, or a note of the program that wrote the folder."""
+    """Whether no part of its path, beyond what was asked for, is hidden or a marker file of a program."""
     parts = set(file.uri.split("/")) - set(asked.uri.split("/"))
     return not any(part.startswith((".", "_")) for part in parts)
 
