@@ -29,7 +29,7 @@ STAGE_HELP = {
     "train": "train multi-branch CLIPs on the captions",
     "evaluate": "measure the trained models and write the report",
 }
-USER_ERROR, GIVEN_UP = 2, 3
+USER_ERROR, QUARANTINED = 2, 3
 NOBODY_READS = 128 + signal.SIGPIPE
 SERVERS = ("browse", "serve")  # which end well when they are stopped
 
@@ -219,15 +219,15 @@ def _run(options: argparse.Namespace) -> int:
 
     with session.hold(wait=options.wait):
         session.check(names)
-        given_up = 0
+        quarantined = 0
         for stage in chosen(names):
             manifest, fresh = session.run(stage.name, retry_failed=options.retry_failed)
             state = f"done in {duration(manifest.seconds)}" if fresh else "up to date"
             print(f"{stage.name}: {state}: " + "\n  ".join(stage.describe(manifest)), flush=True)
             for warning in manifest.warnings:
                 print(f"{stage.name}: warning: {warning}", file=sys.stderr, flush=True)
-            given_up += manifest.counts.get("quarantined", 0) if fresh else 0
-    return GIVEN_UP if given_up else 0
+            quarantined += manifest.counts.get("quarantined", 0) if fresh else 0
+    return QUARANTINED if quarantined else 0
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ def decoders() -> int:
 
 
 class _Files(Section):
-    """What folders and tars have in common: texts in files, and sizes that somebody else decided."""
+    """What folders and tars have in common: texts in files, and sizes that were decided elsewhere."""
 
     text: tuple[str, ...] | None = added(
         None,

@@ -1,4 +1,4 @@
-"""The formats of tables that people bring: what columns a file has, and its rows, one by one.
+"""The formats of imported tables: what columns a file has, and its rows, one by one.
 
 Nothing is read but the columns that are asked for, and no more of them than a batch is in memory. Values come as they
 stand in the file: no text is taken for a number or a date, and bytes that are not UTF-8 stay bytes.

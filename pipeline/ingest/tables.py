@@ -1,4 +1,4 @@
-"""Tables that people bring, in one file or many: their rows, with names and texts by the rule of `pipeline.texts`."""
+"""Imported tables, in one file or many: their rows, with names and texts by the rule of `pipeline.texts`."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class _Opened:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no column at all; of JSON lines nobody knows before they are read."""
+        """Whether it has no column at all; of JSON lines that is known only after they were read."""
         with self.reading():
             return not isinstance(self.file, JsonLines) and not self.file.names()
 
