@@ -71,7 +71,7 @@ class Task(Section):
 class Spec(Section):
     """What benchmark.yaml holds."""
 
-    name: str
+    name: str = Field(min_length=1)
     split: str = "test"
     relevance: str = ""
     classification: dict[str, Task] = Field(default_factory=dict)
