@@ -112,7 +112,7 @@ class Spec(Section):
     `protocols` says of perspectives which of a set's texts are asked, where that is not all of them.
     """
 
-    name: str
+    name: str = Field(min_length=1)
     split: str = "test"
     relevance: str = ""
     classification: dict[str, Classes] = Field(default_factory=dict)

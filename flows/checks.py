@@ -86,13 +86,14 @@ def _check_slots(slots: Iterable[Slot], produced: Produced) -> None:
         if slot.perspective not in known:
             raise ConfigError(
                 f"train.slots: the slot {slot.name!r} takes captions of the perspective {slot.perspective!r}, which "
-                f"{_nothing_gives(slot.perspective, known)}"
+                f"{_nothing_gives(slot.perspective, known)}; fix or remove the slot"
             )
-        found = {granularity for perspective, granularity in produced if perspective == slot.perspective}
-        if slot.granularity and slot.perspective != ALT_TEXT and not found & {slot.granularity, None}:
+        granularities = {granularity for perspective, granularity in produced if perspective == slot.perspective}
+        if slot.granularity and slot.perspective != ALT_TEXT and not granularities & {slot.granularity, None}:
             raise ConfigError(
                 f"train.slots: the slot {slot.name!r} takes captions of {slot.perspective!r} with granularity "
-                f"{slot.granularity!r}, but those have {', '.join(sorted(map(str, found)))}"
+                f"{slot.granularity!r}, but those have {', '.join(sorted(map(str, granularities)))}; "
+                "fix or remove the slot"
             )
 
 
@@ -119,11 +120,11 @@ def _evaluate(config: HolismConfig) -> None:
 
 def perspectives(config: HolismConfig) -> Produced | None:
     """What captions this configuration gives; None where that is not known: columns of tables can hold any."""
-    caption, found = config.caption, Produced()
+    caption, produced = config.caption, Produced()
     for table in caption.tables:
         if table.columns.perspective is not None or table.perspective is None:
             return None
-        found.add((table.perspective, None if table.columns.granularity is not None else table.granularity))
+        produced.add((table.perspective, None if table.columns.granularity is not None else table.granularity))
     if caption.models:
         try:
             known = prompts.load(caption.prompts.set)
@@ -131,10 +132,10 @@ def perspectives(config: HolismConfig) -> Produced | None:
         except HolismError:  # which the caption stage says
             return None
         asked = [known.get(name) for prompt in chosen for name in prompt.answers or (prompt.id,)]
-        found |= {(prompt.perspective, prompt.granularity) for prompt in [*chosen, *asked]}
+        produced |= {(prompt.perspective, prompt.granularity) for prompt in [*chosen, *asked]}
     if config.curate.sub_captions.enabled:
-        found |= {(perspective, part) for perspective, _ in found for part in PART_GRANULARITIES}
-    return found
+        produced |= {(perspective, part) for perspective, _ in produced for part in PART_GRANULARITIES}
+    return produced
 
 
 def _nothing_gives(name: str, known: Iterable[str]) -> str:

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 STAGE_HELP = {
     "ingest": "index images from a folder, WebDataset tars or a URL list",
     "caption": "have vision-language models write captions",
-    "curate": "clean, reject, diversify; make the training bundles",
-    "train": "train the multi-branch CLIP",
-    "evaluate": "measure it and write the report",
+    "curate": "clean captions, reject bad ones, keep those that differ; make training bundles",
+    "train": "train multi-branch CLIPs on the captions",
+    "evaluate": "measure the trained models and write the report",
 }
-USER_ERROR, GIVEN_UP = 2, 3
+USER_ERROR, QUARANTINED = 2, 3
 NOBODY_READS = 128 + signal.SIGPIPE
 SERVERS = ("browse", "serve")  # which end well when they are stopped
 
@@ -84,18 +84,21 @@ def _nobody_reads() -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="holism",
-        description="Many captions per image, a multi-branch CLIP trained on them, measured.",
+        description="Write many captions for each image, train a multi-branch CLIP on them and measure it.",
         epilog="Stages: ingest → caption → curate → train → evaluate. See README.md.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
-    init = commands.add_parser("init", help="write a first configuration, with comments")
-    init.add_argument("kind", choices=("photos", "tars", "urls"), help="a folder of images, tars, or a table of links")
-    init.add_argument("path", metavar="PATH", help="the folder, the tars (one, a folder or a glob), or the table")
+    init = _plain_command(commands, "init", "write a first configuration, with comments", _init)
     init.add_argument(
-        "--config", default="holism.yaml", metavar="FILE", help="file that it is written to (default: %(default)s)"
+        "kind",
+        choices=("photos", "tars", "urls"),
+        help="photos: a folder; tars: WebDataset; urls: a table of links",
     )
-    init.set_defaults(handler=_init)
+    init.add_argument("path", metavar="PATH", help="the folder; a tar, a folder of tars or a glob; or the table")
+    init.add_argument(
+        "--config", default="holism.yaml", metavar="FILE", help="configuration file to write (default: %(default)s)"
+    )
     run = _command(commands, "run", "run all stages that have work to do", _run)
     _add_stages(run)
     _add_run_options(run)
@@ -117,10 +120,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_servers_and_export(commands)
     _add_diversity(commands)
     _add_benchmark(commands)
-    settings = commands.add_parser("settings", help="say what every key of a configuration means")
-    settings.add_argument("section", nargs="?", metavar="SECTION", help="only these, such as caption.engine")
-    settings.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
-    settings.set_defaults(handler=_settings)
+    settings = _plain_command(commands, "settings", "say what every key of a configuration means", _settings)
+    settings.add_argument(
+        "section", nargs="?", metavar="SECTION", help="only this section or key, such as caption.engine"
+    )
+    settings.add_argument("--markdown", action="store_true", help="print all of them as Markdown (docs/settings.md)")
     _add_doctor(commands)
     return parser
 
@@ -140,7 +144,7 @@ def _add_servers_and_export(commands: argparse._SubParsersAction) -> None:
     browse.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; others than this machine need a token (default: %(default)s)",
+        help="address to listen on; a token is needed if it is not loopback (default: %(default)s)",
     )
     browse.add_argument("--port", type=int, default=8808, help="port to listen on (default: %(default)s)")
     browse.add_argument(
@@ -149,36 +153,44 @@ def _add_servers_and_export(commands: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="another host name that the browser may be reached by",
+        help="a further host name to answer to, such as a proxy's; may be repeated",
     )
     serve = _command(commands, "serve", "serve the deployments to Prefect, here or where PREFECT_API_URL says", _serve)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", type=int, default=4200, help="port of a server started here (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=4200, help="port of the server it starts (default: %(default)s)")
     export = _command(
         commands, "export", "write a trained model for others: Holism's form, open_clip's, ONNX", _export
     )
-    export.add_argument("--to", required=True, metavar="FOLDER", help="folder that the files are written to")
+    export.add_argument("--to", required=True, metavar="FOLDER", help="folder to write the files to")
     export.add_argument("--run", help="name of the trained run to export (default: the first)")
     export.add_argument("--best", action="store_true", help="its best model on the way (train.best), not the last one")
     export.add_argument(
         "--forms",
         default="holism",
         metavar="A,B",
-        help="which forms to write: holism, open_clip, onnx (default: %(default)s)",
+        help="forms to write, of holism, open_clip and onnx (default: %(default)s)",
     )
 
 
 def _add_diversity(commands: argparse._SubParsersAction) -> None:
-    diversity = commands.add_parser("diversity", help="report on how different the captions of images are")
+    diversity = _plain_command(
+        commands, "diversity", "write a page that says how different the captions of each image are", _diversity
+    )
     diversity.add_argument("configs", nargs="+", metavar="CONFIG", help="configuration files, compared side by side")
+    diversity.add_argument("--output", metavar="FILE", help="HTML file to write (default: in the first workspace)")
+    diversity.add_argument("--plots", metavar="FOLDER", help="folder to write the plots to, as PNG")
     diversity.add_argument(
-        "--output", metavar="FILE", help="file that the page is written to (default: in the first workspace)"
+        "--model",
+        help="model of sentence embeddings, or none to leave them out (default: curate.select.embedding)",
     )
-    diversity.add_argument("--plots", metavar="FOLDER", help="folder that the plots are written to as PNG")
-    diversity.add_argument(
-        "--model", help="model of the sentence embeddings (default: curate.select.embedding; none: leave them out)"
-    )
-    diversity.set_defaults(handler=_diversity)
+
+
+def _plain_command(
+    commands: argparse._SubParsersAction, name: str, text: str, handler: object
+) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(handler=handler)
+    return command
 
 
 def _add_benchmark(commands: argparse._SubParsersAction) -> None:
@@ -194,7 +206,8 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str, handler: object) -> argparse.ArgumentParser:
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    """A command on a configuration."""
+    command = _plain_command(commands, name, text, handler)
     command.add_argument("config", nargs="?", default="holism.yaml", help="configuration file (default: %(default)s)")
     command.add_argument(
         "--set",
@@ -202,24 +215,21 @@ def _command(commands: argparse._SubParsersAction, name: str, text: str, handler
         action="append",
         default=[],
         metavar="A.B=VALUE",
-        help="change one setting of the configuration",
+        help="set one key of the configuration to a value; may be repeated",
     )
-    command.set_defaults(handler=handler)
     return command
 
 
 def _add_stages(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--stages", metavar="A,B", help="stages to look at or run, such as caption,curate (default: all)"
-    )
+    command.add_argument("--stages", metavar="A,B", help="only these stages, such as caption,curate (default: all)")
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--wait", action="store_true", help="wait while another run holds the workspace")
+    command.add_argument("--wait", action="store_true", help="wait until the run that holds the workspace has ended")
     command.add_argument(
         "--retry-failed",
         action="store_true",
-        help="try rows again that ended in an error, and make damaged files anew",
+        help="try failed rows again, and make damaged files again",
     )
 
 
@@ -274,15 +284,15 @@ def _run_stages(session: Session, options: argparse.Namespace) -> int:
 
     with session.hold(wait=options.wait):
         session.check(names)
-        given_up = 0
+        quarantined = 0
         for stage in chosen(names):
             manifest, fresh = session.run(stage.name, retry_failed=options.retry_failed)
             state = f"done in {duration(manifest.seconds)}" if fresh else "up to date"
             print(f"{stage.name}: {state}: " + "\n  ".join(stage.describe(manifest)), flush=True)
             for warning in manifest.warnings:
                 print(f"{stage.name}: warning: {warning}", file=sys.stderr, flush=True)
-            given_up += manifest.counts.get("quarantined", 0) if fresh else 0
-    return GIVEN_UP if given_up else 0
+            quarantined += manifest.counts.get("quarantined", 0) if fresh else 0
+    return QUARANTINED if quarantined else 0
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ def report(
     files = [page.uri]
     for plot, draw in PLOTS.items() if plots else ():
         picture = Location.of(str(plots)) / f"{plot}.png"
-        picture.write(png(draw, {found.name: found.kept for found in sets}))
+        picture.write(png(draw, {one.name: one.kept for one in sets}))
         files.append(picture.uri)
     return files
 

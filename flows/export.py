@@ -44,8 +44,8 @@ def _facts(session: Session, name: str, best: bool) -> Facts:
     """What the stages' results know of a run: its data, who captioned it, and what it reaches."""
     from training.model_card import Facts
 
-    found = {stage: resolution.manifest for stage, resolution in session.resolve().items()}
-    ingest, caption, curate, train = (found[stage] for stage in ("ingest", "caption", "curate", "train"))
+    manifests = {stage: resolution.manifest for stage, resolution in session.resolve().items()}
+    ingest, caption, curate, train = (manifests[stage] for stage in ("ingest", "caption", "curate", "train"))
     assert ingest is not None  # nothing is trained without these
     assert caption is not None
     assert curate is not None
@@ -53,7 +53,7 @@ def _facts(session: Session, name: str, best: bool) -> Facts:
     assert session.config.ingest is not None
     cells = caption.detail["cells"].values()
     models = sorted({(_without_path(cell["model"]), cell["revision"]) for cell in cells})
-    measured = found["evaluate"] if (session.config.evaluate.weights == "best") == best else None
+    measured = manifests["evaluate"] if (session.config.evaluate.weights == "best") == best else None
     figures = measured.detail["headline"].get(name, {}) if measured else {}
     return Facts(
         data={

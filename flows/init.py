@@ -56,7 +56,7 @@ caption:
 
 curate:
   sub_captions: {{enabled: true}}   # parts of long captions as captions of their own
-  # select: {{similarity: semantic}}   # tells captions apart by meaning; needs a GPU, or patience
+  # select: {{similarity: semantic}}   # tells captions apart by meaning; slow without a GPU
 
 train:
   model: ViT-B-16

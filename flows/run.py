@@ -47,14 +47,14 @@ class Session:
 
     def needs_work(self, stages: Sequence[str] | None) -> bool:
         """Whether any of these stages has something to do."""
-        found = self.resolve()
-        return not all(found[stage.name].done for stage in select(stages))
+        resolutions = self.resolve()
+        return not all(resolutions[stage.name].done for stage in select(stages))
 
     def problems(self, stages: Sequence[str] | None) -> dict[str, HolismError]:
         """What these stages would refuse, by stage: found before hours of work, whatever else is missing."""
-        found, problems = self.resolve(), dict[str, HolismError]()
+        resolutions, problems = self.resolve(), dict[str, HolismError]()
         for stage in select(stages):
-            resolution = found[stage.name]
+            resolution = resolutions[stage.name]
             if resolution.done:
                 continue
             try:

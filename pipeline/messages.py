@@ -1,4 +1,4 @@
-"""Where the messages of a run go: to stderr, or to whoever listens, such as Prefect's log.
+"""Where the messages of a run go: to stderr, or to a listener, such as Prefect's log.
 
 A listener hears all threads of this process, as stages work with several.
 """
@@ -26,7 +26,7 @@ def say(text: str, *, warning: bool = False) -> None:
 
 
 def heard() -> bool:
-    """Whether somebody listens."""
+    """Whether there is a listener."""
     return bool(_listeners)
 
 

@@ -125,12 +125,12 @@ def _keys(model: type[BaseModel], data: Any, problem: Any) -> list[str]:
     if problem["type"] == "missing" and isinstance(location[-1], int):  # an item of a list that is too short
         location, names_key = location[:-1], False
     keys = _without_tags(model, location)
-    found, node = list[str](), data
+    written, node = list[str](), data
     for position, key in enumerate(keys):
         inside, node = _step(node, key)
         if inside or (names_key and position == len(keys) - 1):
-            found.append(key)
-    return found
+            written.append(key)
+    return written
 
 
 def _step(node: Any, key: str) -> tuple[bool, Any]:
@@ -151,7 +151,7 @@ def _without_tags(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
         last, tags = position == len(location) - 1, [_tag(current) for current in models] if len(models) > 1 else []
         if fields or last or part not in tags:
             keys.append(str(part))
-        models = [found for field in fields for found in _models_in(field.annotation)] or models
+        models = [inner for field in fields for inner in _models_in(field.annotation)] or models
     return keys
 
 
@@ -176,4 +176,4 @@ def _sections_at(model: type[BaseModel], location: Sequence[Any]) -> list[Any]:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for argument in getattr(annotation, "__args__", ()) for found in _models_in(argument)]
+    return [inner for argument in getattr(annotation, "__args__", ()) for inner in _models_in(argument)]

@@ -1,7 +1,7 @@
 """The tables of a workspace as versioned Arrow schemas, and the one way they are written to Parquet.
 
 Every file carries its table's name and version, opens as it is in DuckDB, pandas and Hugging Face `datasets`,
-and is compressed with zstd. Rising a version is a change of contract: readers name what they found.
+and is compressed with zstd. Raising a version changes the contract: readers name the version that they have.
 """
 
 from __future__ import annotations
@@ -233,8 +233,8 @@ def _unreadable_is_named(location: Location, schema: pa.Schema) -> Iterator[None
         raise StoreError(f"{location} cannot be read as a {_name(schema)} table: {error}") from error
 
 
-def _check(location: Location, found: pa.Schema, expected: pa.Schema) -> None:
-    metadata = found.metadata or {}
+def _check(location: Location, schema: pa.Schema, expected: pa.Schema) -> None:
+    metadata = schema.metadata or {}
     actual = (metadata.get(b"holism.table"), metadata.get(b"holism.version"))
     wanted = (expected.metadata[b"holism.table"], expected.metadata[b"holism.version"])
     if actual != wanted:

@@ -126,30 +126,30 @@ def resolve(
     A stage without a section cannot run. A result of which something is gone counts as none, unless `damaged` ones are
     wanted as well.
     """
-    found: dict[str, Resolution] = {}
+    resolutions: dict[str, Resolution] = {}
     for stage in stages:
         if stage.name in configs:
-            found[stage.name] = _resolve_one(stage, configs[stage.name], found, workspace, damaged)
+            resolutions[stage.name] = _resolve_one(stage, configs[stage.name], resolutions, workspace, damaged)
         else:
             problem = ConfigError(
                 f"the configuration has no section '{stage.name}', so there is nothing to {stage.name}"
             )
-            found[stage.name] = Resolution(stage, Section(), {}, (), None, None, problem)
-    return found
+            resolutions[stage.name] = Resolution(stage, Section(), {}, (), None, None, problem)
+    return resolutions
 
 
 def _resolve_one(
-    stage: Stage, config: Section, found: Mapping[str, Resolution], workspace: Workspace, damaged: bool
+    stage: Stage, config: Section, resolutions: Mapping[str, Resolution], workspace: Workspace, damaged: bool
 ) -> Resolution:
     needed = [name for name in stage.upstream if name not in stage.does_without(config)]
-    inputs = {name: m for name in needed if (m := found[name].manifest) is not None}
+    inputs = {name: m for name in needed if (m := resolutions[name].manifest) is not None}
     missing = tuple(name for name in needed if name not in inputs)
     try:
         digests = _input_digests(stage, config, inputs)
     except HolismError as problem:
         return Resolution(stage, config, inputs, missing, None, None, problem)
     if missing:
-        return Resolution(stage, config, inputs, missing, None, None, damage=found[missing[0]].damage)
+        return Resolution(stage, config, inputs, missing, None, None, damage=resolutions[missing[0]].damage)
     identity = fingerprint(stage.name, stage.version, semantic(config), digests)
     manifest = workspace.manifest(stage.name, identity)
     damage = stage.damage(manifest) if manifest is not None and not damaged else None

@@ -264,9 +264,9 @@ class Location:
         if not self.is_dir():
             return
         with self._asking():
-            found = self._fs.find(self._path, maxdepth=None if recursive else 1, detail=True)
-        for path in sorted(found):
-            yield self._at(path), found[path]
+            infos = self._fs.find(self._path, maxdepth=None if recursive else 1, detail=True)
+        for path in sorted(infos):
+            yield self._at(path), infos[path]
 
     def glob(self) -> list[tuple[Location, bool]]:
         """The files and folders that match this address, read as a pattern, sorted; with whether it is a folder.

@@ -15,7 +15,7 @@ from pipeline.texts import name_key
 EXAMPLES = 2
 
 
-class CaptionTable:
+class AltTextTable:
     """The texts of a table by picture: each row of a picture has one. Of a list the first counts; more are told.
 
     Names match after Unicode normalisation and with either slash. Raises `InputError` if the table cannot be read.

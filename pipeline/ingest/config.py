@@ -35,7 +35,7 @@ def decoders() -> int:
 
 
 class _Files(Section):
-    """What folders and tars have in common: texts in files, and sizes that somebody else decided."""
+    """What folders and tars have in common: texts in files, and sizes that were decided elsewhere."""
 
     text: tuple[str, ...] | None = added(
         None,
@@ -115,13 +115,13 @@ class UrlSource(Section):
     threads: int = operational(32, ge=1, description="links in flight per worker")
 
 
-Source = Annotated[FolderSource | WebdatasetSource | UrlSource, Field(discriminator="kind")]
+AnySource = Annotated[FolderSource | WebdatasetSource | UrlSource, Field(discriminator="kind")]
 
 
 class IngestConfig(Section):
     """Images: where they come from, and how they are packed into shards."""
 
-    source: Source
+    source: AnySource
     shard_images: int = Field(
         1000, ge=1, description="images of one shard; a shard being packed is held in memory (urls and folders only)"
     )

@@ -66,8 +66,8 @@ class Delimited:
                 yield lines.first, self._values(cells, columns, lines, always)
 
     def _cells(self, lines: Lines, left_out: Tally) -> Iterator[list[str]]:
-        found = _split(lines) if self.tabs else self._quoted(lines, left_out)
-        return (cells for cells in found if any(map(str.strip, cells)))
+        rows = _split(lines) if self.tabs else self._quoted(lines, left_out)
+        return (cells for cells in rows if any(map(str.strip, cells)))
 
     def _quoted(self, lines: Lines, left_out: Tally) -> Iterator[list[str]]:
         """Rows of a csv. A row whose quotation marks make no sense is its first line as it stands.

@@ -1,4 +1,4 @@
-"""The formats of tables that people bring: what columns a file has, and its rows, one by one.
+"""The formats of imported tables: what columns a file has, and its rows, one by one.
 
 Nothing is read but the columns that are asked for, and no more of them than a batch is in memory. Values come as they
 stand in the file: no text is taken for a number or a date, and bytes that are not UTF-8 stay bytes.
@@ -23,7 +23,7 @@ KINDS = (".parquet", ".csv", ".tsv", ".jsonl")
 SUFFIXES = {**{kind: kind for kind in KINDS}, ".ndjson": ".jsonl"}
 
 
-class File(Protocol):
+class TableFile(Protocol):
     """A file of a table. A column is known by its position, in JSON lines by its name."""
 
     unit: str  # what its rows are counted in
@@ -46,7 +46,7 @@ def kind_of(file: str) -> str | None:
     return None if packed and kind == ".parquet" else kind
 
 
-def open_file(location: Location, kind: str, *, header: bool) -> File:
+def open_file(location: Location, kind: str, *, header: bool) -> TableFile:
     """The file of a table. `header` says whether the first line of a csv or tsv names the columns."""
     if kind == ".parquet":
         return Parquet(location)

@@ -54,7 +54,7 @@ class JsonLines:
 
     def columns(self) -> list[str]:
         """The names that occur, for a message that one is missing."""
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         with open_lines(self.location) as lines:
             for line in lines:
                 lines.begin()
@@ -62,5 +62,5 @@ class JsonLines:
                     row = parse_json(line)
                 except ValueError:
                     continue
-                found |= dict.fromkeys(row if isinstance(row, dict) else ())
-        return [decode_name(name)[0] for name in found]
+                names |= dict.fromkeys(row if isinstance(row, dict) else ())
+        return [decode_name(name)[0] for name in names]

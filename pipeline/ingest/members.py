@@ -1,4 +1,4 @@
-"""The members of a tar, one by one, whatever somebody wrote into its headers.
+"""The members of a tar, one by one, whatever its headers say.
 
 Python's `tarfile` ends at the first header that is damaged, reads headers of any length into memory, and may go round
 in circles at a negative size. Here each header is read by itself: one that is of no use costs its member, and what
@@ -44,7 +44,7 @@ class Members:
         self.handle, self.size = handle, size
         self._damage: list[str] = []
         self._places = 0
-        self.joined = 0  # tars that begin behind an end mark: somebody wrote one behind the other
+        self.joined = 0  # tars that begin behind an end mark: written one behind the other
         self._tar = tarfile.TarFile(fileobj=io.BytesIO(bytes(2 * BLOCK)), encoding="utf-8", errors="surrogateescape")
         first = self._block(0)
         if not size:
@@ -68,11 +68,11 @@ class Members:
                 self.joined += following is not None
                 continue
             try:
-                found, following = self._read(position)
+                member, following = self._read(position)
             except Exception as error:  # tarfile raises anything on headers that were made up
-                found, following = self._lost(position, block, error)
-            if found is not None:
-                yield found
+                member, following = self._lost(position, block, error)
+            if member is not None:
+                yield member
 
     def in_words(self) -> str | None:
         """What is damaged, and lost by it; None if nothing is."""

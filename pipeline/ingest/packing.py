@@ -11,7 +11,7 @@ from pipeline.commits import CommitLog, Part
 from pipeline.errors import StoreError
 from pipeline.identity import bag, image_id
 from pipeline.ingest.inspect import Inspector, Picture, Reference, inspect_reference
-from pipeline.ingest.placement import Batch, Stored, part_name, plan
+from pipeline.ingest.placement import ShardTask, Stored, part_name, plan
 from pipeline.ingest.shards import Entry, image_row, pack, reasons
 from pipeline.ingest.source import Item, Source
 from pipeline.ingest.tally import Tally
@@ -37,39 +37,39 @@ def pack_source(
     items = source.items()
     todo = plan(source, items, log, shard_images=shard_images, shard_bytes=shard_bytes, retry_failed=retry_failed)
     parts = list(todo.kept)
-    if not todo.batches:
+    if not todo.tasks:
         return parts
-    waiting = sum(len(batch.items) for batch in todo.batches)
+    waiting = sum(len(task.items) for task in todo.tasks)
     progress = Progress("ingest", len(items), "images", done=len(items) - waiting)
     work = partial(inspect_reference, resize=resize, keep=True)
     with Inspector(workers, work) as inspector:
-        wanted = [_pictures_to_fetch(source, batch) for batch in todo.batches]
+        wanted = [_pictures_to_fetch(source, task) for task in todo.tasks]
         fetched = source.fetch([list(items.values()) for items in wanted])
-        for batch, names, references in zip(todo.batches, wanted, fetched, strict=True):
-            found = dict(zip(names, _inspect(references, inspector, progress), strict=True))
-            parts.append(_pack_batch(source, batch, found, log))
-            progress.update(len(batch.items) - len(names))
+        for task, names, references in zip(todo.tasks, wanted, fetched, strict=True):
+            pictures = dict(zip(names, _inspect(references, inspector, progress), strict=True))
+            parts.append(_pack_shard(source, task, pictures, log))
+            progress.update(len(task.items) - len(names))
     progress.close()
     return sorted(parts, key=lambda part: part.name)
 
 
-def _pictures_to_fetch(source: Source, batch: Batch) -> dict[str, Item]:
+def _pictures_to_fetch(source: Source, task: ShardTask) -> dict[str, Item]:
     """One item for each picture that is not stored yet."""
     items: dict[str, Item] = {}
-    for key, item in zip(batch.keys, batch.items, strict=True):
-        if key not in batch.stored:
+    for key, item in zip(task.keys, task.items, strict=True):
+        if key not in task.stored:
             items.setdefault(source.picture(item.name) or key, item)
     return items
 
 
-def _pack_batch(source: Source, batch: Batch, fetched: Mapping[str, Picture], log: CommitLog) -> Part:
+def _pack_shard(source: Source, task: ShardTask, fetched: Mapping[str, Picture], log: CommitLog) -> Part:
     started = time.monotonic()
-    rows = [dict(row) for row in batch.rows]
-    tar = log.folder / TARS_FOLDER / f"{batch.shard}.tar"
+    rows = [dict(row) for row in task.rows]
+    tar = log.folder / TARS_FOLDER / f"{task.shard}.tar"
     contents = Contents(rows)
     new, left_out, mended = [], Tally(), Tally()
-    for key, item in zip(batch.keys, batch.items, strict=True):
-        stored = batch.stored.get(key)
+    for key, item in zip(task.keys, task.items, strict=True):
+        stored = task.stored.get(key)
         picture = _from_store(stored) if stored else fetched[source.picture(item.name) or key]
         told = source.describe(item)
         contents.add(key, picture, told.alt_text)
@@ -77,20 +77,20 @@ def _pack_batch(source: Source, batch: Batch, fetched: Mapping[str, Picture], lo
     offsets = contents.write(tar)
     for key, item, picture, told in new:
         row = image_row(
-            batch.shard, key, item.name, picture, alt_text=told.alt_text, url=told.url, offset=offsets.get(key)
+            task.shard, key, item.name, picture, alt_text=told.alt_text, url=told.url, offset=offsets.get(key)
         )
         rows.append(row)
-    for told in (*(told for *_, told in new), *(source.describe(item) for item in batch.kept_items)):
+    for told in (*(told for *_, told in new), *(source.describe(item) for item in task.kept_items)):
         left_out.update([told.left_out])
         mended.update([told.mended])
     detail = {
-        "stamps": batch.stamps,
+        "stamps": task.stamps,
         "tar": f"{TARS_FOLDER}/{tar.name}",
         "tar_bytes": tar.size(),
         "left_out": left_out.to_json(),
         "mended": mended.to_json(),
     }
-    return commit_rows(log, batch.shard, rows, started, detail)
+    return commit_rows(log, task.shard, rows, started, detail)
 
 
 class Contents:
@@ -163,10 +163,10 @@ def _from_store(stored: Stored) -> Picture:
 
 def _inspect(references: Sequence[Reference | str], inspector: Inspector, progress: Progress) -> list[Picture]:
     """Pictures in the order of `references`; a reason instead of a reference becomes an error."""
-    found = inspector([reference for reference in references if isinstance(reference, Reference)])
+    inspected = inspector([reference for reference in references if isinstance(reference, Reference)])
     pictures = []
     for reference in references:
-        pictures.append(Picture(reference) if isinstance(reference, str) else next(found))
+        pictures.append(Picture(reference) if isinstance(reference, str) else next(inspected))
         progress.update()
     return pictures
 

@@ -21,7 +21,7 @@ MOST_TARS = 5  # that are named one by one
 
 
 @dataclass(frozen=True)
-class Found:
+class Ingested:
     """The parts of a store that is up to date, and what its source holds beside them.
 
     `unusable` has the tars that are of no use, and why; `told` are sentences of the source.
@@ -39,7 +39,7 @@ class Found:
         self.mended.update(part.detail.get("mended", {}) for part in self.parts)
 
 
-def counts(found: Found, store: Location) -> dict[str, Any]:
+def counts(ingested: Ingested, store: Location) -> dict[str, Any]:
     """Figures for people and reports, the plain ones first."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -47,7 +47,7 @@ def counts(found: Found, store: Location) -> dict[str, Any]:
     columns = ["image_id", "alt_text"]
     tables = [
         schemas.read(store / part.name, schemas.IMAGES, columns, recorded=(part.digest, "ingest"))
-        for part in found.parts
+        for part in ingested.parts
     ]
     table = pa.concat_tables(tables)
     usable = table.filter(pc.is_valid(table["image_id"]))
@@ -56,11 +56,11 @@ def counts(found: Found, store: Location) -> dict[str, Any]:
         "errors": table.num_rows - usable.num_rows,
         "with_alt_text": usable.num_rows - usable["alt_text"].null_count,
         "distinct_images": pc.count_distinct(usable["image_id"]).as_py(),
-        "shards": len(found.parts),
-        **({"unusable_tars": len(found.unusable)} if found.unusable else {}),
-        "reasons": dict(reasons(found.parts).most_common(10)),
-        "left_out": found.left_out.counts(),
-        "mended": found.mended.counts(),
+        "shards": len(ingested.parts),
+        **({"unusable_tars": len(ingested.unusable)} if ingested.unusable else {}),
+        "reasons": dict(reasons(ingested.parts).most_common(10)),
+        "left_out": ingested.left_out.counts(),
+        "mended": ingested.mended.counts(),
     }
 
 
@@ -72,12 +72,12 @@ def reasons(parts: Sequence[Part]) -> Counter[str]:
     return counted
 
 
-def warnings(config: IngestConfig, found: Found, figures: Mapping[str, Any]) -> list[str]:
+def warnings(config: IngestConfig, ingested: Ingested, figures: Mapping[str, Any]) -> list[str]:
     """Sentences about all that is not as it should be."""
     images, errors, described = figures["images"], figures["errors"], figures["with_alt_text"]
     said = []
     if errors:
-        reason, count = reasons(found.parts).most_common(1)[0]
+        reason, count = reasons(ingested.parts).most_common(1)[0]
         noun = "link" if config.source.kind == "urls" else "image"
         said.append(
             f"{errors:,} of {counted(images + errors, noun)} could not be used (most often, {counted(count, 'time')}: "
@@ -88,21 +88,22 @@ def warnings(config: IngestConfig, found: Found, figures: Mapping[str, Any]) -> 
             "fewer than half of the links work: if the reasons are time-outs or name resolution, lower "
             "ingest.source.threads or use a caching name server, then run ingest with --retry-failed"
         )
-    if found.unusable:
+    if ingested.unusable:
+        tars = len(ingested.unusable) + len(ingested.parts)
         said.append(
-            f"{len(found.unusable):,} of {counted(len(found.unusable) + len(found.parts), 'tar')} cannot be used "
-            f"(--retry-failed looks at them again): {_first(list(found.unusable.values()))}"
+            f"{len(ingested.unusable):,} of {counted(tars, 'tar')} cannot be used "
+            f"(--retry-failed looks at them again): {_first(list(ingested.unusable.values()))}"
         )
-    damaged = [f"{p.detail['tar']}: {p.detail['damage']}" for p in found.parts if p.detail.get("damage")]
+    damaged = [f"{p.detail['tar']}: {p.detail['damage']}" for p in ingested.parts if p.detail.get("damage")]
     said += damaged[:MOST_TARS]
     if len(damaged) > MOST_TARS:
         more = counted(len(damaged) - MOST_TARS, "more tar is", "more tars are")
         said.append(f"{more} damaged; the records of the parts say where")
-    if left_out := found.left_out.without(HIDDEN):
+    if left_out := ingested.left_out.without(HIDDEN):
         said.append(f"not used: {left_out}")
-    if found.mended:
-        said.append(f"mended: {found.mended}")
-    said += found.told
+    if ingested.mended:
+        said.append(f"mended: {ingested.mended}")
+    said += ingested.told
     if 0 < described < images:
         said.append(f"{counted(images - described, 'image has', 'images have')} no alt text (of {images:,})")
     return said + _repeats(images, figures["distinct_images"])

@@ -1,4 +1,4 @@
-"""Tables that people bring, in one file or many: their rows, with names and texts by the rule of `pipeline.texts`."""
+"""Imported tables, in one file or many: their rows, with names and texts by the rule of `pipeline.texts`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline import faults
 from pipeline.errors import HolismError, InputError
 from pipeline.ingest.config import Column
-from pipeline.ingest.formats import KINDS, File, kind_of, open_file
+from pipeline.ingest.formats import KINDS, TableFile, kind_of, open_file
 from pipeline.ingest.json_lines import NO_JSON, JsonLines
 from pipeline.ingest.parquet import may_hold
 from pipeline.ingest.tally import Tally
@@ -77,8 +77,8 @@ def read_table(
     opened = []
     for place in [files] if isinstance(files, Location) else files:
         if not place.exists() or place.is_dir():
-            found = "a folder" if place.exists() else "not there"
-            raise InputError(f"{_prefix(about)}the table {place} is {found}; expected a file that ends in {_kinds()}")
+            what = "a folder" if place.exists() else "not there"
+            raise InputError(f"{_prefix(about)}the table {place} is {what}; expected a file that ends in {_kinds()}")
         its_kind = kind or kind_of(place.name)
         if its_kind is None:
             raise InputError(f"the table {place} is of no known kind; expected a name that ends in {_kinds()}")
@@ -155,14 +155,14 @@ class Table:
                 raise self._files[0].lacks(setting, column)
 
     def _texts(self, value: Any, file: _Opened, number: int, column: Column) -> tuple[str, ...]:
-        found = texts_of(value, self._encoding)
-        if found.refused is not None:
-            raise file.refuses(number, column, found.refused, "texts or lists of texts")
-        for fault in found.faults:
+        cell = texts_of(value, self._encoding)
+        if cell.refused is not None:
+            raise file.refuses(number, column, cell.refused, "texts or lists of texts")
+        for fault in cell.faults:
             self.left_out.add(f"texts of column {column!r}: {fault}", file.place(number))
         items = len(value) if isinstance(value, (list, tuple)) else 1
-        self.blank += items - len(found.texts) - found.faults.count(NOT_TEXT)
-        return found.texts
+        self.blank += items - len(cell.texts) - cell.faults.count(NOT_TEXT)
+        return cell.texts
 
     def _name(self, value: Any, file: _Opened, number: int, column: Column) -> str | None:
         if isinstance(value, bytes) and self._encoding == "windows-1252":
@@ -174,8 +174,8 @@ class Table:
         if not isinstance(value, (str, bytes)):
             kind = "a list" if isinstance(value, list) else value_in_words(value)
             raise file.refuses(number, column, kind, "one text a row")
-        name, found = decode_name(value)
-        for fault in found:
+        name, mended = decode_name(value)
+        for fault in mended:
             self.left_out.add(f"column {column!r}: {fault}", file.place(number))
         return name.strip() or None
 
@@ -186,7 +186,7 @@ class _Opened:
 
     location: Location
     kind: str
-    file: File
+    file: TableFile
     about: str
 
     def position(self, setting: str, column: Column) -> Any:
@@ -209,7 +209,7 @@ class _Opened:
 
     @property
     def is_empty(self) -> bool:
-        """Whether it has no column at all; of JSON lines nobody knows before they are read."""
+        """Whether it has no column at all; of JSON lines that is known only after they were read."""
         with self.reading():
             return not isinstance(self.file, JsonLines) and not self.file.names()
 
@@ -264,10 +264,10 @@ class _Opened:
             f"{self._prefix}{self.location} has no column {column!r} ({setting}); it has {known or 'none'}{more}{hint}"
         )
 
-    def refuses(self, number: int, column: Column, found: str, expected: str) -> InputError:
+    def refuses(self, number: int, column: Column, held: str, expected: str) -> InputError:
         """A value that is no text."""
         return InputError(
-            f"{self._prefix}{self.location} {self.file.unit} {number}: column {column!r} holds {found}, "
+            f"{self._prefix}{self.location} {self.file.unit} {number}: column {column!r} holds {held}, "
             f"expected {expected}"
         )
 
@@ -291,7 +291,7 @@ def _shown(name: str) -> str:
 
 
 def is_shown(file: Location, asked: Location) -> bool:
-    """Whether no part of its path that was not asked for is hidden, or a note of the program that wrote the folder."""
+    """Whether no part of its path, beyond what was asked for, is hidden or a marker file of a program."""
     parts = set(file.uri.split("/")) - set(asked.uri.split("/"))
     return not any(part.startswith((".", "_")) for part in parts)
 

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.summary import counted
 
 MOST_REASONS = 8  # in a sentence; the manifest has more
-MOST_KEPT = 100  # reasons that are told apart at all: some hold what somebody called a file
+MOST_KEPT = 100  # reasons that are told apart at all: some hold names of files
 OTHERS = "other reasons"
 
 

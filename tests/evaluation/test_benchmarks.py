@@ -177,6 +177,7 @@ def test_what_is_true_for_an_image_is_true_for_its_copies(squares: Path) -> None
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ({"name": ""}, "'name' is '': expected text that is not empty"),
         ({"classification": {"colour": {"classes": ["red", " "]}}}, "a class has no name"),
         (
             {"classification": {"colour": {"classes": [7, 8]}}},
