@@ -258,7 +258,7 @@ def _files(config: TableConfig) -> tuple[Location, ...]:
     elif place.exists():
         return (place,)
     else:
-        files = [file for file, is_folder in place.glob() if not is_folder]
+        files = [file for file in place.glob() if not file.is_dir()]
     files = [file for file in files if is_shown(file, place)]
     return tuple([file for file in files if kind_of(file.name) == f".{config.kind}"] or files)
 
