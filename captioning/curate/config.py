@@ -18,9 +18,11 @@ VERSION = 5  # of what the stage makes, raised by hand when results change
 class SubCaptionsConfig(Section):
     """Parts of long captions as captions of their own (FLAIR, PAPER 5)."""
 
-    enabled: bool = Field(False, description="whether parts are added")
-    per_caption: int = Field(default=4, ge=1, description="at most so many parts of one caption")
-    max_sentences: int = Field(default=3, ge=1, description="of a part; half of the parts are consecutive sentences")
+    enabled: bool = Field(False, description="whether parts of long captions are added to the bundles")
+    per_caption: int = Field(default=4, ge=1, description="most parts of one caption")
+    max_sentences: int = Field(
+        default=3, ge=1, description="most sentences of a part; half of the parts are consecutive sentences"
+    )
 
 
 class RegenerateConfig(Section):
@@ -32,11 +34,15 @@ class RegenerateConfig(Section):
 
     moved: ClassVar = {"warmer": "curate.regenerate.temperature_step"}
 
-    rounds: int = Field(default=0, ge=0, le=10, description="at most so many regeneration rounds; 0: none")
-    max_similarity: float = Field(default=0.5, ge=0, le=1, description="mean similarity of an image's kept captions")
-    min_captions: int = Field(default=2, ge=0, description="kept captions of an image")
-    temperature: float = Field(default=1.0, gt=0, description="of the first regeneration round")
-    temperature_step: float = Field(default=0.1, ge=0, description="what each round after it adds to the temperature")
+    rounds: int = Field(default=0, ge=0, le=10, description="most regeneration rounds; 0: none")
+    max_similarity: float = Field(
+        default=0.5, ge=0, le=1, description="an image is asked again if its kept captions are on average more alike"
+    )
+    min_captions: int = Field(default=2, ge=0, description="an image is asked again if it keeps fewer captions")
+    temperature: float = Field(default=1.0, gt=0, description="sampling temperature of the first regeneration round")
+    temperature_step: float = Field(
+        default=0.1, ge=0, description="what each further regeneration round adds to the temperature"
+    )
 
 
 class ImportedConfig(Section):
@@ -77,12 +83,12 @@ def _in_order(names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
 class CommonConfig(Section):
     """What holds for all gadgets."""
 
-    ngram: int = Field(default=2, ge=1, le=5, description="similarity is over word n-grams up to this order")
+    ngram: int = Field(default=2, ge=1, le=5, description="longest word n-grams that lexical similarity compares")
     max_compared: int = Field(
         default=1_000,
         ge=1,
-        description="captions of one image that are compared with each other, which takes memory and time with the "
-        "square of their number; further ones are dropped as too_many",
+        description="most captions of one image that are compared with each other, which takes memory and time with "
+        "the square of their number; further ones are dropped as too_many",
     )
     coverage: bool = Field(
         default=True,

@@ -67,7 +67,7 @@ def test_new_images_and_samples_add_only_themselves(tmp_path: Path, asked: Count
     texts = {(row["key"], row["prompt_id"]): set[str]() for row in world.rows(manifest, made)}
     for row in world.rows(manifest, made):
         texts[row["key"], row["prompt_id"]].add(row["text"])
-    assert all(len(found) == 2 for found in texts.values())
+    assert all(len(said) == 2 for said in texts.values())
     asked.clear()
     (tmp_path / "pictures" / "zz.png").write_bytes(_png((3, 3, 3)))
     world.ingest(made, tmp_path / "pictures", 12)
@@ -231,7 +231,7 @@ def test_large_pictures_are_scaled_to_the_cap_and_transparency_shows_white() -> 
 def test_a_model_folder_that_cannot_be_one_is_named_at_once(tmp_path: Path) -> None:
     made = world.workspace(tmp_path, images=2)
     empty = tmp_path / "model"
-    for step, found in (("", "not there"), ("folder", "config.json"), ("config", "no weights")):
+    for step, problem in (("", "not there"), ("folder", "config.json"), ("config", "no weights")):
         if step == "folder":
             empty.mkdir()
         if step == "config":
@@ -239,7 +239,7 @@ def test_a_model_folder_that_cannot_be_one_is_named_at_once(tmp_path: Path) -> N
         with pytest.raises(EngineError) as caught:
             world.caption(made, world.config(engine={"kind": "transformers"}, models=[str(empty)]))
         assert str(empty) in str(caught.value)
-        assert found in str(caught.value)
+        assert problem in str(caught.value)
         assert "safetensors" in str(caught.value)
 
 

@@ -29,7 +29,10 @@ class DuplicatesConfig(Section):
     """When two captions of one image count as the same."""
 
     max_similarity: float = Field(
-        default=0.9, ge=0, le=1, description="near-duplicates are above; the same words always count as a duplicate"
+        default=0.9,
+        ge=0,
+        le=1,
+        description="captions that are more alike are near-duplicates; the same words always count as a duplicate",
     )
 
 

@@ -36,7 +36,9 @@ CUT_OFF = "cut_off"
 class EndingConfig(Section):
     """What `ending` does with a sentence that was cut off."""
 
-    repair: bool = Field(default=True, description="cut back to the last whole sentence; false: drop the caption")
+    repair: bool = Field(
+        default=True, description="whether a cut caption goes back to its last whole sentence; false: it is dropped"
+    )
 
 
 class Ending(Gadget):

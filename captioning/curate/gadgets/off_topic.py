@@ -24,9 +24,9 @@ class OffTopicConfig(Section):
     """Which perspectives must not name the main object; empty: all may."""
 
     perspectives: tuple[str, ...] = names_perspectives(
-        ("background", "style"), "captions of these are dropped if they name it"
+        ("background", "style"), "perspectives whose captions are dropped if they name the main object"
     )
-    subject: str = names_perspectives("main_object", "the perspective that tells the main object")
+    subject: str = names_perspectives("main_object", "the perspective that names the main object")
 
 
 class OffTopic(Gadget):

@@ -27,12 +27,19 @@ class SupportConfig(Section):
     """Which captions name things that no other caption of the image knows of."""
 
     enabled: bool = Field(False, description="whether such captions are dropped")
-    max_unsupported: float = Field(default=0.7, ge=0, le=1, description="share of a caption's things")
-    not_judged: tuple[str, ...] = names_perspectives(
-        ("style", "mood", "purpose", "text"), "perspectives that look at what no other looks at"
+    max_unsupported: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="largest share of a caption's things that no other caption of the image names",
     )
-    min_others: int = Field(default=3, ge=1, description="fewer other captions are too few to tell")
-    min_images: int = Field(default=3, ge=1, description="a word is a thing if as many images list it")
+    not_judged: tuple[str, ...] = names_perspectives(
+        ("style", "mood", "purpose", "text"), "perspectives that are not judged, as they name what others do not"
+    )
+    min_others: int = Field(
+        default=3, ge=1, description="other captions that an image must have for its captions to be judged"
+    )
+    min_images: int = Field(default=3, ge=1, description="images that must list a word for it to count as a thing")
 
 
 class Support(Gadget):

@@ -141,25 +141,25 @@ def test_what_counts_against_an_image(tmp_path: Path) -> None:
     store = Location.of(tmp_path)
     me, other, before = Worker("now", "a:1"), Worker("now", "b:2"), Worker("then", "a:1")
 
-    def found(worker: Worker) -> tuple[int, bool]:
+    def state_for(worker: Worker) -> tuple[int, bool]:
         attempt = Attempt.at(store, "image", worker)
         return attempt.deaths, attempt.is_suspect
 
-    assert found(me) == (0, False)
+    assert state_for(me) == (0, False)
     Attempt.at(store, "image", before).begin(alone=True)
-    assert found(me) == (0, True)  # a run that died as a whole
+    assert state_for(me) == (0, True)  # a run that died as a whole
     Attempt.at(store, "image", me).begin(alone=True)
-    assert found(me) == (0, True)
-    assert found(other) == (1, True)  # another worker of the run has it in hand now: mine is dead
+    assert state_for(me) == (0, True)
+    assert state_for(other) == (1, True)  # another worker of the run has it in hand now: mine is dead
     Attempt.at(store, "image", other).died()
-    assert found(other) == (2, True)
+    assert state_for(other) == (2, True)
     Attempt.at(store, "image", me).begin(alone=False)
-    seen, _ = found(me)
-    assert found(other) == (seen, True)  # in company it could have been anybody
+    seen, _ = state_for(me)
+    assert state_for(other) == (seen, True)  # in company it could have been anybody
     (tmp_path / attempts.ATTEMPTS / "image.json").write_text('{"count": 7}')
-    assert found(me) == (0, True)
+    assert state_for(me) == (0, True)
     Attempt.at(store, "image", me).clear()
-    assert found(me) == (0, False)
+    assert state_for(me) == (0, False)
 
 
 def test_a_stop_takes_back_only_the_notes_of_its_run(tmp_path: Path) -> None:

@@ -97,9 +97,9 @@ def words_of(page: str) -> str:
 
 def listed(page: str) -> int:
     """How many images a page says there are."""
-    found = re.search(r"([\d,]+) images?\b", words_of(page))
-    assert found is not None
-    return int(found[1].replace(",", ""))
+    match = re.search(r"([\d,]+) images?\b", words_of(page))
+    assert match is not None
+    return int(match[1].replace(",", ""))
 
 
 def test_overview_counts_what_is_there(client: TestClient) -> None:
@@ -227,9 +227,9 @@ def test_a_text_of_a_megabyte_is_shown_cut_with_its_length(tmp_path: Path, monke
     shown = client.get(page)
     assert shown.status_code == 200
     assert client.get(picture).headers["content-type"] == "image/jpeg"
-    found = client.get("/images", params={"q": "kite kite"}).text
-    assert "<mark>kite kite</mark>" in found
-    for text in (listing, shown.text, found, client.get("/images", params={"q": LONG[:20_000]}).text):
+    results = client.get("/images", params={"q": "kite kite"}).text
+    assert "<mark>kite kite</mark>" in results
+    for text in (listing, shown.text, results, client.get("/images", params={"q": LONG[:20_000]}).text):
         assert len(text) < 200_000
     assert client.get(f"/images/part-000/{quote('sha256:' + '0' * 64)}").status_code == 404
 

@@ -75,10 +75,10 @@ def test_thousands_of_captions_of_one_image_take_little_memory(method: str) -> N
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 200 << 20
-    found = Counter(reasons(rows))
-    assert found[None] == config.select.max_captions
-    assert found["too_many"] == 6_000 - 1_000 - 1
-    assert found["duplicate"] == 1
+    counted = Counter(reasons(rows))
+    assert counted[None] == config.select.max_captions
+    assert counted["too_many"] == 6_000 - 1_000 - 1
+    assert counted["duplicate"] == 1
     figures = {"reasons": {"too_many": 4_999}, "images_without_captions": 0}
     assert "4,999 captions were dropped as too_many" in counts.find_warnings(figures, [], 1)[0]
 

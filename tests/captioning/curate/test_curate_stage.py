@@ -64,20 +64,20 @@ def test_planted_faults_are_found_and_clean_captions_survive(captioned: Workspac
     }
     assert {(row["key"], row["caption_id"]) for row in verdicts} == set(captions)
     assert len(verdicts) == len(captions) == 29 * len(PROMPTS)
-    found = {}
+    judged = {}
     spoken: dict[str, set[str]] = {}
     for verdict in verdicts:
         row = captions[verdict["key"], verdict["caption_id"]]
         assert verdict["keep"] == (verdict["gadget"] is None) == (verdict["reason"] is None)
-        found[number_of(row), row["prompt_id"]] = (verdict, row)
+        judged[number_of(row), row["prompt_id"]] = (verdict, row)
         if verdict["keep"]:
             spoken.setdefault(row["key"], set()).add(verdict["clean_text"] or row["text"])
     for planted, (_, _, reason) in DROPPED.items():
-        assert found.pop(planted)[0]["reason"] == reason, planted
+        assert judged.pop(planted)[0]["reason"] == reason, planted
     for planted, (raw, _, text) in REPAIRED.items():
-        verdict, _ = found.pop(planted)
+        verdict, _ = judged.pop(planted)
         assert (verdict["keep"], verdict["clean_text"]) == (True, text if text != raw else None), planted
-    for verdict, row in found.values():
+    for verdict, row in judged.values():
         assert verdict["keep"] or row["text"] in spoken[row["key"]], (verdict, row["text"])
 
 
@@ -174,29 +174,29 @@ def test_results_do_not_depend_on_the_layout_of_shards(tmp_path: Path) -> None:
             "coverage": False,
         },
     )
-    found = []
+    results = []
     for size in (4, 10, 50):
         workspace = ingest(tmp_path / str(size), shard_images=size)
         caption(workspace)
         manifest = curate(workspace, config)
         verdicts = rows_of(manifest, "verdicts/", schemas.VERDICTS)
         bundles = rows_of(manifest, "bundles/", schemas.BUNDLES)
-        found.append(
+        results.append(
             (
                 {(row["caption_id"], row["key"]): (row["reason"], row["clean_text"]) for row in verdicts},
                 {row["key"]: (row["captions"], row["mean_similarity"]) for row in bundles},
             )
         )
-    assert found[0] == found[1] == found[2]
-    reasons = {reason for reason, _ in found[0][0].values()}
+    assert results[0] == results[1] == results[2]
+    reasons = {reason for reason, _ in results[0][0].values()}
     assert {"boilerplate", "redundant"} <= reasons
 
 
 def files_of(workspace: Workspace, stage: str) -> dict[str, tuple[float, int]]:
     """Time and size of every file of a stage but manifests."""
     folder = Path(workspace.folder(stage).uri)
-    found = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
-    return {str(path.relative_to(folder)): (about.st_mtime_ns, about.st_size) for path, about in found.items()}
+    files = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {str(path.relative_to(folder)): (about.st_mtime_ns, about.st_size) for path, about in files.items()}
 
 
 def steps_of(files: Iterable[str]) -> set[str]:
@@ -301,12 +301,12 @@ def test_sentences_at_too_many_images_are_boilerplate_whatever_the_shards() -> N
     for shard in (7, 60, 200):
         drafts = [draft_of(*rows[start : start + shard]) for start in range(0, len(rows), shard)]
         crowded = statistic.merge(statistic.of_shard(draft) for draft in drafts)
-        found = []
+        identities = []
         for draft in drafts:
             run_gadgets(draft, [Boilerplate(statistic, crowded)])
             pairs = zip(draft.columns["caption_id"], draft.verdicts, strict=True)
-            found += [identity for identity, verdict in pairs if verdict == ("boilerplate", "boilerplate")]
-        dropped.append(found)
+            identities += [identity for identity, verdict in pairs if verdict == ("boilerplate", "boilerplate")]
+        dropped.append(identities)
     assert dropped[0] == dropped[1] == dropped[2]
     assert all(identity.endswith("-0") for identity in dropped[0]), "other sentences stay"
     assert {f"{i:03}-0" for i in range(1, 60, 2)} <= set(dropped[0]), "the very same words are always found"
@@ -323,9 +323,9 @@ def test_copies_of_a_picture_count_as_one_image() -> None:
     """A list with a row for every caption: each row has the answers of the picture, with the same ids."""
     text = "the very same sentence in each of the answers about this image"
     said = [{"key": f"k{n}", "caption_id": f"{n % 2}", "text": text} for n in range(10)]
-    for most, found in ((1, True), (2, False)):
+    for most, crowded in ((1, True), (2, False)):
         statistic = BoilerplateConfig(max_images=most).statistic()
-        assert bool(statistic.merge(iter([statistic.of_shard(draft_of(*said))]))) == found
+        assert bool(statistic.merge(iter([statistic.of_shard(draft_of(*said))]))) == crowded
 
 
 @given(st.lists(st.text("abc", min_size=1, max_size=3), min_size=6, max_size=20))
@@ -338,8 +338,8 @@ def test_same_words_share_all_buckets_and_other_words_none(text: list[str]) -> N
 def test_most_near_duplicates_share_a_bucket() -> None:
     words = [[f"{number}-{place}" for place in range(30)] for number in range(300)]
     buckets = BoilerplateConfig().statistic().buckets([*words, *([*text[:-1], "end"] for text in words)])
-    found = sum(bool(set(one) & set(two)) for one, two in zip(buckets[:300], buckets[300:], strict=True))
-    assert found >= 290, "27 of 29 trigrams in common"
+    pairs = sum(bool(set(one) & set(two)) for one, two in zip(buckets[:300], buckets[300:], strict=True))
+    assert pairs >= 290, "27 of 29 trigrams in common"
 
 
 @pytest.mark.ray

@@ -78,11 +78,11 @@ def test_a_gadget_is_one_class_in_the_list(
     assert names.index(letters.after) < names.index("letters") < (names.index(before) if before else len(names))
     assert [name for name in names if name != "letters"] == ORDER
     assert gadgets.meanings()["too_many_letters"] == "more letters than are allowed"
-    found = [curate(captioned, build(WithLetters, {"letters": {"max": most}})) for most in (100, 15, 100)]
-    kept = [manifest.counts["kept"] for manifest in found]
+    manifests = [curate(captioned, build(WithLetters, {"letters": {"max": most}})) for most in (100, 15, 100)]
+    kept = [manifest.counts["kept"] for manifest in manifests]
     assert kept[0] > kept[1] > 0
     assert kept[2] == kept[0], "the settings are part of what the step depends on"
-    assert reasons(found[1])["too_many_letters"] == found[1].counts["dropped_by_gadget"]["letters"] > 0
+    assert reasons(manifests[1])["too_many_letters"] == manifests[1].counts["dropped_by_gadget"]["letters"] > 0
     with pytest.raises(ConfigError, match=r"letters.max"):
         build(WithLetters, {"letters": {"max": "many"}})
 
@@ -117,8 +117,8 @@ def test_every_gadget_has_a_file_a_section_and_a_line_in_the_docs() -> None:
 
 def test_settings_of_off_topic_decide_verdicts(captioned: Workspace) -> None:
     sections = ({}, {"perspectives": ["detail", "summary"]}, {"perspectives": ["detail"], "subject": "nouns"})
-    found = [dropped(captioned, "off_topic", {"off_topic": section}) for section in sections]
-    assert len(set(found)) == len(found), found
+    counts = [dropped(captioned, "off_topic", {"off_topic": section}) for section in sections]
+    assert len(set(counts)) == len(counts), counts
 
 
 @pytest.mark.parametrize(

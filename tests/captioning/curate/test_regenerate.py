@@ -90,10 +90,10 @@ def test_images_under_the_floor_are_asked_again_in_other_words(tmp_path: Path) -
 
 def test_what_a_round_gained_is_in_the_counts(tmp_path: Path) -> None:
     world = World(tmp_path)
-    (found,) = world.curate(rounds=1, max_similarity=0.0).counts["rounds"]
-    assert (found["round"], found["images"]) == (1, world.asked[0].images.count)
-    assert found["captions_after"] >= found["captions_before"] > 0
-    assert found["similarity_before"] > 0
+    (gained,) = world.curate(rounds=1, max_similarity=0.0).counts["rounds"]
+    assert (gained["round"], gained["images"]) == (1, world.asked[0].images.count)
+    assert gained["captions_after"] >= gained["captions_before"] > 0
+    assert gained["similarity_before"] > 0
 
 
 def test_nobody_is_asked_twice(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_run_that_cannot_ask_again_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "too_little"),
+    ("kept", "too_little"),
     [
         (KeptCaptions(3, 0.6), True),
         (KeptCaptions(3, 0.5), False),
@@ -177,8 +177,8 @@ def test_a_run_that_cannot_ask_again_says_so(tmp_path: Path) -> None:
         (KeptCaptions(0, None), True),
     ],
 )
-def test_the_floor(found: KeptCaptions, too_little: bool) -> None:
-    assert found.too_little(CurateConfig().regenerate) == too_little
+def test_the_floor(kept: KeptCaptions, too_little: bool) -> None:
+    assert kept.too_little(CurateConfig().regenerate) == too_little
 
 
 def _ids(world: World) -> list[str]:

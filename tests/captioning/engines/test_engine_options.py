@@ -64,8 +64,8 @@ def test_options_that_change_answers_are_another_question(options: dict[str, Any
 
 
 def test_other_values_are_other_questions() -> None:
-    found = [identities({"mm_processor_kwargs": {"max_pixels": size}}) for size in (1, 2)]
-    assert found[0][0] != found[1][0]
+    ids = [identities({"mm_processor_kwargs": {"max_pixels": size}}) for size in (1, 2)]
+    assert ids[0][0] != ids[1][0]
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_options_that_nobody_reads_are_refused(engine: dict[str, Any], said: str
 
 
 def test_the_list_names_options_that_vllm_has() -> None:
-    found = importlib.util.find_spec("vllm")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
         pytest.skip("vLLM is not installed")
-    source = ast.parse(Path(found.origin).with_name("engine").joinpath("arg_utils.py").read_text())
+    source = ast.parse(Path(spec.origin).with_name("engine").joinpath("arg_utils.py").read_text())
     arguments = next(node for node in source.body if isinstance(node, ast.ClassDef) and node.name == "EngineArgs")
     fields = {node.target.id for node in arguments.body if isinstance(node, ast.AnnAssign)}  # type: ignore[union-attr]
     assert fields >= OPERATIONAL

@@ -78,28 +78,28 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 def requests(max_tokens: int = 12, **sampling: Any) -> list[Request]:
     rng = np.random.default_rng(0)
-    found = []
+    asked = []
     for number in range(IMAGES):
         image = Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8))
-        found += [Request(image, f"image{number}", text, max_tokens, **sampling) for text in QUESTIONS]
-    return found
+        asked += [Request(image, f"image{number}", text, max_tokens, **sampling) for text in QUESTIONS]
+    return asked
 
 
 def test_every_request_is_answered_in_its_place(engine: Engine) -> None:
     asked = requests()
-    found = answers(engine, asked)
-    assert len(found) == len(asked)
-    assert all(answer.error is None and answer.text is not None for answer in found)
-    assert all(0 < answer.output_tokens <= 12 for answer in found)
-    assert all(answer.prompt_tokens > answer.output_tokens for answer in found)
-    assert all(0 <= answer.cached_tokens < answer.prompt_tokens for answer in found)
-    assert {answer.finish_reason for answer in found} <= {"stop", "length"}
+    answered = answers(engine, asked)
+    assert len(answered) == len(asked)
+    assert all(answer.error is None and answer.text is not None for answer in answered)
+    assert all(0 < answer.output_tokens <= 12 for answer in answered)
+    assert all(answer.prompt_tokens > answer.output_tokens for answer in answered)
+    assert all(0 <= answer.cached_tokens < answer.prompt_tokens for answer in answered)
+    assert {answer.finish_reason for answer in answered} <= {"stop", "length"}
     assert engine.name in {"fake", "transformers", "vllm", "openai"}
     assert engine.version not in {"", "unknown"}
     for index in (0, 4, 8):  # alone, in any company, each request gets its own answer
         alone = answers(engine, [asked[index]])[0]
-        assert alone.text == found[index].text
-        assert alone.prompt_tokens == found[index].prompt_tokens
+        assert alone.text == answered[index].text
+        assert alone.prompt_tokens == answered[index].prompt_tokens
 
 
 def test_greedy_answers_repeat(engine: Engine) -> None:
@@ -108,9 +108,9 @@ def test_greedy_answers_repeat(engine: Engine) -> None:
 
 
 def test_budgets_cut_and_say_so(engine: Engine) -> None:
-    found = answers(engine, requests(max_tokens=2))
-    assert all(answer.output_tokens <= 2 for answer in found)
-    assert all(answer.finish_reason == "length" for answer in found if answer.output_tokens == 2)
+    answered = answers(engine, requests(max_tokens=2))
+    assert all(answer.output_tokens <= 2 for answer in answered)
+    assert all(answer.finish_reason == "length" for answer in answered if answer.output_tokens == 2)
 
 
 def test_sampled_answers_follow_their_seed(engine: Engine) -> None:
@@ -170,11 +170,11 @@ def test_a_schema_is_kept_where_the_engine_can(engine: Engine) -> None:
         "properties": {"nouns": {"type": "string", "maxLength": 5}, "mood": {"type": "string", "maxLength": 3}},
     }  # fmt: skip
     asked = [dataclasses.replace(request, json_schema=schema, max_tokens=64) for request in requests()[:2]]
-    found = answers(engine, asked)
+    answered = answers(engine, asked)
     if engine.name == "transformers":
-        assert all(answer.text is not None for answer in found)
+        assert all(answer.text is not None for answer in answered)
         return
-    for answer in found:
+    for answer in answered:
         assert set(json.loads(answer.text or "")) == {"nouns", "mood"}
 
 

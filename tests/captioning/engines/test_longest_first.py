@@ -26,19 +26,19 @@ def ranked(order: LongestFirst, images: Sequence[str], budgets: Sequence[int] = 
 
 def test_long_answers_of_a_group_come_first() -> None:
     images = [f"image {number}" for number in range(2 * GROUP_IMAGES)]
-    found = ranked(LongestFirst(1 << 20), images)
+    order = ranked(LongestFirst(1 << 20), images)
     expected = [
         (image, budget)
         for group in (images[:GROUP_IMAGES], images[GROUP_IMAGES:])
         for budget in sorted(BUDGETS, reverse=True)
         for image in group
     ]
-    assert found == expected
+    assert order == expected
 
 
 def test_where_the_cache_holds_one_image_its_questions_stay_together() -> None:
-    found = ranked(LongestFirst(GROUPS * PROMPT_TOKENS), ["a", "b", "c"])
-    assert [image for image, _ in found] == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
+    order = ranked(LongestFirst(GROUPS * PROMPT_TOKENS), ["a", "b", "c"])
+    assert [image for image, _ in order] == ["a"] * 3 + ["b"] * 3 + ["c"] * 3
     assert ranked(LongestFirst(0), ["a", "b"]) == ranked(LongestFirst(GROUPS * PROMPT_TOKENS), ["a", "b"])
 
 

@@ -79,9 +79,9 @@ def failure(future: Future[Answer]) -> BaseException:
 def test_a_question_goes_out_whole_and_its_answer_comes_back_exactly(server: Server, engine: Engine) -> None:
     schema = {"type": "object", "properties": {"mood": {"type": "string"}}, "required": ["mood"]}
     asked = [*questions(2), *questions(1, temperature=0.7, top_p=0.9, seed=11, json_schema=schema)]
-    found = answers(engine, asked)
-    assert [answer.text for answer in found] == [f"  {request.prompt}\n" for request in asked]
-    for answer in found:
+    answered = answers(engine, asked)
+    assert [answer.text for answer in answered] == [f"  {request.prompt}\n" for request in asked]
+    for answer in answered:
         assert (answer.prompt_tokens, answer.cached_tokens, answer.output_tokens) == (70, 64, 7)
         assert answer.finish_reason == "length"
         assert answer.preprocess_seconds > 0

@@ -316,8 +316,8 @@ def test_no_file_is_found_before_anything_runs(made: Workspace, tmp_path: Path) 
     with pytest.raises(InputError, match="no file is at"):
         external(settings)
     source = build(IngestConfig, made.manifests("ingest")[0].config)
-    found = resolve([INGEST, STAGE], {"ingest": source, "caption": settings}, made)["caption"]
-    assert found.problem is not None
+    resolution = resolve([INGEST, STAGE], {"ingest": source, "caption": settings}, made)["caption"]
+    assert resolution.problem is not None
 
 
 def test_a_key_that_several_images_bear_needs_the_shard(made: Workspace, tmp_path: Path) -> None:
@@ -331,22 +331,22 @@ def test_a_key_that_several_images_bear_needs_the_shard(made: Workspace, tmp_pat
     ]
     path = Location.of(write(tmp_path / "mine.parquet", said))
     with (
-        open_rows(build(TableConfig, table(path.uri, match="key")), [path], [Location.of(parts)]) as found,
+        open_rows(build(TableConfig, table(path.uri, match="key")), [path], [Location.of(parts)]) as captions,
         pytest.raises(InputError, match="several images have the key 'same', in different shards"),
     ):
-        found.check()
+        captions.check()
     config = build(TableConfig, table(path.uri, match="key", columns={"shard": "tar"}))
-    with open_rows(config, [path], [Location.of(parts)]) as found:
-        found.check()
-        assert sorted((row["image_id"], row["text"]) for row in found.matched()) == sorted(
+    with open_rows(config, [path], [Location.of(parts)]) as captions:
+        captions.check()
+        assert sorted((row["image_id"], row["text"]) for row in captions.matched()) == sorted(
             [(everyone[0]["image_id"], "A boat."), (everyone[1]["image_id"], "b")]
         )
     write(tmp_path / "mine.parquet", [said[0], {**said[0], "tar": None}])
     with (
-        open_rows(config, [path], [Location.of(parts)]) as found,
+        open_rows(config, [path], [Location.of(parts)]) as captions,
         pytest.raises(InputError, match="several images have the key 'same', in different shards"),
     ):
-        found.check()  # one of the captions does not tell the shard
+        captions.check()  # one of the captions does not tell the shard
 
 
 def test_a_caption_of_another_shard_than_its_image_is_not_lost_in_silence(made: Workspace, tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def learnt(told: list[list[str]], shards: int = 1, seed: int = 0) -> tuple[str, 
 
 
 def test_new_openers_are_learnt_and_taken_off() -> None:
-    found = learnt(corpus({"In this snapshot one recalls": 0.2, "The visual evokes": 0.2}))
-    assert found == ("in this snapshot one recalls", "the visual evokes")
-    clean = Clean(CleanConfig(), PHRASES, found)
+    openers = learnt(corpus({"In this snapshot one recalls": 0.2, "The visual evokes": 0.2}))
+    assert openers == ("in this snapshot one recalls", "the visual evokes")
+    clean = Clean(CleanConfig(), PHRASES, openers)
     assert clean.clean("In this snapshot, one recalls a red boat.") == "A red boat."
     assert clean.clean("The visual evokes that it is late.") == "The visual evokes that it is late."
     unlearnt = "The visual evokes a red boat."

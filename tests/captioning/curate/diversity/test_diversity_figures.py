@@ -47,8 +47,8 @@ def draft_of(images: dict[str, Sequence[str]], order: Sequence[int] | None = Non
 
 def embed(draft: Draft, rows: Sequence[int]) -> np.ndarray:
     """Unit vectors that depend on the text alone."""
-    found = np.stack([np.random.default_rng(len(draft.texts[row])).normal(size=8) for row in rows])
-    return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    vectors = np.stack([np.random.default_rng(len(draft.texts[row])).normal(size=8) for row in rows])
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def figures(*drafts: Draft, statistic: Diversity | None = None) -> DiversityFigures:
@@ -79,8 +79,8 @@ def bleu_by_hand(candidate: Sequence[str], references: Sequence[Sequence[str]]) 
 @given(st.lists(st.lists(TEXT, min_size=1, max_size=5), min_size=1, max_size=4))
 def test_self_bleu_is_bleu_against_the_other_captions(images: list[list[str]]) -> None:
     open_BM = np.arange(6) < np.array([len(image) for image in images])[:, None]
-    found = self_bleu(Ngrams([words(text) for image in images for text in image]), open_BM)
-    for image, value in zip(images, found.tolist(), strict=True):
+    values = self_bleu(Ngrams([words(text) for image in images for text in image]), open_BM)
+    for image, value in zip(images, values.tolist(), strict=True):
         spoken = [words(text) for text in image]
         if len(spoken) < 2:
             assert math.isnan(value)
@@ -100,22 +100,22 @@ def test_vendi_counts_what_is_effectively_different() -> None:
 
 
 def test_figures_of_a_corpus_by_hand() -> None:
-    found = figures(draft_of({"x": ["a red boat", "a red house"], "y": ["the sea"], "z": ["", "one one"]}))
-    assert (found.images, found.captions) == (3, 5)
-    assert found.mean("lexical_similarity") == pytest.approx((3 / 7 + 0) / 2, abs=1e-6)
-    assert found.mean("distinct_1") == pytest.approx((4 / 6 + 1 / 2) / 2, abs=1e-6)
-    assert found.mean("distinct_2") == pytest.approx((3 / 4 + 1) / 2, abs=1e-6)
-    assert found.mean("text_similarity") is None, "there are no embeddings"
-    assert found.growth()[-1] == (10, 7)
-    assert found.growth(2)[-1] == (6, 5)
-    assert found.distinct(3) == 1
-    assert found.coverage() == {"detail": 1, "summary": 2 / 3}
-    assert {name: np.flatnonzero(counts).tolist() for name, counts in found.lengths().items()} == {
+    result = figures(draft_of({"x": ["a red boat", "a red house"], "y": ["the sea"], "z": ["", "one one"]}))
+    assert (result.images, result.captions) == (3, 5)
+    assert result.mean("lexical_similarity") == pytest.approx((3 / 7 + 0) / 2, abs=1e-6)
+    assert result.mean("distinct_1") == pytest.approx((4 / 6 + 1 / 2) / 2, abs=1e-6)
+    assert result.mean("distinct_2") == pytest.approx((3 / 4 + 1) / 2, abs=1e-6)
+    assert result.mean("text_similarity") is None, "there are no embeddings"
+    assert result.growth()[-1] == (10, 7)
+    assert result.growth(2)[-1] == (6, 5)
+    assert result.distinct(3) == 1
+    assert result.coverage() == {"detail": 1, "summary": 2 / 3}
+    assert {name: np.flatnonzero(counts).tolist() for name, counts in result.lengths().items()} == {
         "detail": [0, 2, 3],
         "summary": [2, 3],
     }
-    assert found.distribution("lexical_similarity").sum() == 2
-    assert found.distribution("lexical_similarity")[int(3 / 7 * BINS)] == 1
+    assert result.distribution("lexical_similarity").sum() == 2
+    assert result.distribution("lexical_similarity")[int(3 / 7 * BINS)] == 1
 
 
 def test_text_similarity_is_the_mean_over_images_of_the_mean_cosine() -> None:
@@ -148,7 +148,7 @@ def test_shards_and_order_do_not_matter(corpus: dict[str, list[str]], random: An
 @settings(deadline=None)
 @given(CORPUS)
 def test_small_corpora_are_counted_exactly(corpus: dict[str, list[str]]) -> None:
-    found = figures(draft_of(corpus))
+    result = figures(draft_of(corpus))
     for order in (1, 2, 3):
         grams = [
             spoken[i : i + order]
@@ -156,16 +156,16 @@ def test_small_corpora_are_counted_exactly(corpus: dict[str, list[str]]) -> None
             for spoken in map(words, texts)
             for i in range(len(spoken) - order + 1)
         ]
-        assert found.distinct(order) == (len(set(grams)) / len(grams) if grams else None)
+        assert result.distinct(order) == (len(set(grams)) / len(grams) if grams else None)
 
 
 def test_large_vocabularies_are_estimated_within_their_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(types, "KEPT", 1024)
     rng = np.random.default_rng(0)
     corpus = {f"{i}": [" ".join(f"w{word}" for word in rng.integers(0, 20_000, 50))] for i in range(400)}
-    found = figures(*(draft_of(dict(list(corpus.items())[start : start + 50])) for start in range(0, 400, 50)))
+    result = figures(*(draft_of(dict(list(corpus.items())[start : start + 50])) for start in range(0, 400, 50)))
     ranked = sorted(corpus, key=types.rank)
-    for tokens, kinds in found.growth()[-3:]:
+    for tokens, kinds in result.growth()[-3:]:
         sample = [key for key in ranked if types.rank(key) < types.rank(ranked[tokens // 50 - 1]) + 1]
         exact = len({word for key in sample for word in words(corpus[key][0])})
         assert tokens == 50 * len(sample)

@@ -34,17 +34,17 @@ def gather(workspace: Workspace, name: str = "small", config: CurateConfig | Non
 
 
 def test_a_set_counts_what_was_written_kept_and_dropped(workspace: Workspace) -> None:
-    found = gather(workspace)
+    caption_set = gather(workspace)
     counts = workspace.manifests("curate")[0].counts
     failed = sum(text is None for text, _, _ in DROPPED.values())
-    assert found.written.images == 29
-    assert found.written.captions == 29 * len(PROMPTS) - failed
-    assert (found.kept.captions, found.judged) == (counts["kept"], counts["captions"])
-    assert sum(found.dropped.values()) == counts["dropped"]
-    assert found.dropped["reject", "refusal"] == 1
-    assert found.kept.mean("lexical_similarity") == pytest.approx(counts["mean_similarity"], abs=1e-4)
-    assert len(found.examples) == 3
-    assert all(example.captions and example.picture.startswith("data:image/") for example in found.examples)
+    assert caption_set.written.images == 29
+    assert caption_set.written.captions == 29 * len(PROMPTS) - failed
+    assert (caption_set.kept.captions, caption_set.judged) == (counts["kept"], counts["captions"])
+    assert sum(caption_set.dropped.values()) == counts["dropped"]
+    assert caption_set.dropped["reject", "refusal"] == 1
+    assert caption_set.kept.mean("lexical_similarity") == pytest.approx(counts["mean_similarity"], abs=1e-4)
+    assert len(caption_set.examples) == 3
+    assert all(example.captions and example.picture.startswith("data:image/") for example in caption_set.examples)
 
 
 def test_the_page_needs_nothing_else_and_escapes_what_models_wrote(workspace: Workspace) -> None:

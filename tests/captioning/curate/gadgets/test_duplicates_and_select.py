@@ -103,8 +103,8 @@ def duplicates_by_hand(captions: Any, limit: float, coverage: bool) -> list[str 
 def test_duplicates_agree_with_their_rule(images: Any, coverage: bool, limit: float) -> None:
     draft = draft_of(*images)
     Duplicates(DuplicatesConfig(max_similarity=limit), coverage=coverage).apply(draft)
-    found = [verdict[1] if verdict else None for verdict in draft.verdicts]
-    assert found == [verdict for image in images for verdict in duplicates_by_hand(image, limit, coverage)]
+    verdicts = [verdict[1] if verdict else None for verdict in draft.verdicts]
+    assert verdicts == [verdict for image in images for verdict in duplicates_by_hand(image, limit, coverage)]
 
 
 def test_near_duplicates_need_the_threshold_and_spare_the_last_of_a_slot() -> None:

@@ -124,8 +124,8 @@ def test_a_quantile_finds_the_same_captions(scorer: ScorerConfig, tmp_path: Path
     measured, made = image_text(scorer, tmp_path), draft([*RIGHT, *WRONG])
     config = GroundConfig(scorer=scorer, threshold=Threshold(quantile=0.5))
     statistic = ScoreHistogram(measured, measured.digest)
-    found = thresholds(config, statistic.merge(iter([statistic.of_shard(made)])))
-    run_gadgets(made, [Ground(measured, found)])
+    limits = thresholds(config, statistic.merge(iter([statistic.of_shard(made)])))
+    run_gadgets(made, [Ground(measured, limits)])
     dropped = {(made.columns["key"][row], made.texts[row]) for row, verdict in enumerate(made.verdicts) if verdict}
     assert dropped == set(WRONG)
 

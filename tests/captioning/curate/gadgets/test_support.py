@@ -151,7 +151,7 @@ def test_captions_of_another_scene_are_found_and_true_ones_stay() -> None:
     objects = Objects(3)
     vocabulary = objects.merge(iter([objects.of_shard(made)]))
     run_gadgets(made, [Support(SupportConfig(), vocabulary, {})])
-    found = {row for row, verdict in enumerate(made.verdicts) if verdict}
+    judged_wrong = {row for row, verdict in enumerate(made.verdicts) if verdict}
     wrong = {row for row in range(len(made)) if made.texts[row].startswith("Wrong")}
-    assert len(found & wrong) / len(wrong) > 0.5
-    assert len(found - wrong) / (len(made) - len(wrong)) < 0.01
+    assert len(judged_wrong & wrong) / len(wrong) > 0.5
+    assert len(judged_wrong - wrong) / (len(made) - len(wrong)) < 0.01

@@ -31,11 +31,11 @@ TEXTS = [
 def test_vectors_are_those_of_sentence_transformers_and_know_meaning() -> None:
     from sentence_transformers import SentenceTransformer
 
-    found = load_model(MINILM).encode(TEXTS)
+    vectors = load_model(MINILM).encode(TEXTS)
     reference = SentenceTransformer(str(checked_minilm()), device="cpu").encode(TEXTS, normalize_embeddings=True)
-    assert found.dtype == np.float32
-    assert_allclose(found, reference, atol=1e-5)
-    similarity = found @ found.T
+    assert vectors.dtype == np.float32
+    assert_allclose(vectors, reference, atol=1e-5)
+    similarity = vectors @ vectors.T
     assert similarity[0, 1] > 0.5 > similarity[0, 2]
 
 

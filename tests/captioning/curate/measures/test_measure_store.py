@@ -33,9 +33,9 @@ def truth(ids: Sequence[str]) -> np.ndarray:
 def measure(store: MeasureStore, ids: Sequence[str], shard: str = "a") -> list[str]:
     """Check the values of these ids, and say which of them were computed."""
     ruler = Ruler(ids)
-    found = store.values(shard, ids, ruler)
-    np.testing.assert_array_equal(found, truth(ids))
-    assert found.dtype == np.float32
+    values = store.values(shard, ids, ruler)
+    np.testing.assert_array_equal(values, truth(ids))
+    assert values.dtype == np.float32
     return ruler.asked
 
 

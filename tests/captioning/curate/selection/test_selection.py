@@ -100,9 +100,9 @@ def test_cosines_do_not_depend_on_the_images_beside(counts: list[int], seed: int
     ends = np.cumsum(counts).tolist()
     rows = [range(end - count, end) for count, end in zip(counts, ends, strict=True)]
     together = {
-        int(own_M[0]): found
+        int(own_M[0]): cosines
         for rows_BM in padding.blocks(rows)
-        for own_M, found in zip(rows_BM, semantic.similarity(vectors_ND, rows_BM), strict=True)
+        for own_M, cosines in zip(rows_BM, semantic.similarity(vectors_ND, rows_BM), strict=True)
     }
     for image in rows:
         for rows_BM in padding.blocks([image]):
