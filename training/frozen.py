@@ -103,9 +103,9 @@ class Embedder:
         if len(missing) and self._ranks.is_first:
             say(f"train {self._name}: {len(missing):,} of {len(id_S):,} pictures have no embedding in {store.place}")
         self._make(own, id_S, store)
-        while (found := store.find(id_S)).segment_S.min() < 0:
+        while (embeddings := store.find(id_S)).segment_S.min() < 0:
             time.sleep(1)
-        return found
+        return embeddings
 
     def _make(self, samples: np.ndarray, id_S: np.ndarray, store: "Segments") -> None:
         progress = Progress(f"train {self._name}: embeddings", len(samples), "images") if len(samples) else None

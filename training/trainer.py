@@ -154,10 +154,10 @@ def _evaluations(run: _Run, evaluator: Evaluator | None) -> Evaluations | None:
         return None
     if evaluator is None:
         raise ConfigError("train.evaluation is set, but nothing that evaluates was handed in; use holism train or run")
-    found = Evaluations(run.name, run.config, run.model, evaluator)
+    evaluations = Evaluations(run.name, run.config, run.model, evaluator)
     if run.config.best and run.step and (best := best_checkpoint(run.folder)):
-        found.best = best["figures"].get(f"{PREFIX}{run.config.best.figure}")
-    return found
+        evaluations.best = best["figures"].get(f"{PREFIX}{run.config.best.figure}")
+    return evaluations
 
 
 def _loop(
