@@ -122,13 +122,13 @@ def _temporary() -> Location:
 
 
 def _no_samples(curate: Manifest, slots: Sequence[Slot]) -> MissingInputError:
-    rows, found = 0, set()
+    rows, perspectives = 0, set()
     for part in curate.select("bundles/"):
         table = curate.read(part, schemas.BUNDLES, ["captions"])
         rows += len(table)
         for chunk in table["captions"].chunks:
-            found |= set(pc.list_flatten(chunk).field("perspective").unique().to_pylist())
+            perspectives |= set(pc.list_flatten(chunk).field("perspective").unique().to_pylist())
     return MissingInputError(
         f"none of the {rows} bundles has a caption for train.slots ({', '.join(slot.name for slot in slots)}); they "
-        f"hold {', '.join(sorted(map(str, found))) or 'no captions at all'}"
+        f"hold {', '.join(sorted(map(str, perspectives))) or 'no captions at all'}"
     )

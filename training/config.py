@@ -142,6 +142,11 @@ class RunConfig(Section):
         False, description="keep only the tokens between blocks, and make all else again in backward"
     )
     compile: bool = operational(False, description="compile the towers with torch.compile, for GPUs")
+    cache_features: bool = operational(
+        False,
+        description="make each picture's embedding once, keep it on this machine beside the index, and train without "
+        "reading pictures again; for a frozen image tower of one branch with crop_scale: [1, 1]",
+    )
     micro_batch: int | None = operational(
         None,
         ge=1,
@@ -238,6 +243,18 @@ class RunConfig(Section):
     def _best_is_measured(self) -> "RunConfig":
         if self.best and not self.evaluation.every:
             raise ValueError("best is chosen by evaluations; set evaluation.every, or leave best out")
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_stay_the_same(self) -> "RunConfig":
+        reasons = {
+            "the image tower is trained; set freeze: [image]": "image" not in self.freeze,
+            "several branches own weights in it, which are trained; set branches: 1": len(self.branch_names) > 1,
+            "each epoch crops anew; set crop_scale: [1, 1], which takes all of a picture": self.crop_scale != (1, 1),
+            "text_conditioned reads the patches; leave it out": self.has_text_pooling,
+        }
+        if self.cache_features and (found := [reason for reason, holds in reasons.items() if holds]):
+            raise ValueError(f"cache_features needs embeddings that stay the same, but {found[0]}")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ count, as is usual.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,7 +68,10 @@ def utilisation(model: HolisticCLIP, config: RunConfig, ranks: Ranks) -> Utilisa
     if ranks.device.type != "cuda" or config.precision != "bf16":
         return None
     peak = peak_flops(torch.cuda.get_device_name(ranks.device))
-    return Utilisation(count(model, ranks.device), peak * ranks.count) if peak else None
+    if peak is None:
+        return None
+    flops = count(model, ranks.device)
+    return Utilisation(replace(flops, image=0.0) if config.cache_features else flops, peak * ranks.count)
 
 
 def peak_flops(device: str) -> float | None:

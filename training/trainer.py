@@ -29,6 +29,7 @@ from training.config import RunConfig
 from training.evaluations import PREFIX, Evaluations, Evaluator
 from training.figures import Figures, not_a_number
 from training.flops import utilisation
+from training.frozen import Embedder, FrozenEmbeddings, WithoutPictures
 from training.gradients import Gradients
 from training.loader import loader
 from training.metrics import MetricsLog
@@ -70,6 +71,7 @@ class _Run:
     folder: Location
     origin: Mapping[str, Any]
     batches: BatchMaker
+    frozen: FrozenEmbeddings | None  # in place of pictures
     model: HolisticCLIP
     optimizer: torch.optim.Optimizer
     gradients: Gradients
@@ -89,18 +91,20 @@ def train(
     on_checkpoint: Callable[[HolisticCLIP, int], None] | None = None,
     data: str = "",
     evaluator: Evaluator | None = None,
+    cache: Location | None = None,
 ) -> Trained:
     """Trains one run to its end, from its newest checkpoint if `folder` holds one.
 
-    `data` is a digest of the samples; `evaluator` measures the model on the way, where the recipe wants that. A stop
-    by hand writes a checkpoint first. Raises StoreError where the checkpoint that is there is of another recipe or
-    other data, ConfigError where the loss stops being a number.
+    `data` is a digest of the samples; `evaluator` measures the model on the way, where the recipe wants that; `cache`
+    is a folder of this machine for embeddings (without one: the run's own). A stop by hand writes a checkpoint first.
+    Raises StoreError where the checkpoint that is there is of another recipe or other data, ConfigError where the loss
+    stops being a number.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.workers:
         start_server()  # it imports its libraries while this process makes the model
-    run = _start(name, config, bundles, reader, folder, ranks, data)
+    run = _start(name, config, bundles, reader, folder, ranks, data, cache or folder / "embeddings")
     pin_memory = ranks.device.type == "cuda"
     with (
         held_back() as stop,
@@ -151,10 +155,10 @@ def _evaluations(run: _Run, evaluator: Evaluator | None) -> Evaluations | None:
         return None
     if evaluator is None:
         raise ConfigError("train.evaluation is set, but nothing that evaluates was handed in; use holism train or run")
-    found = Evaluations(run.name, run.config, run.model, evaluator)
+    evaluations = Evaluations(run.name, run.config, run.model, evaluator)
     if run.config.best and run.step and (best := best_checkpoint(run.folder)):
-        found.best = best["figures"].get(f"{PREFIX}{run.config.best.figure}")
-    return found
+        evaluations.best = best["figures"].get(f"{PREFIX}{run.config.best.figure}")
+    return evaluations
 
 
 def _loop(
@@ -210,7 +214,14 @@ def _leave(record: Record | None, stop: Held) -> None:
 
 
 def _start(
-    name: str, config: RunConfig, bundles: Bundles, reader: ShardReader, folder: Location, ranks: Ranks, data: str
+    name: str,
+    config: RunConfig,
+    bundles: Bundles,
+    reader: ShardReader,
+    folder: Location,
+    ranks: Ranks,
+    data: str,
+    cache: Location,
 ) -> _Run:
     """A fresh run, or the one whose newest checkpoint is in `folder`."""
     torch.manual_seed(config.seed)
@@ -224,21 +235,17 @@ def _start(
         model.make_activations_again()
     if config.compile:
         model.compile_towers()
-    side = model.visual.image_size[0]
-    batches = BatchMaker(
-        config,
-        bundles,
-        reader,
-        canvas=config.canvas or round(side * 8 / 7),
-        context_length=model.context_length,
-        rank=ranks.rank,
-        ranks=ranks.count,
-    )
+    canvas = config.canvas or round(model.visual.image_size[0] * 8 / 7)
+    share = {"context_length": model.context_length, "rank": ranks.rank, "ranks": ranks.count}
+    batches, frozen = BatchMaker(config, bundles, reader, canvas=canvas, **share), None
+    if config.cache_features:
+        frozen = Embedder(name, model, config, reader, batches, canvas, ranks).embeddings(cache)
+        batches = WithoutPictures(config, bundles, reader, canvas=canvas, **share)
     optimizer, gradients = make_optimizer(model, config), Gradients(model, config, ranks)
     samples = {"images": batches.order.rows, "captions": data, **batches.order.facts}
     figures = Figures(config, model.slots, ranks, share_of_peak)
     comes_from = origin(config, samples)
-    run = _Run(name, config, ranks, folder, comes_from, batches, model, optimizer, gradients, figures)
+    run = _Run(name, config, ranks, folder, comes_from, batches, frozen, model, optimizer, gradients, figures)
     _resume(run)
     return run
 
@@ -279,6 +286,8 @@ def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     lr = learning_rate(config, batch.step, steps)
     set_learning_rate(run.optimizer, lr)
     run.optimizer.zero_grad(set_to_none=True)
+    if run.frozen:
+        batch = run.frozen.fill(batch, run.batches.share(batch.step).samples, run.batches.bundles)
     features, loss = run.gradients(batch.to(run.ranks.device))
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.grad_clip or math.inf)
     measured = run.figures.measure(batch, features, loss, norm)

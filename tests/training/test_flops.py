@@ -1,15 +1,20 @@
 """Operations of the towers, against what they come to by hand."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from pipeline.config import build
+from tests.training.test_trainer import run
 from training.checkpoint import new_model
 from training.config import RunConfig
 from training.figures import note
-from training.flops import count, peak_flops, utilisation
+from training.flops import TowerFlops, Utilisation, count, peak_flops, utilisation
+from training.model import HolisticCLIP
 from training.optim import freeze
 from training.ranks import Ranks
 
@@ -45,6 +50,30 @@ def test_branches_cost_little_more(tiny_architecture: dict[str, Any]) -> None:
     by_hand = 3 * 2 * (tokens * block + 4 * tokens**2 * 32)
     assert 0.5 * by_hand < one < 1.2 * by_hand  # patches are embedded too, and the last block is for class rows alone
     assert one < of_image(branches=5, losses={"served": 1.0})
+
+
+def test_a_steps_utilisation_is_its_operations_by_its_time(
+    tmp_path: Path, recipe: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a device that does so many operations a second."""
+    counted: list[TowerFlops] = []
+
+    def known(model: HolisticCLIP, *_: Any) -> Utilisation:
+        counted.append(count(model, CPU))
+        return Utilisation(counted[0], 1e6)
+
+    monkeypatch.setattr("training.trainer.utilisation", known)
+    rows = [json.loads(line) for line in run(tmp_path, recipe(epochs=1)).metrics.splitlines()]
+    (flops,) = counted
+    for row in rows:
+        done = row["mfu"] * row["seconds"] * 1e6
+        images = recipe()["global_batch"] * flops.image
+        assert (
+            images + 0.99 * row["tokens"] * flops.text[1]
+            < done
+            < 1.01 * images + row["tokens"] * flops.of_text(32) / 4
+        )
+        assert "tflop" not in row
 
 
 def test_utilisation_is_shown_where_the_devices_speed_is_known(tiny_architecture: dict[str, Any]) -> None:

@@ -31,14 +31,14 @@ def in_order(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, Piece]:
     kept, merged, count = np.ones(len(order), dtype=bool), [EMPTY], 0
     for first, end in _runs(prefix_S):
         places = list(zip(piece_S[first:end].tolist(), row_S[first:end].tolist(), strict=True))
-        found = _in_run(pieces, places)
-        for at, copies in enumerate(found, start=first):
+        different = _in_run(pieces, places)
+        for at, copies in enumerate(different, start=first):
             piece_S[at], row_S[at] = copies[0]
             if len(copies) > 1:
                 piece_S[at], row_S[at] = len(pieces), count
                 merged.append(_merged(pieces, copies))
                 count += 1
-        kept[first + len(found) : end] = False
+        kept[first + len(different) : end] = False
         if len(merged) >= JOINED_AT_ONCE:
             merged = [joined(merged)]
     return piece_S[kept], row_S[kept], joined(merged)

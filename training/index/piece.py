@@ -124,12 +124,12 @@ def _piece_of(table: pa.RecordBatch, slots: Sequence[Slot]) -> Piece:
 
 
 def _tokens_of(texts: pa.StringArray, encode: Callable[[str], list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    found, lengths = array("H"), []
+    all_tokens, lengths = array("H"), []
     for text in texts.to_pylist():
         tokens = encode(text)
         lengths.append(len(tokens))
-        found.extend(tokens)
-    return _starts(np.array(lengths, dtype=np.int64)), np.frombuffer(found, dtype=np.uint16)
+        all_tokens.extend(tokens)
+    return _starts(np.array(lengths, dtype=np.int64)), np.frombuffer(all_tokens, dtype=np.uint16)
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:
