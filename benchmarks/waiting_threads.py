@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-SECONDS = 6.0
+SECONDS = 4.0
 IMAGES = 64
 SETTINGS: dict[str, dict[str, str]] = {
     "default": {},
