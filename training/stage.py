@@ -23,6 +23,7 @@ from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
 from training.config import RunConfig, TrainConfig
 from training.describe import describe
+from training.threads import wait_without_spinning
 from training.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run_train(run: StageRun) -> Outcome:
     Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given. Ranks that are
     started here get it pickled.
     """
+    wait_without_spinning()
     if run.config.launch.ranks > 1 and "WORLD_SIZE" not in os.environ:  # under torchrun this is a rank already
         from training.launch import launched
 
