@@ -1,29 +1,29 @@
 """How threads of torch should wait on a CPU: training alone, and beside another process that wants the same cores.
 
-    python -m benchmarks.waiting_threads --rounds 3
+    python -m benchmarks.waiting_threads --rounds 5
 
 OpenMP's threads may spin while they wait for each other, which is quick as long as each has a core. Beside other work
-a thread that spins takes the core from the one it waits for. Each setting trains the demo's towers on made-up batches
-of 64 for some seconds, in a process of its own: alone, and beside a process that multiplies matrices on as many
-threads.
+a thread that spins takes the core from the one it waits for. Each setting has a process that trains the demo's towers
+on made-up batches. They train for some seconds in turn, so that what else the machine does hits all alike: alone, and
+beside a process that multiplies matrices on as many threads as there are cores.
 """
 
 import argparse
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
 
-SECONDS = 6.0
-IMAGES = 64
+SECONDS = 2.0
+IMAGES = 8
 SETTINGS: dict[str, dict[str, str]] = {
-    "default": {},
+    "none": {},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
-    "GOMP_SPINCOUNT=0": {"GOMP_SPINCOUNT": "0"},
     "GOMP_SPINCOUNT=10000": {"GOMP_SPINCOUNT": "10000"},
     "KMP_BLOCKTIME=0": {"KMP_BLOCKTIME": "0"},
-    "one thread": {"OMP_NUM_THREADS": "1"},
+    "OMP_NUM_THREADS=1": {"OMP_NUM_THREADS": "1"},
 }
 TOWERS = {
     "embed_dim": 128,
@@ -34,7 +34,7 @@ TOWERS = {
 
 
 def train() -> None:
-    """Prints the images of a second."""
+    """Trains for some seconds for each line that comes in, and answers with the images of a second."""
     import torch
 
     from benchmarks.micro_batches import made_up_batch
@@ -50,14 +50,22 @@ def train() -> None:
     config = build(RunConfig, recipe)
     model = new_model(config).train()
     gradients, optimizer = Gradients(model, config, Ranks(0, 1, device)), make_optimizer(model, config)
-    batch, steps, began = made_up_batch(IMAGES, 3, 96, device), 0, 0.0
-    while not began or time.perf_counter() - began < SECONDS:
+    batch = made_up_batch(IMAGES, 3, 96, device)
+
+    def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         gradients(batch)
         optimizer.step()
-        steps += bool(began)
-        began = began or time.perf_counter()
-    print(steps * IMAGES / (time.perf_counter() - began))
+
+    step()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        step()
+        steps, began = 0, time.perf_counter()
+        while time.perf_counter() - began < SECONDS:
+            step()
+            steps += 1
+        print(steps * IMAGES / (time.perf_counter() - began), flush=True)
 
 
 def multiply() -> None:
@@ -70,40 +78,55 @@ def multiply() -> None:
         matrix @ matrix
 
 
-def measure(setting: dict[str, str], beside: bool) -> float:
-    command = [sys.executable, "-m", "benchmarks.waiting_threads", "--do"]
+def started(what: str, setting: dict[str, str]) -> "subprocess.Popen[str]":
+    """A process of this file, once it is ready."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "GOMP_", "KMP_"))}
-    other = subprocess.Popen([*command, "multiply"], env=plain, stdout=subprocess.PIPE) if beside else None
-    try:
-        if other is not None and other.stdout is not None:
-            other.stdout.readline()
-        done = subprocess.run(
-            [*command, "train"], env={**plain, **setting}, capture_output=True, text=True, check=True
-        )
-        return float(done.stdout)
-    finally:
-        if other is not None:
-            other.kill()
-            other.communicate()
+    command = [sys.executable, "-m", "benchmarks.waiting_threads", "--do", what]
+    process = subprocess.Popen(
+        command, env={**plain, **setting}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    answer(process)
+    return process
+
+
+def answer(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def measure(process: "subprocess.Popen[str]") -> float:
+    assert process.stdin is not None
+    print(file=process.stdin, flush=True)
+    return float(answer(process))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--do", choices=["train", "multiply"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.do:
         {"train": train, "multiply": multiply}[options.do]()
         return
-    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in SETTINGS}
-    for _ in range(options.rounds):  # settings in turn, so that what else the machine does hits all alike
-        for name, setting in SETTINGS.items():
-            for beside in (False, True):
-                found[name][beside].append(measure(setting, beside))
-    print("| setting | alone, images/s | beside another process |\n| --- | ---: | ---: |")
+    other = started("multiply", {})
+    other.send_signal(signal.SIGSTOP)
+    trainers: dict[str, subprocess.Popen[str]] = {}
+    found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in options.settings}
+    try:
+        trainers |= {name: started("train", SETTINGS[name]) for name in options.settings}
+        for _ in range(options.rounds):
+            for is_beside in (False, True):
+                other.send_signal(signal.SIGCONT if is_beside else signal.SIGSTOP)
+                for name, trainer in trainers.items():
+                    found[name][is_beside].append(measure(trainer))
+                    print(name, "beside" if is_beside else "alone", round(found[name][is_beside][-1]), file=sys.stderr)
+    finally:
+        for process in (other, *trainers.values()):
+            process.kill()
+    print("| setting | alone, images/s: median, most | beside another process: median, most |\n| --- | ---: | ---: |")
     for name, rates in found.items():
-        alone, beside_other = (f"{statistics.median(of):.0f} ({min(of):.0f} to {max(of):.0f})" for of in rates)
-        print(f"| {name} | {alone} | {beside_other} |", flush=True)
+        print(f"| {name} | {' | '.join(f'{statistics.median(of):.0f}, {max(of):.0f}' for of in rates)} |")
 
 
 if __name__ == "__main__":

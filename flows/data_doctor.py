@@ -22,6 +22,9 @@ def data_doctor(session: Session, run: str | None) -> str:
     name = run or next(iter(config.runs))
     if name not in config.runs:
         raise ConfigError(f"--run: found {name!r}, but train.runs has {', '.join(config.runs)}")
+    from training.threads import wait_without_spinning
+
+    wait_without_spinning()  # as training does
     from training.data_doctor import diagnose
     from training.stage import data_of
 

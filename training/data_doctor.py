@@ -30,6 +30,7 @@ from training.loader import loader
 from training.model import HolisticCLIP
 from training.optim import freeze, make_optimizer
 from training.ranks import Ranks, joined
+from training.threads import POLICY
 
 PARTS = ("read", "decode", "tokens", "collate")
 AT_ONCE = 256  # images
@@ -50,6 +51,8 @@ class Diagnosis:
     wall: Mapping[str, float]
     loader: float
     training: float
+    on_cpu: bool = False
+    threads: int = 1  # of torch
 
     @property
     def limit(self) -> str:
@@ -85,6 +88,14 @@ class Diagnosis:
         rows += [f"{part:10}{self.cpu[part]:10.3f}{self.wall[part]:10.3f}" for part in PARTS]
         rows.append(f"{'all':10}{sum(self.cpu.values()):10.3f}{sum(self.wall.values()):10.3f}")
         images = self.images * self.ranks
+        if os.getloadavg()[0] > self.cores:
+            rows.append(f"other programs use this machine as well (load {os.getloadavg()[0]:.1f}): figures are rough")
+        policy = os.environ.get(POLICY, "not set")
+        if self.on_cpu and self.threads > 1 and policy.lower() != "passive":
+            rows.append(
+                f"{POLICY} is {policy}, so torch's {self.threads} threads spin while they wait, which is many times "
+                "slower beside other work: set it to passive, or train.threads to 1"
+            )
         rows += [
             f"a step of {images} images on {self.ranks} rank{'s' * (self.ranks > 1)}, {self.cores} cores:",
             f"  loader alone, {self.workers} workers: {self.loader:.3f} s ({images / self.loader:.0f} images/s)",
@@ -117,6 +128,8 @@ def diagnose(config: RunConfig, bundles: Bundles, reader: ShardReader, ranks: in
         wall=wall,
         loader=_loader_alone(config, batches),
         training=_training_alone(config, model, batches[0], device),
+        on_cpu=device.type == "cpu",
+        threads=torch.get_num_threads(),
     )
 
 

@@ -23,6 +23,7 @@ from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
 from training.config import RunConfig, TrainConfig
 from training.describe import describe
+from training.threads import wait_without_spinning
 from training.weights import weights_digest
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def run_train(run: StageRun) -> Outcome:
     Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given; `evaluator`
     (`training.evaluations.Evaluator`) measures the model on the way. Ranks that are started here get them pickled.
     """
+    wait_without_spinning()
     if "WORLD_SIZE" not in os.environ:  # else this is a rank already: of torchrun, or of Ray Train
         if run.config.launch.ray is not None:
             from training.on_ray import launched_on_ray

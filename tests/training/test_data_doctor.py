@@ -15,6 +15,7 @@ from training import data_doctor
 from training.bundles import read_bundles
 from training.config import RunConfig
 from training.data_doctor import PARTS, Diagnosis, diagnose
+from training.threads import wait_without_spinning
 
 Recipe = Callable[..., dict[str, Any]]
 
@@ -61,3 +62,17 @@ def test_a_run_is_measured_in_parts(
     assert diagnosis.loader > 0
     assert diagnosis.training > 0
     assert "a step of 6 images on 2 ranks" in diagnosis.text()
+
+
+def test_threads_that_spin_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    diagnosis = found(on_cpu=True, threads=2)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    assert "OMP_WAIT_POLICY is active, so torch's 2 threads spin" in diagnosis.text()
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert "OMP_WAIT_POLICY is not set" in diagnosis.text()
+    assert "OMP_WAIT_POLICY" not in found(on_cpu=True, threads=1).text()
+    wait_without_spinning()
+    assert "OMP_WAIT_POLICY" not in diagnosis.text()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    wait_without_spinning()  # what the user says stands
+    assert "OMP_WAIT_POLICY is active" in diagnosis.text()
