@@ -40,7 +40,8 @@ class InTraining:
             name = benchmark.name.replace("/", "-")
             by_metric: dict[str, list[Measurement]] = {}
             for measurement in measured(encoder, benchmark, config, None)[0]:
-                by_metric.setdefault(measurement.metric, []).append(measurement)
+                if not measurement.metric.endswith("rank"):  # shares alone
+                    by_metric.setdefault(measurement.metric, []).append(measurement)
             for metric, of_metric in by_metric.items():
                 figures[f"{name}/{metric}"] = fmean(one.value for one in of_metric)
                 figures |= {f"{name}/{metric}/{one.query}": one.value for one in of_metric}

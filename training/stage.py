@@ -145,7 +145,7 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
         on_checkpoint=(lambda model, step: watch(name, model, step)) if watch and ranks.is_first else None,
         data=run.inputs["curate"].digest,
         evaluator=run.services.get(EVALUATOR),
-        cache=_index_folder(recipe, store) / "embeddings",
+        cache=_folder_here(recipe.index, store, "index") / "embeddings",
     )
     parts = _commit(CommitLog(store), store, folder, recipe, trained, warnings) if ranks.is_first else []
     return list(ranks.agree(parts))
