@@ -1,10 +1,10 @@
-"""The desk: an actor that has Ray Train start the ranks, again where some are lost, and through which they are spoken to.
+"""The desk: an actor that has Ray Train start the ranks, again where some are lost, and that passes on what is said.
 
 Ray Train's controller starts as many workers as there is room for, and anew when nodes come or are about to go. When
-workers fail it is asked for a new group here, not by its own `max_failures`: that counts over a whole run, which may
-take weeks on nodes that come and go, while here only failures without a new checkpoint between them count. What is true
-of a run is in the workspace (checkpoints, metrics, commits), so a group needs nothing of the one before it, and Ray
-Train keeps nothing.
+workers fail it is asked for a new group here, and not by its own `max_failures`: that counts over a whole run, which
+may take weeks on nodes that come and go, while here only failures without a new checkpoint between them count. What is
+true of a run is in the workspace (checkpoints, metrics, commits), so a group needs nothing of the one before it, and
+Ray Train keeps nothing.
 """
 
 import re
@@ -131,7 +131,8 @@ class Desk:
 
         gpus = self._launch.gpus
         if gpus is None:
-            gpus = int(self._run.config.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
+            device, found = self._run.config.device, ray.cluster_resources().get("GPU", 0)
+            gpus = int(device == "cuda" or (device == "auto" and found >= 1))
         return {"CPU": self._launch.cpus} | ({"GPU": gpus} if gpus else {}) | self._launch.resources
 
     def _wait_for_room(self, workers: list[dict[str, float]]) -> None:
@@ -162,7 +163,9 @@ def failure_of(error: Exception) -> HolismError | str | None:
         return None if is_want_of_room else f"Ray Train could not start them ({reason(cause)})"
     if not isinstance(error, WorkerGroupError):
         raise error
-    found = [(rank, getattr(failure, "health_check_failure", failure)) for rank, failure in error.worker_failures.items()]
+    found = [
+        (rank, getattr(failure, "health_check_failure", failure)) for rank, failure in error.worker_failures.items()
+    ]
     return min((_told(rank, failure) for rank, failure in found), key=lambda told: told[0])[1]
 
 

@@ -46,7 +46,9 @@ def launched_on_ray(run: StageRun, launch: RayLaunch, services: tuple[str, ...])
         try:
             return _outcome(desk)
         except ray.exceptions.RayError as error:
-            raise ScheduleError(f"train lost its Ray cluster ({reason(error)}); see that it is well, {AGAIN}") from error
+            raise ScheduleError(
+                f"train lost its Ray cluster ({reason(error)}); see that it is well, {AGAIN}"
+            ) from error
         finally:
             with suppress(ray.exceptions.RayError):
                 ray.kill(desk)  # and with it all that it has started

@@ -1,4 +1,4 @@
-"""Ranks on Ray Train: nodes come and go, the samples and losses are those of an undisturbed run; ends in one sentence."""
+"""Ranks on Ray Train: nodes come and go, samples and losses are an undisturbed run's; errors are one sentence."""
 
 from __future__ import annotations
 
@@ -158,10 +158,10 @@ def test_what_ends_the_ranks_is_said_in_one_sentence(tmp_path: Path, recipe: Rec
     cluster.add_node(num_cpus=1, resources=TRAINER)
     with pytest.raises(ConfigError, match="but only 18 images have captions"):
         started(tmp_path, on_ray(recipe(global_batch=20)))
+    dying = Notes(tmp_path / "notes", die_at=2)
     with pytest.raises(
-        ScheduleError, match=r"workers of train failed 1 times without a new checkpoint .* rank 0 was lost: its process"
+        ScheduleError, match=r"failed 1 times without a new checkpoint .* rank 0 was lost: its process"
     ):
-        dying = Notes(tmp_path / "notes", die_at=2)
         started(tmp_path, on_ray(recipe(), max_failures=0), on_checkpoint=dying)
 
 
