@@ -154,6 +154,7 @@ def _on_cpu(run: StageRun) -> StageRun:
 
 def failure_of(error: Exception) -> HolismError | str | None:
     """What ended a group: an error that the user can put right, what happened to it in words, or only want of room."""
+    from ray.exceptions import RayActorError
     from ray.train import ControllerError, WorkerGroupError
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
@@ -161,6 +162,8 @@ def failure_of(error: Exception) -> HolismError | str | None:
         cause = error.controller_failure
         is_want_of_room = isinstance(cause, WorkerGroupStartupTimeoutError)
         return None if is_want_of_room else f"Ray Train could not start them ({reason(cause)})"
+    if isinstance(error, RayActorError):
+        return f"Ray Train's controller was lost: {_death(error)}"
     if not isinstance(error, WorkerGroupError):
         raise error
     found = [

@@ -45,6 +45,8 @@ def launched_on_ray(run: StageRun, launch: RayLaunch, services: tuple[str, ...])
         desk = actor.remote(run, launch, messages.progress_seconds() or LOG_SECONDS)
         try:
             return _outcome(desk)
+        except ray.exceptions.RayTaskError:
+            raise  # a mistake of ours
         except ray.exceptions.RayError as error:
             raise ScheduleError(
                 f"train lost its Ray cluster ({reason(error)}); see that it is well, {AGAIN}"
