@@ -72,7 +72,7 @@ class Notes:
         ]
 
     def steps(self, run: str) -> dict[int, list[tuple[int, Step]]]:
-        """For each step of a run, how many ranks made it and with which samples, once for each group that made it whole."""
+        """For each step of a run, by each group that made all of it: how many ranks, and the samples."""
         shares: dict[tuple[int, str], dict[int, Step]] = defaultdict(dict)
         counts: dict[str, int] = {}
         for line in (line for line in self.lines() if line["run"] == run):
