@@ -25,11 +25,6 @@ def say(text: str, *, warning: bool = False) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def heard() -> bool:
-    """Whether there is a listener."""
-    return bool(_listeners)
-
-
 def progress_seconds() -> float | None:
     """How often the listener wants to hear of progress; None where nobody listens."""
     return _listeners[-1][1] if _listeners else None

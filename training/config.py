@@ -334,8 +334,12 @@ class RayLaunch(Section):
 class Launch(Section):
     """Which processes train."""
 
-    ranks: int = Field(1, ge=1, le=MOST_RANKS, description="processes of this machine, on GPUs one each; 1: this process")
-    ray: RayLaunch | None = Field(None, description="train on a Ray cluster instead: how many workers, and their sizes")
+    ranks: int = Field(
+        1, ge=1, le=MOST_RANKS, description="processes of this machine, on GPUs one each; 1: this process"
+    )
+    ray: RayLaunch | None = Field(
+        None, description="train on a Ray cluster instead: how many workers, and their sizes"
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> "Launch":

@@ -1,10 +1,10 @@
-"""The desk: an actor that has Ray Train start the ranks, again where some are lost, and through which they are spoken to.
+"""The desk: an actor that has Ray Train start the ranks, again where some are lost, and that passes on what is said.
 
 Ray Train's controller starts as many workers as there is room for, and anew when nodes come or are about to go. When
-workers fail it is asked for a new group here, not by its own `max_failures`: that counts over a whole run, which may
-take weeks on nodes that come and go, while here only failures without a new checkpoint between them count. What is true
-of a run is in the workspace (checkpoints, metrics, commits), so a group needs nothing of the one before it, and Ray
-Train keeps nothing.
+workers fail it is asked for a new group here, and not by its own `max_failures`: that counts over a whole run, which
+may take weeks on nodes that come and go, while here only failures without a new checkpoint between them count. What is
+true of a run is in the workspace (checkpoints, metrics, commits), so a group needs nothing of the one before it, and
+Ray Train keeps nothing.
 """
 
 import re
@@ -131,7 +131,8 @@ class Desk:
 
         gpus = self._launch.gpus
         if gpus is None:
-            gpus = int(self._run.config.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1)
+            device, found = self._run.config.device, ray.cluster_resources().get("GPU", 0)
+            gpus = int(device == "cuda" or (device == "auto" and found >= 1))
         return {"CPU": self._launch.cpus} | ({"GPU": gpus} if gpus else {}) | self._launch.resources
 
     def _wait_for_room(self, workers: list[dict[str, float]]) -> None:
@@ -153,6 +154,7 @@ def _on_cpu(run: StageRun) -> StageRun:
 
 def failure_of(error: Exception) -> HolismError | str | None:
     """What ended a group: an error that the user can put right, what happened to it in words, or only want of room."""
+    from ray.exceptions import RayActorError
     from ray.train import ControllerError, WorkerGroupError
     from ray.train.v2._internal.exceptions import WorkerGroupStartupTimeoutError
 
@@ -160,9 +162,13 @@ def failure_of(error: Exception) -> HolismError | str | None:
         cause = error.controller_failure
         is_want_of_room = isinstance(cause, WorkerGroupStartupTimeoutError)
         return None if is_want_of_room else f"Ray Train could not start them ({reason(cause)})"
+    if isinstance(error, RayActorError):
+        return f"Ray Train's controller was lost: {_death(error)}"
     if not isinstance(error, WorkerGroupError):
         raise error
-    found = [(rank, getattr(failure, "health_check_failure", failure)) for rank, failure in error.worker_failures.items()]
+    found = [
+        (rank, getattr(failure, "health_check_failure", failure)) for rank, failure in error.worker_failures.items()
+    ]
     return min((_told(rank, failure) for rank, failure in found), key=lambda told: told[0])[1]
 
 

@@ -5,6 +5,7 @@ them and this process, which may be outside of the cluster (ray://).
 """
 
 import time
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
@@ -45,8 +46,12 @@ def launched_on_ray(run: StageRun, launch: RayLaunch, services: tuple[str, ...])
         desk = actor.remote(run, launch, messages.progress_seconds() or LOG_SECONDS)
         try:
             return _outcome(desk)
+        except ray.exceptions.RayTaskError:
+            raise  # a mistake of ours
         except ray.exceptions.RayError as error:
-            raise ScheduleError(f"train lost its Ray cluster ({reason(error)}); see that it is well, {AGAIN}") from error
+            raise ScheduleError(
+                f"train lost its Ray cluster ({reason(error)}); see that it is well, {AGAIN}"
+            ) from error
         finally:
             with suppress(ray.exceptions.RayError):
                 ray.kill(desk)  # and with it all that it has started
@@ -55,35 +60,37 @@ def launched_on_ray(run: StageRun, launch: RayLaunch, services: tuple[str, ...])
 def _outcome(desk: Any) -> Outcome:
     import ray
 
-    result = desk.train.remote()
+    result = desk.train.remote().future()
     try:
-        while not ray.wait([result], timeout=POLL)[0]:
-            _pass_on(desk)
+        while not result.done():
+            _pass_on(desk, result)
     except BaseException:
         with suppress(ray.exceptions.RayError):
             _stop(desk, result)
         raise
-    _pass_on(desk)
-    found = ray.get(result)
+    _pass_on(desk, result)
+    found = result.result()
     if isinstance(found, HolismError):
         raise found
     assert isinstance(found, Outcome), "ranks that nobody stopped have no outcome"
     return found
 
 
-def _stop(desk: Any, result: Any) -> None:
+def _stop(desk: Any, result: Future[Any]) -> None:
     """Has the ranks write a checkpoint, if there are any, and waits for it."""
-    import ray
-
-    is_training = ray.get(desk.stop.remote(stops.came() or SIGTERM))
+    is_training = desk.stop.remote(stops.came() or SIGTERM).future().result()
     deadline = time.monotonic() + PATIENCE
-    while is_training and time.monotonic() < deadline and not ray.wait([result], timeout=POLL)[0]:
-        _pass_on(desk)
-    _pass_on(desk)
+    while is_training and time.monotonic() < deadline and not result.done():
+        _pass_on(desk, result)
+    _pass_on(desk, result)
 
 
-def _pass_on(desk: Any) -> None:
-    import ray
+def _pass_on(desk: Any, result: Future[Any]) -> None:
+    """What was said up to the next poll, or to the result.
 
-    for text, warning in ray.get(desk.news.remote()):
+    The waiting is Python's, here and above: an exception that a signal's handler raises within one of Ray's own waits
+    may come out of it as a SystemError.
+    """
+    wait([result], timeout=POLL)
+    for text, warning in desk.news.remote().future().result():
         messages.say(text, warning=warning)

@@ -52,7 +52,13 @@ class Notes:
 
     def write(self, run: Any, batch: Any) -> None:
         group, ranks = os.environ.get("MASTER_PORT", "alone"), run.ranks
-        line = {"step": batch.step, "rank": ranks.rank, "ranks": ranks.count, "samples": samples_of(run, batch)}
+        line = {
+            "run": run.name,
+            "step": batch.step,
+            "rank": ranks.rank,
+            "ranks": ranks.count,
+            "samples": samples_of(run, batch),
+        }
         with (self.folder / f"{group}-{ranks.rank}.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -65,11 +71,11 @@ class Notes:
             if line.endswith("\n")  # whoever wrote it may have been killed
         ]
 
-    def steps(self) -> dict[int, list[tuple[int, Step]]]:
-        """For each step, how many ranks made it and with which samples, once for each group that made it whole."""
+    def steps(self, run: str) -> dict[int, list[tuple[int, Step]]]:
+        """For each step of a run, by each group that made all of it: how many ranks, and the samples."""
         shares: dict[tuple[int, str], dict[int, Step]] = defaultdict(dict)
         counts: dict[str, int] = {}
-        for line in self.lines():
+        for line in (line for line in self.lines() if line["run"] == run):
             shares[line["step"], line["group"]][line["rank"]] = line["samples"]
             counts[line["group"]] = line["ranks"]
         found: dict[int, list[tuple[int, Step]]] = defaultdict(list)
