@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from evaluation import benchmark_folder, suites
+from evaluation import benchmark_folder, fetching, suites
 from evaluation import benchmark_tables as tables
 from evaluation.benchmark_folder import Folder
 from evaluation.config import SuiteAt
@@ -129,6 +129,8 @@ def of_suite(suite: Suite, root: Location) -> tuple[Benchmark, tuple[int, ...]]:
 
 def _read(entry: Entry) -> tuple[Benchmark, tuple[int, ...]]:
     """The benchmark as its tables say, and the sizes of its pictures."""
+    if isinstance(entry, SuiteAt) and entry.suite in fetching.NAMES and entry.root is None:
+        return _fetched(entry.suite)
     if isinstance(entry, SuiteAt):
         suite, root = suites.find(entry.suite)
         if entry.name is not None:
@@ -146,7 +148,14 @@ def _read(entry: Entry) -> tuple[Benchmark, tuple[int, ...]]:
 
 
 def _is_name(entry: str) -> bool:
-    return entry in suites.names() and not Location.of(entry).is_dir()
+    return entry in (*suites.names(), *fetching.NAMES) and not Location.of(entry).is_dir()
+
+
+def _fetched(name: str) -> tuple[Benchmark, tuple[int, ...]]:
+    place = fetching.cached(name)
+    if not place.is_dir():
+        raise MissingDataError(f"the suite {name} is not on this machine; get it with: holism fetch {name}")
+    return _benchmark(benchmark_folder.read(place))
 
 
 def _root(suite: Suite, root: Location | None) -> Location:
