@@ -152,7 +152,7 @@ def test_what_cannot_be_had_is_skipped_in_one_sentence(clients: Path, capsys: py
     assert "emoji-datasource-twitter (MIT; pictures of Twemoji, CC-BY-4.0)" in error, "licences are shown first"
     assert main(["fetch", "imagenet"]) == 2
     assert "there is no suite 'imagenet' to fetch; there are emoji, fashion_mnist, stamps" in capsys.readouterr().err
-    with pytest.raises(MissingDataError, match="is not on this machine; get it with: holism fetch emoji"):
+    with pytest.raises(MissingDataError, match=r"the suite emoji is not in .*; get it with: holism fetch emoji"):
         benchmarks.check("emoji")
     assert [path.name for path in (clients.parent / "cache" / "suites").iterdir()] == [], "nothing half done is left"
 
@@ -173,7 +173,10 @@ def test_what_was_fetched_is_found_by_its_name(
     (clients / "npm").unlink()
     assert main(["fetch", "emoji"]) == 0
     assert benchmarks.read("emoji").name == "emoji"
-    assert benchmarks.check(SuiteAt(suite="emoji")) == benchmarks.check(str(tmp_path / "cache" / "suites" / "emoji"))
+    folder = str(tmp_path / "cache" / "suites" / "emoji")
+    assert benchmarks.check(SuiteAt(suite="emoji")) == benchmarks.check(folder) == benchmarks.check(f"emoji={folder}")
+    assert benchmarks.read(SuiteAt(suite="emoji", name="mine")).name == "mine"
+    assert benchmarks.check(SuiteAt(suite="emoji", name="mine")) != benchmarks.check(folder), "results are called so"
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
