@@ -19,6 +19,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,10 +129,20 @@ def write(benchmark: Benchmark, folder: Location) -> None:
 def _write_labelled(benchmark: Benchmark, folder: Location) -> None:
     progress = Progress(f"pictures of {benchmark.name}", len(benchmark.files), "images")
     for name, picture in zip(benchmark.files, benchmark.pictures, strict=True):
-        (folder / IMAGES / name).write(picture.read())
+        _put(folder / IMAGES / name, picture.read())
         progress.update(1)
     progress.close()
     _write_table(folder / LABELS, list(_label_rows(benchmark)))
+
+
+def _put(location: Location, data: bytes) -> None:
+    """Write a picture without waiting for the disk: until benchmark.yaml is there, the last, nobody reads it."""
+    if not location.is_local:
+        location.write(data)
+        return
+    path = Path(location.uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
 
 
 def _write_table(location: Location, rows: list[dict[str, Any]]) -> None:

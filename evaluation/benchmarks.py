@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from evaluation import benchmark_folder, suites
+from evaluation import benchmark_folder, fetching, suites
 from evaluation import benchmark_tables as tables
 from evaluation.benchmark_folder import Folder
 from evaluation.config import SuiteAt
@@ -129,6 +129,8 @@ def of_suite(suite: Suite, root: Location) -> tuple[Benchmark, tuple[int, ...]]:
 
 def _read(entry: Entry) -> tuple[Benchmark, tuple[int, ...]]:
     """The benchmark as its tables say, and the sizes of its pictures."""
+    if isinstance(entry, SuiteAt) and entry.suite in fetching.NAMES:
+        return _fetched(entry)
     if isinstance(entry, SuiteAt):
         suite, root = suites.find(entry.suite)
         if entry.name is not None:
@@ -140,13 +142,28 @@ def _read(entry: Entry) -> tuple[Benchmark, tuple[int, ...]]:
         return of_suite(suite, _root(suite, Location.of(entry.root) if entry.root else root))
     if isinstance(entry, str) and (entry.endswith(suites.YAML) or _is_name(entry)):
         return _read(SuiteAt(suite=entry))
-    if isinstance(entry, str) and _is_name(entry.partition("=")[0]):
-        return _read(SuiteAt(suite=entry.partition("=")[0], root=entry.partition("=")[2]))
+    if isinstance(entry, str) and "=" in entry and not Location.of(entry).exists():
+        name, _, folder = entry.partition("=")
+        return _read(SuiteAt(suite=name, root=folder))
     return _benchmark(benchmark_folder.read(Location.of(entry)))
 
 
 def _is_name(entry: str) -> bool:
-    return entry in suites.names() and not Location.of(entry).is_dir()
+    return entry in (*suites.names(), *fetching.NAMES) and not Location.of(entry).is_dir()
+
+
+def _fetched(entry: SuiteAt) -> tuple[Benchmark, tuple[int, ...]]:
+    """A suite of package registries, which is a benchmark folder."""
+    if entry.images is not None:
+        raise InputError(f"the suite {entry.suite} has its pictures with its other files; leave out `images`")
+    place = Location.of(entry.root) if entry.root else fetching.cached(entry.suite)
+    if not place.is_dir():
+        raise MissingDataError(f"the suite {entry.suite} is not in {place}; get it with: holism fetch {entry.suite}")
+    found = benchmark_folder.read(place)
+    if entry.name is not None:
+        spec = found.spec.model_copy(update={"name": entry.name})
+        found = replace(found, spec=spec, digest=identity.digest([found.digest, entry.name]))
+    return _benchmark(found)
 
 
 def _root(suite: Suite, root: Location | None) -> Location:

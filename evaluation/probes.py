@@ -9,8 +9,8 @@ draws.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ STRENGTHS = tuple(10.0**power for power in range(-1, 6))  # of C, the inverse of
 HELD_BACK = 0.2  # of the training images, to choose the strength on
 CHOOSING = 10_000  # images that the strength is chosen with, at most
 DRAWS = 3  # of a few-shot probe
-ITERATIONS = 1000
+ITERATIONS, PATIENCE = 1000, 2
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,46 @@ def _drawn(class_N: np.ndarray, shots: int, rng: np.random.Generator) -> tuple[n
 
 
 def _strength(fitted: Split, held: Split) -> float:
-    """The penalty that does best on images that were not fitted; of several, the strongest."""
-    score = {strength: right_N.mean() for strength, right_N in _path(fitted, held)}
-    return max(STRENGTHS, key=lambda strength: (score[strength], -strength))
+    """The penalty that does best on images that were not fitted, from the strongest on; of equal ones the strongest.
 
-
-def _path(fitted: Split, held: Split) -> Iterator[tuple[float, np.ndarray]]:
+    Each fit begins where the last one ended, and weaker penalties are left out once two did no better than the best:
+    those take longest.
+    """
+    if _one_class(fitted):
+        return STRENGTHS[0]
+    classifier, best, found, no_better = _classifier(warm=True), STRENGTHS[0], -1.0, 0
     for strength in STRENGTHS:
-        yield strength, _right(fitted, held, strength)
+        _fit(classifier.set_params(C=strength), fitted)
+        score = float((classifier.predict(held.vector_ND) == held.class_N).mean())
+        if score > found:
+            best, found, no_better = strength, score, 0
+        else:
+            no_better += 1
+        if no_better == PATIENCE:
+            break
+    return best
 
 
 def _right(fitted: Split, asked: Split, strength: float) -> np.ndarray:
-    from sklearn.exceptions import ConvergenceWarning
+    if _one_class(fitted):  # nothing to tell apart: it says the one class that it saw
+        return np.asarray(asked.class_N == fitted.class_N[0])
+    classifier = _fit(_classifier().set_params(C=strength), fitted)
+    return np.asarray(classifier.predict(asked.vector_ND) == asked.class_N)
+
+
+def _one_class(split: Split) -> bool:
+    return len(np.unique(split.class_N)) < 2
+
+
+def _classifier(*, warm: bool = False) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    if len(np.unique(fitted.class_N)) < 2:  # nothing to tell apart: it says the one class that it saw
-        return np.asarray(asked.class_N == fitted.class_N[0])
+    return LogisticRegression(max_iter=ITERATIONS, warm_start=warm)
+
+
+def _fit(classifier: Any, split: Split) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():  # a weak penalty need not converge; it is then judged by what it says
         warnings.simplefilter("ignore", ConvergenceWarning)
-        classifier = LogisticRegression(C=strength, max_iter=ITERATIONS).fit(fitted.vector_ND, fitted.class_N)
-    return np.asarray(classifier.predict(asked.vector_ND) == asked.class_N)
+        return classifier.fit(split.vector_ND, split.class_N)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator, Sequence
 
-from evaluation import benchmark_folder, benchmarks, suites
+from evaluation import benchmark_folder, benchmarks, fetching, suites
 from evaluation.config import SuiteAt
+from evaluation.fetching import fetch
 from pipeline.config import build
 from pipeline.errors import ConfigError
+from pipeline.messages import say
 from pipeline.storage import Location
 
 WIDTH = 100
@@ -22,7 +25,18 @@ def listed() -> str:
         licence = [f"Licence: {suite.licence}."] if suite.licence else []
         told = " ".join([f"{suite.about}.", *had, *licence])
         lines += [name, *textwrap.wrap(told, WIDTH, initial_indent="    ", subsequent_indent="    ")]
+    for name in fetching.NAMES:
+        told = f"{fetch.known(name).ABOUT}. Get it with: holism fetch {name}. Licence: {fetch.licences(name)}."
+        lines += [name, *textwrap.wrap(told, WIDTH, initial_indent="    ", subsequent_indent="    ")]
     return "\n".join(lines)
+
+
+def fetched(names: Sequence[str]) -> Iterator[str]:
+    """Get suites into the cache, one after the other; says their licences first, and where they lie then."""
+    for name in names:
+        say(f"{name}: {fetch.licences(name)}")
+        place = fetch.fetch(name)
+        yield f"{write(SuiteAt(suite=name), None)}\nin {place}; name it in evaluate.benchmarks as {name}"
 
 
 def write(at: SuiteAt, folder: str | None) -> str:

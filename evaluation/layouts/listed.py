@@ -1,11 +1,15 @@
-"""Lists of pictures with texts: a table or a JSON document with a column for the picture and one or more for texts."""
+"""Lists of pictures: a table or a JSON document with a column for the picture, and others for texts or classes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+import numpy as np
+from pydantic import Field, field_validator, model_validator
 
+from evaluation import classes
+from evaluation.classes import Classes
 from evaluation.contents import Contents
 from evaluation.layouts import places
 from evaluation.layouts.places import Places
@@ -16,13 +20,44 @@ from pipeline.ingest.config import Column
 from pipeline.storage import Location
 
 
+class LabelColumn(Section):
+    """A column of names of classes, or of their numbers from 0."""
+
+    column: Column = Field(description="its name or number; empty values are pictures whose class cannot be told")
+    classes: tuple[str, ...] | None = Field(None, description="names, or a set's name; without it, those that occur")
+    templates: tuple[str, ...] = Field(("a photo of a {}.",), description="sentences with {}, or a set's name")
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _of_a_set(cls, found: object) -> object:
+        return classes.class_names(found) if isinstance(found, str) else found
+
+    @field_validator("templates", mode="before")
+    @classmethod
+    def _templates_of_a_set(cls, found: object) -> object:
+        return classes.templates(found) if isinstance(found, str) else found
+
+    def read(self, values: Mapping[str, str | None], where: Location) -> tuple[Classes, np.ndarray]:
+        """The classes, and the class of each picture; `values` are what the column holds, by picture."""
+        names = self.classes or tuple(sorted({value for value in values.values() if value is not None}))
+        described = classes.described(names, self.templates, f"{where}, column {self.column!r}")
+        place = {str(number): number for number in range(len(names))} if self.classes else {}
+        place |= {name: number for number, name in enumerate(described.classes)}
+        if unknown := next((value for value in values.values() if value is not None and value not in place), None):
+            raise InputError(f"{where}: {unknown!r} in column {self.column!r} is no class of the suite")
+        return described, np.array(
+            [-1 if value is None else place[value] for value in values.values()], dtype=np.int64
+        )
+
+
 class ListLayout(Section):
     """Rows of one picture may be many: their texts are its captions, in the order of the rows and columns."""
 
     kind: Literal["list"] = "list"
     table: Places = Field(description="parquet, csv, tsv, jsonl or json file; a pattern stands for several")
     image: Column = Field("image", description="column of the picture's name, inside `images`")
-    texts: tuple[Column, ...] = Field(("caption",), min_length=1, description="columns of texts, or of lists of them")
+    texts: tuple[Column, ...] = Field(("caption",), description="columns of texts, or of lists of them; none: []")
+    labels: dict[str, LabelColumn] = Field(default_factory=dict, description="task: the column of its classes")
     images: Places = Field((".",), description="the folder of the pictures")
     suffix: str = Field("", description="what a name ends in where it has no dot, such as .jpg")
     until: str = Field("", description="a name ends before this, such as # in 1000092795.jpg#0")
@@ -38,20 +73,39 @@ class ListLayout(Section):
         """Pictures in order of their first row."""
         files = places.find_all(root, self.table, "the list")
         columns: dict[str, Column] = {"image": self.image}
-        columns |= {f"texts {number}": column for number, column in enumerate(self.texts)}
+        texts = {f"texts {number}": column for number, column in enumerate(self.texts)}
+        columns |= texts | {f"label {task}": label.column for task, label in self.labels.items()}
         captions: dict[str, list[str]] = {}
-        for row in Rows(files, self.format, self.header, self.where, self.limit).read(
-            columns, set(columns) - {"image"}
-        ):
-            captions.setdefault(self._name(row["image"], files[0]), []).extend(self._texts(row))
+        told: dict[str, dict[str, str | None]] = {task: {} for task in self.labels}
+        for row in Rows(files, self.format, self.header, self.where, self.limit).read(columns, set(texts)):
+            name = self._name(row["image"], files[0])
+            captions.setdefault(name, []).extend(self._texts(row))
+            for task, of_task in told.items():
+                if of_task.setdefault(name, row[f"label {task}"]) != row[f"label {task}"]:
+                    raise InputError(f"{files[0]}: the picture {name!r} has two classes of {task!r}")
         if not captions:
             which = f" where {', '.join(f'{k} is {v}' for k, v in self.where.items())}" if self.where else ""
             raise InputError(f"{files[0]} has no rows{which}")
-        if without := [name for name, texts in captions.items() if not texts]:
-            raise places.no_text(files[0], without[0])
+        without = next((name for name, texts in captions.items() if not texts), None)
+        if without is not None and self.texts:
+            raise places.no_text(files[0], without)
+        labels = {task: label.read(told[task], files[0]) for task, label in self.labels.items()}
         names = tuple(captions)
         pictures, sizes = places.find_pictures(names, places.find(root, self.images, "the folder of pictures"))
-        return Contents(names, pictures, sizes, captions=tuple(tuple(texts) for texts in captions.values()))
+        return Contents(
+            names,
+            pictures,
+            sizes,
+            {task: described for task, (described, _) in labels.items()},
+            {task: class_N for task, (_, class_N) in labels.items()},
+            captions=tuple(tuple(texts) for texts in captions.values()) if self.texts else (),
+        )
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> ListLayout:
+        if not self.texts and not self.labels:
+            raise ValueError("name columns of texts, or of labels")
+        return self
 
     def _name(self, value: str | None, file: Location) -> str:
         if value is None:

@@ -86,7 +86,7 @@ class Retrieval:
             for direction, rows in self._rows(group, config).items()
         ]
         for evaluation in group:
-            if view := _matrix(evaluation, TEXT_TO_IMAGE):
+            if (view := _matrix(evaluation, TEXT_TO_IMAGE)) and view["named"]:
                 tied = len(view["tied"])
                 more = f"; {tied} more tie{'s' if tied == 1 else ''} with another" if tied else ""
                 says = "perspectives answered best by their own branch"

@@ -115,6 +115,34 @@ def test_a_column_may_hold_a_list_of_texts(tmp_path: Path) -> None:
     assert found.pictures[0].read() == (tmp_path / "sub" / "a.jpg").read_bytes()
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl", "json"])
+def test_a_list_may_have_classes(kind: str, tmp_path: Path) -> None:
+    table = write_rows(tmp_path, kind)
+    found = read(ListLayout(table=(table,), texts=(), labels={"kind": {"column": "set"}}), tmp_path)  # type: ignore[dict-item]
+    assert found.captions == ()
+    assert found.classification["kind"].classes == ("x", "y")
+    assert found.labels["kind"].tolist() == [0, 1]
+    named = {"kind": {"column": "set", "classes": ["y", "z", "x"], "templates": ["{}!"]}}
+    both = read(ListLayout(table=(table,), labels=named), tmp_path)  # type: ignore[arg-type]
+    assert both.labels["kind"].tolist() == [2, 0]
+    assert both.captions == (("one", "four"), ("three",))
+    for columns, said in (
+        ({"kind": {"column": "set", "classes": ["x", "z"]}}, "'y' in column 'set' is no class of the suite"),
+        ({"kind": {"column": "caption"}}, "the picture 'a.jpg' has two classes of 'kind'"),
+    ):
+        with pytest.raises(InputError, match=said):
+            read(ListLayout(table=(table,), labels=columns), tmp_path)  # type: ignore[arg-type]
+
+
+def test_numbers_in_a_column_are_places_of_classes(tmp_path: Path) -> None:
+    data_sets.picture(tmp_path / "a.jpg")
+    data_sets.picture(tmp_path / "b.jpg")
+    data_sets.write_json(tmp_path / "l.json", [{"image": "a.jpg", "y": 1}, {"image": "b.jpg", "y": None}])
+    labels = {"kind": {"column": "y", "classes": ["cat", "dog"]}}
+    found = read(ListLayout(table=("l.json",), texts=(), labels=labels), tmp_path)  # type: ignore[arg-type]
+    assert found.labels["kind"].tolist() == [1, -1]
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [

@@ -239,6 +239,8 @@ def test_one_that_is_missing_is_told_and_the_others_go_on(tmp_path: Path) -> Non
         (SuiteAt(suite="nowhere.yaml"), ConfigError, "there is no suite .*nowhere.yaml"),
         (SuiteAt(suite="urban1k"), MissingDataError, "does not know where its files lie"),
         ("urban1k", MissingDataError, "does not know where its files lie"),
+        ("urban2k=/data", ConfigError, "did you mean 'urban1k'"),
+        (SuiteAt(suite="emoji", root=".", images="."), InputError, "leave out `images`"),
     ],
 )
 def test_entries_that_mean_nothing(entry: Any, error: type[Exception], said: str) -> None:

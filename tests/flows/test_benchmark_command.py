@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import benchmarks, suites
+from evaluation import benchmarks, fetching, suites
 from flows.cli import main
 from tests.evaluation import data_sets
 
@@ -14,7 +14,7 @@ from tests.evaluation import data_sets
 def test_suites_are_listed_with_their_licence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark"]) == 0
     said = capsys.readouterr().out
-    assert [line for line in said.splitlines() if not line.startswith(" ")] == suites.names()
+    assert [line for line in said.splitlines() if not line.startswith(" ")] == [*suites.names(), *fetching.NAMES]
     assert "Licence: CC-BY-4.0." in said
 
 
