@@ -1,11 +1,12 @@
 """What evaluation costs, and whether its figures are CLIP_benchmark's, on features that are generated.
 
-    PYTHONPATH=FOLDER python -m benchmarks.evaluation peer     retrieval and classification beside CLIP_benchmark's own
-    python -m benchmarks.evaluation large                      100,000 images with 5 captions each, the served vector alone
+    PYTHONPATH=FOLDER python -m benchmarks.evaluation peer     beside CLIP_benchmark's own functions
+    python -m benchmarks.evaluation large                      100,000 images, 5 captions each, the served vector
 
-FOLDER is where clip-benchmark is installed (`uv pip install --no-deps --target FOLDER clip-benchmark`): it is in no lock
-of ours. Each measurement is a process of its own on one thread: processor seconds and the growth of its peak memory over
-what it held when the features were there. Its `evaluate` is called as it is, with a model that looks its vectors up.
+FOLDER is where clip-benchmark is installed (`uv pip install --no-deps --target FOLDER clip-benchmark`): it is in no
+lock of ours. Each measurement is a process of its own on one thread: processor seconds, and the growth of its peak
+memory over what it held when the features were there. Its `evaluate` is called as it is, with a model that looks its
+vectors up.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def _classes(image_ND: Tensor, text_TD: Tensor) -> tuple[Tensor, np.ndarray]:
     """A thousand classes, each of as many images, and described by a caption of its first one."""
     members = max(1, len(image_ND) // CLASSES)
     text_NCD = text_TD.unflatten(0, (len(image_ND), -1))
-    return text_NCD[:: members, 0][:CLASSES], np.minimum(np.arange(len(image_ND)) // members, CLASSES - 1)
+    return text_NCD[::members, 0][:CLASSES], np.minimum(np.arange(len(image_ND)) // members, CLASSES - 1)
 
 
 class _LooksUp:
@@ -140,7 +141,9 @@ def one(what: str, images: int, captions: int, width: int, noise: float) -> dict
     """Figures, processor seconds, and MiB over what was held when the features were there."""
     torch.set_num_threads(1)
     vectors = generated(images, captions, width, noise)
-    MEASURED[what](*(vector[: 2 * BATCH * captions if i else 2 * BATCH] for i, vector in enumerate(vectors)))  # imports
+    MEASURED[what](
+        *(vector[: 2 * BATCH * captions if i else 2 * BATCH] for i, vector in enumerate(vectors))
+    )  # imports
     _forget_peak()
     before, began = _memory("VmRSS"), time.process_time()
     found = MEASURED[what](*vectors)
@@ -164,7 +167,9 @@ def peer(images: int, noise: float) -> None:
         ours, theirs = (measure(f"{who}{task}", images, 5, 512, noise) for who in ("ours", "theirs"))
         for name, row in (("CLIP_benchmark", theirs), ("ours", ours)):
             print(f"| {name}{task} | {row['cpu']:.2f} | {row['extra']:.0f} |")
-        print(f"| ours of theirs{task} | 1/{theirs['cpu'] / ours['cpu']:.1f} | 1/{theirs['extra'] / ours['extra']:.1f} |")
+        print(
+            f"| ours of theirs{task} | 1/{theirs['cpu'] / ours['cpu']:.1f} | 1/{theirs['extra'] / ours['extra']:.1f} |"
+        )
         apart = {name: abs(ours["figures"][name] - value) for name, value in theirs["figures"].items()}
         print(f"largest difference of {len(apart)} figures: {max(apart.values()):.1e}", file=sys.stderr)
         print(json.dumps({"ours": ours["figures"], "theirs": theirs["figures"]}), file=sys.stderr)
@@ -172,7 +177,9 @@ def peer(images: int, noise: float) -> None:
 
 def large(images: int, noise: float) -> None:
     found = measure("large", images, 5, 512, noise)
-    print(f"{images:,} images, {5 * images:,} texts: {found['cpu']:.0f} processor seconds, peak {found['peak']:.0f} MiB")
+    print(
+        f"{images:,} images, {5 * images:,} texts: {found['cpu']:.0f} processor seconds, peak {found['peak']:.0f} MiB"
+    )
     print(json.dumps(found["figures"]))
 
 
