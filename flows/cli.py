@@ -110,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "verify", "read all results and compare them with what is on record", _verify)
     _add_servers_and_export(commands)
     _add_diversity(commands)
+    compare = commands.add_parser("compare", help="put evaluated models of several configurations on one page")
+    compare.add_argument("configs", nargs="+", metavar="CONFIG", help="configuration files, each evaluated before")
+    compare.add_argument(
+        "--output", metavar="FILE", help="file that the page is written to (default: in the first workspace)"
+    )
+    compare.set_defaults(handler=_compare)
     settings = commands.add_parser("settings", help="say what every key of a configuration means")
     settings.add_argument("section", nargs="?", metavar="SECTION", help="only these, such as caption.engine")
     settings.add_argument("--markdown", action="store_true", help="print the page docs/settings.md")
@@ -316,6 +322,13 @@ def _diversity(options: argparse.Namespace) -> None:
     sessions = [Session.open(config) for config in options.configs]
     for file in report(sessions, options.output, options.model, options.plots):
         print(file)
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from flows.compare import compare
+    from flows.run import Session
+
+    print(compare([Session.open(config) for config in options.configs], options.output))
 
 
 def _settings(options: argparse.Namespace) -> None:
