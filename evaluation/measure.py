@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from evaluation.attention import looks
@@ -22,7 +23,9 @@ def evaluate(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cac
     for suite in asking(benchmark):
         figures, shown[suite.name] = suite.measure(subject)
         measurements += figures
-    return Evaluation(encoder, benchmark, tuple(measurements), shown, tuple(looks(encoder, benchmark, config.seed)))
+    looked = tuple(looks(encoder, benchmark, config.seed))
+    # Without its weights: the models of all evaluations would else be in memory when the report is made.
+    return Evaluation(replace(encoder, model=None), benchmark, tuple(measurements), shown, looked)
 
 
 def needs_of(benchmark: Benchmark, config: EvaluateConfig) -> Needs:
