@@ -1,11 +1,12 @@
 """What evaluation costs, and whether its figures are CLIP_benchmark's, on features that are generated.
 
-    PYTHONPATH=FOLDER python -m benchmarks.evaluation peer     retrieval and classification beside CLIP_benchmark's own
-    python -m benchmarks.evaluation large                      100,000 images with 5 captions each, the served vector alone
+    PYTHONPATH=FOLDER python -m benchmarks.evaluation peer     beside CLIP_benchmark's own functions
+    python -m benchmarks.evaluation large                      100,000 images, 5 captions each, the served vector
 
-FOLDER is where clip-benchmark is installed (`uv pip install --no-deps --target FOLDER clip-benchmark`): it is in no lock
-of ours. Each measurement is a process of its own on one thread: processor seconds and the growth of its peak memory over
-what it held when the features were there. Its `evaluate` is called as it is, with a model that looks its vectors up.
+FOLDER is where clip-benchmark is installed (`uv pip install --no-deps --target FOLDER clip-benchmark`): it is in no
+lock of ours. Each measurement is a process of its own on one thread: processor seconds, and the growth of its peak
+memory over what it held when the features were there. Its `evaluate` is called as it is, with a model that looks its
+vectors up.
 """
 
 from __future__ import annotations

@@ -61,10 +61,16 @@ class EvaluateConfig(Section):
         "it, or on so many images of each class",
     )
     bootstrap_samples: int = Field(1000, ge=100, le=10**6, description="resamples behind each 95 % interval")
+    feature_precision: Literal["float32", "float16"] = added(
+        "float32", description="numbers that features are kept in; float16 takes half the disk and memory"
+    )
     seed: Seed = Field(0, description="of the resamples and of the pictures that are shown")
 
     image_batch: int = operational(64, ge=1, description="images that are encoded together")
     text_batch: int = operational(256, ge=1, description="texts that are encoded together")
+    feature_shard: int = operational(
+        4096, ge=1, description="images or texts whose features are written together: what a kill can cost"
+    )
     workers: int = operational(2, ge=1, le=512, description="threads that decode images")
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
 

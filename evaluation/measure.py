@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from evaluation.attention import looks
@@ -17,7 +18,9 @@ from pipeline.storage import Location
 def evaluate(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location) -> Evaluation:
     """Encode a benchmark (or fetch its cached features) and measure what every task has to ask of it."""
     measurements, shown = measured(encoder, benchmark, config, cache)
-    return Evaluation(encoder, benchmark, tuple(measurements), shown, tuple(looks(encoder, benchmark, config.seed)))
+    looked = tuple(looks(encoder, benchmark, config.seed))
+    # Without its weights: the models of all evaluations would else be in memory when the report is made.
+    return Evaluation(replace(encoder, model=None), benchmark, tuple(measurements), shown, looked)
 
 
 def measured(

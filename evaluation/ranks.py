@@ -1,8 +1,8 @@
 """Where right answers stand among all candidates, and what follows: recall@k, median rank, average precision.
 
 Of each right answer it is known how many candidates are better and how many are as good. Candidates of equal score
-have no order: each figure is the mean over all orders that they could have come in, so a model that gives everything the
-same score reaches chance, and not what the order of files happens to give.
+have no order: each figure is the mean over all orders that they could have come in, so a model that gives everything
+the same score reaches chance, and not what the order of files happens to give.
 """
 
 from __future__ import annotations

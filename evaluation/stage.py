@@ -62,9 +62,7 @@ def run(stage: StageRun) -> Outcome:
     found = benchmarks.read_all(config.benchmarks)
     cache = stage.workspace.folder("evaluate") / "features"
     evaluations = [
-        evaluate(encoder, benchmark, config, cache)
-        for encoder in _encoders(train, runs, config)
-        for benchmark in found
+        evaluate(encoder, benchmark, config, cache) for encoder in encoders(train, runs, config) for benchmark in found
     ]
 
     _check_branches(config, {name for evaluation in evaluations for name in evaluation.encoder.branches})
@@ -89,7 +87,7 @@ def run(stage: StageRun) -> Outcome:
     )
 
 
-def _encoders(train: Manifest | None, runs: Mapping[str, Any], config: EvaluateConfig) -> Iterator[Encoder]:
+def encoders(train: Manifest | None, runs: Mapping[str, Any], config: EvaluateConfig) -> Iterator[Encoder]:
     """Our runs, then the models of others, each loaded when its turn comes."""
     from evaluation import models
 

@@ -119,6 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "verify", "read all results and compare them with what is on record", _verify)
     _add_servers_and_export(commands)
     _add_diversity(commands)
+    compare = _plain_command(
+        commands, "compare", "put evaluated models of several configurations on one page", _compare
+    )
+    compare.add_argument("configs", nargs="+", metavar="CONFIG", help="configuration files, each evaluated before")
+    compare.add_argument("--output", metavar="FILE", help="HTML file to write (default: in the first workspace)")
     _add_benchmark(commands)
     settings = _plain_command(commands, "settings", "say what every key of a configuration means", _settings)
     settings.add_argument(
@@ -398,6 +403,13 @@ def _fetch(options: argparse.Namespace) -> int:
             print(f"holism: error: the suite {name} is skipped: {error}", file=sys.stderr, flush=True)
             failed += 1
     return USER_ERROR if failed else 0
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from flows.compare import compare
+    from flows.run import Session
+
+    print(compare([Session.open(config) for config in options.configs], options.output))
 
 
 def _settings(options: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from evaluation.both_ways import both_ways
 from evaluation.comparison import Row, compare
 from evaluation.config import EvaluateConfig
 from evaluation.contents import Queries
+from evaluation.costs import Cost, costs
 from evaluation.features import Needs
 from evaluation.intervals import MeanEstimate, MedianEstimate
 from evaluation.ranks import Ranks
@@ -39,8 +40,16 @@ class Example:
     right: tuple[bool, ...]
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What is kept for the report."""
+
+    examples: tuple[Example, ...]
+    costs: tuple[Cost, ...]
+
+
 class Retrieval:
-    """What is nearest, text to image and image to text. What it keeps: a few examples."""
+    """What is nearest, text to image and image to text. What it keeps: a few examples, and what readouts cost."""
 
     name = NAME
     notes: Mapping[str, str] = {
@@ -61,7 +70,7 @@ class Retrieval:
         texts = [text for queries in benchmark.queries for text in queries.texts]
         return Needs(texts, patches=readouts.RERANK in config.readouts)
 
-    def measure(self, subject: Subject) -> tuple[list[Measurement], list[Example]]:
+    def measure(self, subject: Subject) -> tuple[list[Measurement], Shown]:
         """Recall@k, median rank and mAP of each perspective and direction."""
         encoder, names = subject.encoder, subject.config.readouts
         found = [
@@ -70,7 +79,7 @@ class Retrieval:
             for queries in subject.benchmark.queries
             for measurement in self._figures(readout, queries, subject)
         ]
-        return found, list(_examples(subject))
+        return found, Shown(tuple(_examples(subject)), tuple(costs(subject)))
 
     def summary(self, evaluation: Evaluation) -> dict[str, Any]:
         """Recall@1 of each perspective, both ways, and the perspectives whose own branch is best."""
@@ -105,6 +114,7 @@ class Retrieval:
                 for direction in DIRECTIONS
                 if (view := _matrix(evaluation, direction))
             ],
+            "costs": _quality_and_cost(group),
             "examples": _pictured(group),
         }
 
@@ -195,12 +205,37 @@ def _matrix(evaluation: Evaluation, direction: str) -> dict[str, Any] | None:
     }
 
 
+def _quality_and_cost(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """A row for each readout of each run: recall@1 as a mean over perspectives, beside its cost; places for a plot."""
+    rows = []
+    for place, evaluation in enumerate(group):
+        for cost in evaluation.shown[NAME].costs:
+            recall = {
+                direction: float(
+                    np.mean(
+                        [
+                            figure.value
+                            for figure in evaluation.measurements
+                            if figure.task == NAME
+                            and figure.readout == cost.readout
+                            and figure.metric == f"{direction}_recall@1"
+                        ]
+                    )
+                )
+                for direction in DIRECTIONS
+            }
+            rows.append({"place": place, "run": evaluation.encoder.run, "cost": cost, "recall": recall})
+    size_R = np.log2([row["cost"].bytes for row in rows])
+    span = max(float(size_R.max() - size_R.min()), 1.0)
+    return [row | {"across": float(size - size_R.min()) / span} for row, size in zip(rows, size_R, strict=True)]
+
+
 def _pictured(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """The same queries asked of every run, with the pictures that came first."""
     benchmark = group[0].benchmark
     pictures: dict[int, str] = {}
     found = []
-    for asked in zip(*(evaluation.shown[NAME] for evaluation in group), strict=True):
+    for asked in zip(*(evaluation.shown[NAME].examples for evaluation in group), strict=True):
         answers = [
             {"run": evaluation.encoder.run, "pictures": _pictures(benchmark, example.images, example.right, pictures)}
             for evaluation, example in zip(group, asked, strict=True)

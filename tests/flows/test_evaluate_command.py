@@ -80,3 +80,46 @@ def test_runs_and_models_stand_in_one_table(tmp_path: Path, capsys: pytest.Captu
     assert "Differences of any two" in page
     assert main(["evaluate", str(config), "--model", f"holism={tmp_path / 'first'}"]) == 2
     assert "called 'holism'" in capsys.readouterr().err
+
+
+def evaluated_alone(folder: Path, name: str, squares: Path, models: dict[str, str]) -> Path:
+    """A configuration of models alone, in a workspace of its own, evaluated."""
+    config = folder / f"{name}.yaml"
+    evaluate = {
+        "benchmarks": [str(squares)],
+        "models": models,
+        "bootstrap_samples": 100,
+        "device": "cpu",
+        "workers": 1,
+    }
+    config.write_text(yaml.safe_dump({"workspace": str(folder / name), "evaluate": evaluate}))
+    assert main(["evaluate", str(config)]) == 0
+    return config
+
+
+def test_several_workspaces_stand_on_one_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    squares, elsewhere = write_squares(tmp_path / "squares"), write_squares(tmp_path / "elsewhere")
+    first, clip = tiny_holism(tmp_path / "model"), save_transformers(tmp_path / "clip", "clip")
+    one = evaluated_alone(tmp_path, "one", squares, {"ours": str(first)})
+    two = evaluated_alone(tmp_path, "two", elsewhere, {"ours": str(clip), "theirs": str(clip)})
+    encoded = []
+    monkeypatch.setattr(
+        "evaluation.features._image_batches", lambda _, __, batches, ___: iter(encoded.extend(batches) or ())
+    )
+    capsys.readouterr()
+    assert main(["compare", str(one), str(two), "--output", str(tmp_path / "page.html")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
+    assert not encoded, "features are read where they were made"
+    page = (tmp_path / "page.html").read_text()
+    for name in ("one: ours", "two: ours", "theirs", "Differences of any two"):
+        assert name in page
+    other = write_squares(tmp_path / "other", name="another set")
+    monkeypatch.undo()
+    three = evaluated_alone(tmp_path, "three", other, {"ours": str(first)})
+    assert main(["compare", str(one), str(three)]) == 2
+    assert "no benchmark in common" in capsys.readouterr().err
+    (tmp_path / "one" / "manifests").rename(tmp_path / "away")
+    assert main(["compare", str(one), str(two)]) == 2
+    assert "has no evaluation under this configuration" in capsys.readouterr().err
