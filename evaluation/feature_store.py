@@ -19,7 +19,7 @@ CHECKSUM = identity.ID_LENGTH  # bytes behind a shard
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """`rows` rows in shards of `size`, in a folder that is named after what they depend on; without one none is kept."""
+    """`rows` rows in shards of `size`, in a folder named after what they depend on; without a folder none is kept."""
 
     folder: Location | None
     rows: int
