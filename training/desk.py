@@ -20,7 +20,7 @@ from pipeline.cluster.room import has_room, require_room
 from pipeline.errors import HolismError, ScheduleError
 from pipeline.messages import heard_by, say
 from pipeline.stage import Outcome, StageRun
-from training.config import RayLaunch
+from training.launch_settings import RayLaunch
 from training.on_ray import AGAIN
 
 VARIABLES = {

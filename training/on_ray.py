@@ -17,7 +17,7 @@ from pipeline.cluster.connection import connected, reason
 from pipeline.errors import ConfigError, HolismError, ScheduleError
 from pipeline.progress import LOG_SECONDS
 from pipeline.stage import Outcome, StageRun
-from training.config import RayLaunch
+from training.launch_settings import RayLaunch
 
 HEAD = {"node:__internal_head__": 0.001}  # Ray's own resource of the one node that does not come and go
 PATIENCE = 15.0  # seconds that ranks have to write a checkpoint when they are stopped
