@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from os import PathLike
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from pipeline.storage import Location
 
 READERS = 16  # threads that read pictures which may be copies
 MISSING = "missing"  # stands for the identity of a benchmark whose files are not there
-Entry = str | Location | SuiteAt
+Entry = str | PathLike[str] | Location | SuiteAt
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,10 @@ def _read(entry: Entry) -> tuple[Benchmark, tuple[int, ...]]:
     return of_suite(suite, _root(suite, Location.of(at.root) if at.root else root))
 
 
-def _suite_of(entry: str | Location) -> SuiteAt | Location:
+def _suite_of(entry: str | PathLike[str] | Location) -> SuiteAt | Location:
     """The suite that an entry names, alone or as NAME=FOLDER, or the folder that it is."""
-    if isinstance(entry, Location):
-        return entry
+    if not isinstance(entry, str):
+        return Location.of(entry)
     if entry.endswith(suites.YAML) or (
         entry in (*suites.names(), *fetching.NAMES) and not Location.of(entry).is_dir()
     ):
