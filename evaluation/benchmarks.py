@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from os import PathLike
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from pipeline.storage import Location
 
 READERS = 16  # threads that read pictures which may be copies
 MISSING = "missing"  # stands for the identity of a benchmark whose files are not there
-Entry = str | Location | SuiteAt
+Entry = str | PathLike[str] | Location | SuiteAt
 
 
 @dataclass(frozen=True)
@@ -129,27 +130,33 @@ def of_suite(suite: Suite, root: Location) -> tuple[Benchmark, tuple[int, ...]]:
 
 def _read(entry: Entry) -> tuple[Benchmark, tuple[int, ...]]:
     """The benchmark as its tables say, and the sizes of its pictures."""
-    if isinstance(entry, SuiteAt) and entry.suite in fetching.NAMES:
-        return _fetched(entry)
-    if isinstance(entry, SuiteAt):
-        suite, root = suites.find(entry.suite)
-        if entry.name is not None:
-            suite = suite.model_copy(update={"name": entry.name})
-        if entry.images is not None:
-            if "images" not in type(suite.layout).model_fields:
-                raise InputError(f"the suite {entry.suite} has its pictures in tars; leave out `images`")
-            suite = suite.model_copy(update={"layout": suite.layout.model_copy(update={"images": (entry.images,)})})
-        return of_suite(suite, _root(suite, Location.of(entry.root) if entry.root else root))
-    if isinstance(entry, str) and (entry.endswith(suites.YAML) or _is_name(entry)):
-        return _read(SuiteAt(suite=entry))
-    if isinstance(entry, str) and "=" in entry and not Location.of(entry).exists():
-        name, _, folder = entry.partition("=")
-        return _read(SuiteAt(suite=name, root=folder))
-    return _benchmark(benchmark_folder.read(Location.of(entry)))
+    at = entry if isinstance(entry, SuiteAt) else _suite_of(entry)
+    if not isinstance(at, SuiteAt):
+        return _benchmark(benchmark_folder.read(at))
+    if at.suite in fetching.NAMES:
+        return _fetched(at)
+    suite, root = suites.find(at.suite)
+    if at.name is not None:
+        suite = suite.model_copy(update={"name": at.name})
+    if at.images is not None:
+        if "images" not in type(suite.layout).model_fields:
+            raise InputError(f"the suite {at.suite} has its pictures in tars; leave out `images`")
+        suite = suite.model_copy(update={"layout": suite.layout.model_copy(update={"images": (at.images,)})})
+    return of_suite(suite, _root(suite, Location.of(at.root) if at.root else root))
 
 
-def _is_name(entry: str) -> bool:
-    return entry in (*suites.names(), *fetching.NAMES) and not Location.of(entry).is_dir()
+def _suite_of(entry: str | PathLike[str] | Location) -> SuiteAt | Location:
+    """The suite that an entry names, alone or as NAME=FOLDER, or the folder that it is."""
+    if not isinstance(entry, str):
+        return Location.of(entry)
+    if entry.endswith(suites.YAML) or (
+        entry in (*suites.names(), *fetching.NAMES) and not Location.of(entry).is_dir()
+    ):
+        return SuiteAt(suite=entry)
+    if "=" in entry and not Location.of(entry).exists():
+        name, _, root = entry.partition("=")
+        return SuiteAt(suite=name, root=root)
+    return Location.of(entry)
 
 
 def _fetched(entry: SuiteAt) -> tuple[Benchmark, tuple[int, ...]]:
