@@ -6,10 +6,12 @@ worker processes gives the same batches in the same order, and ranks share a bat
 up to the number of images in it, whose shares differ by one image at most.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,10 @@ from pipeline.shards import ShardReader
 from training.bundles import Bundles
 from training.config import RunConfig
 from training.index.piece import Piece
-from training.text import length_groups, pad, within
+from training.text import TOKEN_BYTES, length_groups, pad
 
 ASPECTS = (3 / 4, 4 / 3)  # of training crops, as CLIP's
+LOG_ASPECTS = tuple(np.log(ASPECTS).tolist())
 RELEASED_AFTER = 128  # samples: reading one maps up to 1 MB of the index, as neighbours of a page come with it
 
 
@@ -166,8 +169,8 @@ class BatchMaker:
         """The batch itself: pictures read and decoded, captions drawn. Raises StoreError where a shard is damaged."""
         count, slots = len(share.samples), len(self._config.slots)
         image_BCSS = torch.zeros(count, 3, self._canvas, self._canvas, dtype=torch.uint8)
-        box_B4 = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1)
-        mask_BM = torch.zeros(count, slots, dtype=torch.bool)
+        box_B4 = np.tile(np.float32([0, 0, 1, 1]), (count, 1))
+        mask_BM = np.zeros((count, slots), dtype=bool)
         captions_of: dict[bytes, list[int]] = {}  # the places of each different text, by its tokens
         unreadable = []
         for b, sample in enumerate(share.samples.tolist()):
@@ -184,13 +187,14 @@ class BatchMaker:
                 unreadable.append(f"{piece.key[row]}: {error}")
                 continue
             image_BCSS[b] = canvas
-            box_B4[b] = torch.tensor(draw_crop(width, height, self._config.crop_scale, rng))
+            box_B4[b] = draw_crop(width, height, self._config.crop_scale, rng)
             for slot, caption in drawn:
                 mask_BM[b, slot] = True
                 tokens = piece.tokens(of_row.start + caption)[: self._context_length - 2].tobytes()
                 captions_of.setdefault(tokens, []).append(b * slots + slot)
-        grouped = _group(captions_of, self._context_length)
-        return Batch(share.step, image_BCSS, box_B4, *grouped, mask_BM, tuple(unreadable))
+        grouped = _group(captions_of)
+        made = image_BCSS, torch.from_numpy(box_B4), *grouped, torch.from_numpy(mask_BM)
+        return Batch(share.step, *made, tuple(unreadable))
 
     def inspect(self, step: int) -> Iterator[dict[str, Any]]:
         """What is in the whole batch of a step, over all ranks: each image and its captions by slot.
@@ -234,15 +238,16 @@ def draw_captions(
     slot_C: np.ndarray, weight_C: np.ndarray, slots: int, most: int | None, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
     """(slot, caption) pairs of one image's captions: one caption a slot, drawn by weight, of at most `most` slots."""
-    uniform = rng.random(slots)
+    uniform, weight = rng.random(slots).tolist(), weight_C.tolist()
+    candidates: dict[int, list[int]] = {}
+    for caption, m in enumerate(slot_C.tolist()):
+        candidates.setdefault(m, []).append(caption)
     drawn = []
-    for m in np.unique(slot_C).tolist():
-        candidates = np.flatnonzero(slot_C == m)
-        upto = np.cumsum(weight_C[candidates], dtype=np.float64)
-        if upto[-1] <= 0:
-            continue
-        chosen = candidates[min(int(np.searchsorted(upto, uniform[m] * upto[-1], side="right")), len(candidates) - 1)]
-        drawn.append((m, int(chosen)))
+    for m in sorted(candidates):
+        upto = list(accumulate(weight[caption] for caption in candidates[m]))
+        if upto[-1] > 0:
+            place = bisect_right(upto, uniform[m] * upto[-1])
+            drawn.append((m, candidates[m][min(place, len(upto) - 1)]))
     if most is not None and len(drawn) > most:
         return [drawn[i] for i in np.sort(rng.choice(len(drawn), size=most, replace=False))]
     return drawn
@@ -257,8 +262,8 @@ def draw_crop(
     """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
-        aspect = np.exp(rng.uniform(*np.log(ASPECTS)))
-        w, h = np.sqrt(area * aspect), np.sqrt(area / aspect)
+        aspect = float(np.exp(rng.uniform(*LOG_ASPECTS)))
+        w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
         if w <= width and h <= height:
             left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
             return left / width, top / height, w / width, h / height
@@ -267,13 +272,12 @@ def draw_crop(
     return (width - w) / 2 / width, (height - h) / 2 / height, w / width, h / height
 
 
-def _group(places: Mapping[bytes, list[int]], context_length: int) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+def _group(places: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """The different texts in groups of like length, and for each caption its place and its text."""
     different = list(places)
-    tokens = [within(np.frombuffer(text, dtype=np.uint16), context_length) for text in different]
-    groups = length_groups([len(ids) for ids in tokens])
+    groups = length_groups([len(text) // TOKEN_BYTES + 2 for text in different])
     in_order = [different[i] for group in groups for i in group]
     place_P = [place for text in in_order for place in places[text]]
     text_P = [number for number, text in enumerate(in_order) for _ in places[text]]
-    texts = tuple(pad([tokens[i] for i in group]) for group in groups)
+    texts = tuple(pad([different[i] for i in group]) for group in groups)
     return texts, torch.tensor(place_P, dtype=torch.long), torch.tensor(text_P, dtype=torch.long)
