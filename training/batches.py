@@ -169,7 +169,7 @@ class BatchMaker:
         """The batch itself: pictures read and decoded, captions drawn. Raises StoreError where a shard is damaged."""
         count, slots = len(share.samples), len(self._config.slots)
         image_BCSS = torch.zeros(count, 3, self._canvas, self._canvas, dtype=torch.uint8)
-        box_B4 = np.tile(np.float32([0, 0, 1, 1]), (count, 1))
+        box_B4 = np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (count, 1))
         mask_BM = np.zeros((count, slots), dtype=bool)
         captions_of: dict[bytes, list[int]] = {}  # the places of each different text, by its tokens
         unreadable = []
