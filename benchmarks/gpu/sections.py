@@ -100,9 +100,11 @@ class Bench:
 
 @contextmanager
 def bench(device: torch.device, sizes: Sizes) -> Iterator[Bench]:
-    """With made-up pictures in memory: what a node reads from its page cache."""
-    memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+    """With made-up pictures that were just written, so that they are read from memory, the system's cache.
+
+    Not in /dev/shm, which may be small and is where loader workers put their batches.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         yield Bench(device, sizes, make(Path(folder), sizes.pictures, sizes.side))
 
 
@@ -242,7 +244,7 @@ def parity(bench: Bench) -> Found:
         config = steps.recipe(towers(64, 64, 16), 5, images, "fp32", **settings)
         with tempfile.TemporaryDirectory() as folder:
             run = steps.started(config, bench.data, folder, device)
-            with torch.backends.cudnn.flags(allow_tf32=False):  # products have it off by themselves
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # products have it off by themselves
                 of_device[str(device)] = steps.losses_of_steps(run, bench.sizes.parity_steps)
     one, other = of_device[str(bench.device)], of_device["cpu"]
     apart = [abs(a - b) / abs(b) for a, b in zip(one, other, strict=True)]
