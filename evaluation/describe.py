@@ -9,7 +9,7 @@ from pipeline.manifest import Manifest
 from pipeline.storage import Location
 from pipeline.summary import counted, words
 
-OWN = "perspectives found best by own branch"  # a count, unlike the rows above it
+OWN = "perspectives answered best by own branch"  # a count, unlike the rows above it
 
 
 def describe(manifest: Manifest) -> list[str]:
