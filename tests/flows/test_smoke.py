@@ -60,7 +60,8 @@ def test_keeps_what_a_recipe_decides(path: Path, tmp_path: Path) -> None:
     assert small.caption.sampling == config.caption.sampling
     assert small.curate.sub_captions == config.curate.sub_captions
     assert small.ingest.source.kind == config.ingest.source.kind
-    assert (config.train.launch.ranks > 1) == any(sentence.startswith("train.launch") for sentence in changed)
+    is_spread = config.train.launch.ranks > 1 or config.train.launch.ray is not None
+    assert is_spread == any(sentence.startswith("train.launch") for sentence in changed)
     assert all(str(tmp_path) in place for place in (small.workspace, *small.evaluate.benchmarks))
 
 
