@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.shards import ShardReader
+from pipeline.summary import counted
 from training.batches import Batch, BatchMaker, Share
 from training.bundles import Bundles
 from training.checkpoint import new_model
@@ -97,8 +98,9 @@ class Diagnosis:
                 "slower beside other work: set it to passive, or train.threads to 1"
             )
         rows += [
-            f"a step of {images} images on {self.ranks} rank{'s' * (self.ranks > 1)}, {self.cores} cores:",
-            f"  loader alone, {self.workers} workers: {self.loader:.3f} s ({images / self.loader:.0f} images/s)",
+            f"a step of {images} images on {counted(self.ranks, 'rank')}, {counted(self.cores, 'core')}:",
+            f"  loader alone, {counted(self.workers, 'worker')}: "
+            f"{self.loader:.3f} s ({images / self.loader:.0f} images/s)",
             f"  training alone, batches from memory: {self.training:.3f} s ({images / self.training:.0f} images/s)",
             "  (the latter is the best that any loader could reach)",
             self.advice,
