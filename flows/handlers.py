@@ -39,7 +39,8 @@ def _smoke(options: argparse.Namespace) -> int:
     began = time.monotonic()
     with smoke(options.config, options.overrides) as session:
         status = _run_stages(session, options)
-    print(f"smoke: {options.config} runs; it took {duration(time.monotonic() - began)}", flush=True)
+    took = duration(time.monotonic() - began)
+    print(f"smoke: {options.config} runs; it took {took}. What it made is removed again, the report too", flush=True)
     return status
 
 

@@ -12,7 +12,7 @@ from flows import checks, services
 from flows.config import HolismConfig, load_config
 from flows.stages import STAGES, select
 from pipeline import failures
-from pipeline.errors import ConfigError, HolismError
+from pipeline.errors import ConfigError, HolismError, MissingInputError
 from pipeline.manifest import Manifest
 from pipeline.stage import Resolution, execute, resolve
 from pipeline.workspace import Workspace
@@ -76,7 +76,7 @@ class Session:
         fresh = not resolution.done or retry_failed
         if fresh:
             _require_one_process(stage)
-        with self._failure_remembered(resolution):
+        with self._failure_remembered(resolution), self._models_may_be_alone(stage):
             manifest = execute(
                 resolution,
                 self.workspace,
@@ -86,6 +86,18 @@ class Session:
                 command=self.command("{stage}"),
             )
         return manifest, fresh
+
+    @contextmanager
+    def _models_may_be_alone(self, stage: str) -> Iterator[None]:
+        """Who names models to measure may not want the configuration's own runs beside them."""
+        try:
+            yield
+        except MissingInputError as error:
+            if stage != "evaluate" or not self.config.evaluate.models:
+                raise
+            raise MissingInputError(
+                f"{error}; or measure evaluate.models without it: --set evaluate.runs=false"
+            ) from error
 
     def _failure_remembered(self, resolution: Resolution) -> AbstractContextManager[None]:
         if _rank() > 0:

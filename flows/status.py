@@ -37,9 +37,11 @@ def plan(session: Session, stages: Sequence[str] | None = None) -> str:
             continue
         if resolution.done:
             lines.append(f"  {name:9} nothing to do")
+        elif resolution.problem is not None:
+            lines.append(f"  {name:9} {_why(session, resolution)}")
         else:
             lines.append(f"  {name:9} would run: {_why(session, resolution)}")
-            if not resolution.missing and resolution.problem is None:
+            if not resolution.missing:
                 lines += [
                     f"  {'':9} {line}"
                     for line in resolution.stage.preview(resolution.config, resolution.inputs, session.workspace)
@@ -53,6 +55,8 @@ def _state(session: Session, resolution: Resolution) -> list[str]:
         first, *more = resolution.stage.describe(manifest)
         done = f"done    {_minute(manifest.created_at)}, {duration(manifest.seconds)}: {first}"
         return [done, *more, *(f"warning: {warning}" for warning in manifest.warnings)]
+    if resolution.problem is not None:
+        return [_why(session, resolution)]
     stale = bool(session.workspace.manifests(resolution.stage.name))
     return [f"{'stale' if stale else 'not run':7} {_why(session, resolution)}"]
 

@@ -32,6 +32,8 @@ def verify(session: Session) -> str:
     Raises `StoreError`, which names what is damaged and how to make it again.
     """
     results = list(_results(session))
+    if not results:
+        return f"nothing to verify: no stage has a result under this configuration in {session.workspace.root}"
     total = sum(part.bytes for _, manifest in results for part in manifest.parts)
     pictures = [
         (manifest, shard) for stage, manifest in results if stage == "ingest" for shard in shard_names(manifest)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.shards import ShardReader
+from pipeline.summary import counted
 from training.batches import Batch, BatchMaker, Share
 from training.bundles import Bundles
 from training.checkpoint import new_model
@@ -87,7 +88,7 @@ class Diagnosis:
         rows = [f"{'':10}{'CPU s':>10}{'s':>10}  of 1,000 images, one process"]
         rows += [f"{part:10}{self.cpu[part]:10.3f}{self.wall[part]:10.3f}" for part in PARTS]
         rows.append(f"{'all':10}{sum(self.cpu.values()):10.3f}{sum(self.wall.values()):10.3f}")
-        images = self.images * self.ranks
+        images, workers = self.images * self.ranks, counted(self.workers, "worker")
         if os.getloadavg()[0] > self.cores:
             rows.append(f"other programs use this machine as well (load {os.getloadavg()[0]:.1f}): figures are rough")
         policy = os.environ.get(POLICY, "not set")
@@ -97,8 +98,8 @@ class Diagnosis:
                 "slower beside other work: set it to passive, or train.threads to 1"
             )
         rows += [
-            f"a step of {images} images on {self.ranks} rank{'s' * (self.ranks > 1)}, {self.cores} cores:",
-            f"  loader alone, {self.workers} workers: {self.loader:.3f} s ({images / self.loader:.0f} images/s)",
+            f"a step of {images} images on {counted(self.ranks, 'rank')}, {counted(self.cores, 'core')}:",
+            f"  loader alone, {workers}: {self.loader:.3f} s ({images / self.loader:.0f} images/s)",
             f"  training alone, batches from memory: {self.training:.3f} s ({images / self.training:.0f} images/s)",
             "  (the latter is the best that any loader could reach)",
             self.advice,

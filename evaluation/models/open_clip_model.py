@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 
 import open_clip
@@ -11,10 +12,12 @@ from evaluation.encoder import Encoder
 from evaluation.models.one_vector import BRANCH, OneVector, upright_first
 from evaluation.models.source import LOCAL_DIR, OPEN_CLIP, Source
 from pipeline.errors import ConfigError, InputError
+from pipeline.storage import Location
 
 
 def load(name: str, source: Source) -> Encoder:
     """As `open_clip.create_model_and_transforms` and `open_clip.get_tokenizer` give it."""
+    _require_known_weights(source)
     _require_same_gelu(source)
     try:
         model, _, preprocess = open_clip.create_model_and_transforms(source.place, source.weights)
@@ -33,6 +36,20 @@ def load(name: str, source: Source) -> Encoder:
 
 def _texts(tokenize: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:
     return lambda texts: tokenize(list(texts))
+
+
+def _require_known_weights(source: Source) -> None:
+    """Of a model that open_clip knows: its tags stand in the message, and open_clip itself logs them as an error."""
+    tags = open_clip.list_pretrained_tags_by_model(source.place)
+    known = source.weights is None or open_clip.get_pretrained_cfg(source.place, source.weights)
+    if known or not tags or Location.of(source.weights).exists():
+        return
+    close = difflib.get_close_matches(source.weights, tags, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ConfigError(
+        f"evaluate.models: open_clip has no weights {source.weights!r} for {source.place}, and no file is there: "
+        f"{hint}it has {', '.join(tags)}"
+    )
 
 
 def _require_same_gelu(source: Source) -> None:

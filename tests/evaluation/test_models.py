@@ -185,6 +185,7 @@ def test_identity_is_content_and_not_place(tmp_path: Path) -> None:
         ("open_clip:ViT-B-32:/nowhere/weights.pt", "there is no /nowhere/weights.pt"),
         ("/nowhere/at/all", "nothing is there"),
         ("open_clip:ViT-B-32:openai", "another GELU .* open_clip:ViT-B-32-quickgelu:openai"),
+        ("open_clip:ViT-B-32:laion2b_e17", "no weights 'laion2b_e17' for ViT-B-32, .*did you mean 'laion2b_e16'"),
         ("open_clip:no-such-model:openai", "open_clip cannot load 'no-such-model'"),
     ],
 )

@@ -46,7 +46,8 @@ def test_what_run_refuses_is_refused_by_plan_and_status(
 ) -> None:
     for command in ("plan", "status", "run"):
         assert main([command, str(project), "--set", change]) == 2, command
-        error = capsys.readouterr().err
+        out, error = capsys.readouterr()
+        assert "would run: cannot run" not in out
         assert said in error, command
         assert command == "run" or f"holism: error: {stage} cannot run: " in error
         assert error.count("\n") == 1

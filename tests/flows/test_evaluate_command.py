@@ -61,7 +61,9 @@ def test_runs_and_models_stand_in_one_table(tmp_path: Path, capsys: pytest.Captu
         "--model", f"other={tiny_holism(tmp_path / 'first')}",
     ]  # fmt: skip
     assert main(["evaluate", str(config), *models]) == 2
-    assert "needs the result of 'train'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "needs the result of 'train'" in said
+    assert "or measure evaluate.models without it: --set evaluate.runs=false" in said
     assert main(["run", str(config)]) == 0
     assert main(["evaluate", str(config), *models]) == 0
     manifest = Session.open(str(config)).workspace.manifests("evaluate")[0]

@@ -79,6 +79,8 @@ def test_init_writes_a_configuration_that_can_be_planned(
     arguments = ["holism.yaml", "--stages", "ingest,caption,curate", "--set", "caption.engine.kind=fake"]
     assert main(["plan", *arguments]) == 0
     assert "ingest    would run: it never ran in this workspace" in capsys.readouterr().out
+    assert main(["verify"]) == 0
+    assert "nothing to verify: no stage has a result" in capsys.readouterr().out
     assert main(["init", kind, source]) == 2
     assert "holism.yaml is there already" in capsys.readouterr().err
     assert (tmp_path / "holism.yaml").read_text() == text

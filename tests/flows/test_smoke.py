@@ -39,6 +39,7 @@ def test_runs_end_to_end(
     quick = ["--set", "train.workers=0", "--set", "train.threads=1"]
     assert main(["run", str(path), "--smoke", *quick]) == 0, capfd.readouterr().err
     said = capfd.readouterr().out
+    assert "What it made is removed again" in said
     for stage in ("ingest", "caption", "curate", "train", "evaluate"):
         assert f"{stage}: done in" in said
     assert all(run in said for run in load_config(path).train.runs)
