@@ -15,9 +15,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import pipeline
+from evaluation import verdict
 from evaluation.comparison import percent
 from evaluation.config import EvaluateConfig
 from evaluation.curves import Chart
+from evaluation.table import Tables
 from evaluation.task import Evaluation
 from evaluation.tasks import TASKS, asking
 
@@ -27,9 +29,13 @@ PACKAGES = ("holism", "torch", "torchvision", "open_clip_torch", "numpy", "pyarr
 
 
 def render(
-    evaluations: Sequence[Evaluation], config: EvaluateConfig, fingerprint: str, training: Sequence[Chart] = ()
+    evaluations: Sequence[Evaluation],
+    config: EvaluateConfig,
+    fingerprint: str,
+    tables: Tables,
+    training: Sequence[Chart] = (),
 ) -> str:
-    """The whole page; `training` are curves of the runs on the way."""
+    """The whole page; `tables` are of these evaluations, `training` are curves of the runs on the way."""
     environment = Environment(
         loader=FileSystemLoader([TEMPLATES, *SHARED]),
         autoescape=True,
@@ -45,6 +51,8 @@ def render(
         fingerprint=fingerprint,
         sections=[section(group, config) for group in grouped.values()],
         config=config,
+        verdicts=list(verdict.verdicts(tables)),
+        blind=[verdict.blind_sentence(found) for found in verdict.blind(tables)],
         training=training,
         notes={about: text for task in TASKS for about, text in task.notes.items()},
         versions=versions(),
