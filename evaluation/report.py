@@ -52,7 +52,7 @@ def render(
         sections=[section(group, config) for group in grouped.values()],
         config=config,
         verdicts=list(verdict.verdicts(tables)),
-        blind=[verdict.blind_sentence(found) for found in verdict.blind(tables)],
+        blind=list(verdict.blind(tables)),
         training=training,
         notes={about: text for task in TASKS for about, text in task.notes.items()},
         versions=versions(),

@@ -76,7 +76,7 @@ def blind(tables: Tables) -> Iterator[Blind]:
 def sentence(verdict: Verdict) -> str:
     """A verdict as plain text."""
     sides = [
-        f"{name} on {side.count}{f' ({side.named})' if side.count else ''}"
+        f"{name} on {side.count} ({side.named})" if side.count else f"{name} on none"
         for name, side in (("worse", verdict.worse), ("better", verdict.better))
     ]
     return (
@@ -87,7 +87,7 @@ def sentence(verdict: Verdict) -> str:
 
 def blind_sentence(found: Blind) -> str:
     """The same of chance."""
-    return f"{found.benchmark}: {found.run} is not clearly above chance on {found.count} of {found.questions}."
+    return f"{found.benchmark}: {found.run} is not clearly above chance on {found.count} of {found.questions} questions."
 
 
 def _side(rows: Sequence[dict[str, Any]]) -> Side:
