@@ -21,12 +21,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 def render(tables: Tables, config: EvaluateConfig, fingerprint: str) -> str:
     """The whole page."""
-    first = next(iter(tables.headline))
+    first = _text(next(iter(tables.headline)))
     lines = [
         f"# {', '.join(_text(run) for run in tables.headline)}",
         "",
-        f"Shares are in per cent, with 95 % intervals of {config.bootstrap_samples} resamples. Differences are {first} "
-        "minus the other model, paired; bold where the interval leaves out 0.",
+        f"Shares are in per cent, with 95 % intervals of {config.bootstrap_samples} resamples.",
+        f"Differences are {first} minus the other model, paired; bold where the interval leaves out 0.",
         "",
         *(f"- {_text(verdict.sentence(found))}" for found in verdict.verdicts(tables)),
         *(f"- {_text(verdict.blind_sentence(found))}" for found in verdict.blind(tables)),
@@ -35,7 +35,8 @@ def render(tables: Tables, config: EvaluateConfig, fingerprint: str) -> str:
         lines += ["", f"## {_text(dataset)} ({_text(split)})"]
         for (task,), asked in _grouped(rows, "task"):
             apart = [row for row in tables.differences if (row["dataset"], row["task"]) == (dataset, task)]
-            lines += ["", f"### {_text(words(task))}, served vector", "", *_served(asked, apart, list(tables.headline))]
+            lines += ["", f"### {_text(words(task))}, served vector", ""]
+            lines += _served(asked, apart, list(tables.headline))
             lines += _by_readout([row for row in asked if tables.is_headline(row | {"readout": SERVED})])
     return "\n".join([*lines, "", f"Holism evaluation `{fingerprint[:12]}`", ""])
 
@@ -110,7 +111,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str
 
 def _text(text: str) -> str:
     """Text from outside in one cell of a table, without a meaning to Markdown or HTML."""
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|").replace("[", "\\[")
 
 
 def _grouped(rows: Rows, *columns: str) -> Iterator[tuple[tuple[Any, ...], Rows]]:

@@ -1,8 +1,8 @@
 """How the first model stands to each other one, and to chance: what a report says in words before any table.
 
-A question is a figure that a task is summed up by (`Task.summary`), of the served vector; more is better in all of them.
-A model is called better or worse where the 95 % interval of the paired difference leaves out 0. With many questions
-some do so by chance, so the words say of how many.
+A question is a figure that a task is summed up by (`Task.summary`), of the served vector; in all of them more is
+better. A model is called better or worse where the 95 % interval of the paired difference leaves out 0. With many
+questions some do so by chance, so the words say of how many.
 """
 
 from __future__ import annotations
@@ -87,10 +87,14 @@ def sentence(verdict: Verdict) -> str:
 
 def blind_sentence(found: Blind) -> str:
     """The same of chance."""
-    return f"{found.benchmark}: {found.run} is not clearly above chance on {found.count} of {found.questions} questions."
+    of = counted(found.questions, "question")
+    return f"{found.benchmark}: {found.run} is not clearly above chance on {found.count} of {of}."
 
 
 def _side(rows: Sequence[dict[str, Any]]) -> Side:
-    named = [f"{words(row['metric'])} {words(row['query'])} {percent(row['difference'], True)}" for row in rows[:NAMED]]
+    named = [
+        f"{words(row['metric'])} {words(row['query'])} {percent(row['difference'], signed=True)}"
+        for row in rows[:NAMED]
+    ]
     more = [f"{len(rows) - NAMED} more"] if len(rows) > NAMED else []
     return Side(len(rows), ", ".join([*named, *more]))

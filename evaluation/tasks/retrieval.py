@@ -237,7 +237,7 @@ def _quality_and_cost(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
 
 
 def _pictured(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Of each perspective a query that the first run hits and one that it misses, with what comes first by every run."""
+    """Of each perspective a query that the first run hits and one that it misses, with what every run finds."""
     benchmark = group[0].benchmark
     pictures: dict[int, str] = {}
     found = []
