@@ -37,7 +37,7 @@ def render(tables: Tables, config: EvaluateConfig, fingerprint: str) -> str:
             apart = [row for row in tables.differences if (row["dataset"], row["task"]) == (dataset, task)]
             lines += ["", f"### {_text(words(task))}, served vector", ""]
             lines += _served(asked, apart, list(tables.headline))
-            lines += _by_readout([row for row in asked if tables.is_headline(row | {"readout": SERVED})])
+            lines += _by_readout([row for row in asked if tables.is_headline({**row, "readout": SERVED})])
     return "\n".join([*lines, "", f"Holism evaluation `{fingerprint[:12]}`", ""])
 
 

@@ -80,8 +80,8 @@ def sentence(verdict: Verdict) -> str:
         for name, side in (("worse", verdict.worse), ("better", verdict.better))
     ]
     return (
-        f"{verdict.benchmark}: beside {verdict.other}, {verdict.run} is {sides[0]} and {sides[1]} of "
-        f"{counted(verdict.questions, 'question')}; on {verdict.undecided} the interval of the difference holds 0."
+        f"{verdict.benchmark}: against {verdict.other}, {verdict.run} is {sides[0]} and {sides[1]} of "
+        f"{counted(verdict.questions, 'question')}; on {verdict.undecided} there is no clear difference."
     )
 
 

@@ -65,7 +65,7 @@ def test_the_report_opens_with_where_a_model_is_worse(pair: Sequence[Evaluation]
     ours, baseline = answering(pair[0], ["accuracy"]), answering(pair[1], ["recall@1"])
     opening = page_of([ours, baseline]).split('class="cards"')[0]
     said = " ".join(html.unescape(re.sub("<[^>]+>", "", opening)).split())
-    assert "Beside baseline, ours is worse on 4 (" in said
+    assert "Against baseline, ours is worse on 4 (" in said
     assert "text to image recall@1 colour −100.0" in said
     assert "and better on 2 (macro accuracy colour +100.0, macro accuracy size +100.0) of 6 questions; on 0" in said
     assert "ours is not clearly above chance on 4 of 6 questions" in said
