@@ -29,7 +29,7 @@ KEPT_AS = ("feature_precision",)  # settings by which a workspace's features are
 def compare(sessions: Sequence[Session], output: str | None) -> str:
     """Write the page (into the first workspace if `output` is empty), and its tables as Markdown beside it.
 
-    Returns where the page lies. Raises `MissingInputError` where a configuration has no result, `InputError` where they
+    Returns where it lies. Raises `MissingInputError` where a configuration has no result, `InputError` where they
     share no benchmark.
     """
     results = [_evaluated(session) for session in sessions]  # what is missing is said before any work

@@ -98,6 +98,25 @@ def test_hits_and_misses_are_pictured_as_they_are(pair: Sequence[Evaluation]) ->
         assert len(re.findall("<img ", first)) == len(re.findall("<img ", other)) == 6
 
 
+def test_pictures_of_classes_show_what_each_model_says(pair: Sequence[Evaluation], squares: Path) -> None:
+    page = page_of(pair).split("<h2>Recognised and mistaken</h2>")[1].split("<h2>")[0]
+    task, size = (part for part in page.split("<details")[1:])
+    assert "<summary>colour</summary>" in task
+    assert "<summary>size</summary>" in size
+    pictures = re.findall(r"<figure>(.*?)</figure>", task, re.DOTALL)
+    assert {outcome for p in pictures for outcome in re.findall(r'class="(hit|miss)"', p)} == {"hit", "miss"}
+    labels = {row["file"]: row["colour"] for row in pq.read_table(squares / "labels.parquet").to_pylist()}
+    for picture in pictures:
+        (file,), (outcome,) = re.findall('title="(.*?)"', picture), re.findall(r'class="(hit|miss)"', picture)
+        (actual,), said = (
+            re.findall("<figcaption>(.*?)<", picture),
+            re.findall("<span(?: class=.worse.)?>(.+?)<", picture),
+        )
+        assert actual == labels[file]
+        assert len(said) == len(pair)
+        assert (said[0] == actual) == (outcome == "hit")
+
+
 def test_markdown_has_the_figures_of_the_tables(squares: Path, tmp_path: Path) -> None:
     manifest = evaluated(tmp_path, squares)
     text = (Location.of(manifest.store) / MARKDOWN).read().decode()
