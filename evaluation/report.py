@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import pipeline
-from evaluation import verdict
+from evaluation import table, verdict
 from evaluation.comparison import percent
 from evaluation.config import EvaluateConfig
 from evaluation.curves import Chart
@@ -32,10 +32,11 @@ def render(
     evaluations: Sequence[Evaluation],
     config: EvaluateConfig,
     fingerprint: str,
-    tables: Tables,
     training: Sequence[Chart] = (),
+    tables: Tables | None = None,
 ) -> str:
-    """The whole page; `tables` are of these evaluations, `training` are curves of the runs on the way."""
+    """The whole page; `training` are curves of the runs on the way, `tables` are made unless they come along."""
+    tables = tables or table.tables(evaluations, config)
     environment = Environment(
         loader=FileSystemLoader([TEMPLATES, *SHARED]),
         autoescape=True,

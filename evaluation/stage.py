@@ -77,7 +77,7 @@ def run(stage: StageRun) -> Outcome:
         data = schemas.encode(schemas.table(schemas.DIFFERENCES, apart), schemas.DIFFERENCES)
         parts.append(log.commit(DIFFERENCES, data, rows=len(apart)))
     training = curves.charts(curves.read(train)) if train else []
-    page = report.render(evaluations, config, stage.fingerprint, tables, training).encode()
+    page = report.render(evaluations, config, stage.fingerprint, training, tables).encode()
     parts.append(log.commit(REPORT, page, rows=0))
     parts.append(log.commit(MARKDOWN, markdown.render(tables, config, stage.fingerprint).encode(), rows=0))
     return Outcome(

@@ -57,7 +57,7 @@ def answering(evaluation: Evaluation, right: Sequence[str]) -> Evaluation:
 
 
 def page_of(evaluations: Sequence[Evaluation]) -> str:
-    page = report.render(evaluations, CONFIG, "0" * 32, table.tables(evaluations, CONFIG))
+    page = report.render(evaluations, CONFIG, "0" * 32)
     return page.split("</style>")[1]
 
 

@@ -89,7 +89,7 @@ def test_a_task_of_another_kind_is_measured_tabled_and_reported(
     assert (row["value"], row["n"], row["protocol"]) == (0.5, 4, "squares/masks")
     assert row["ci_low"] < 0.5 < row["ci_high"]
     assert table.headline([found])["run"]["squares"]["iou"]["value"] == 0.5
-    page = report.render([found], config, "f" * 64, table.tables([found], config))
+    page = report.render([found], config, "f" * 64)
     assert "of all pixels overlap" in page
     assert "<h2>Segmentation</h2>" in page
     assert "Intersection over union." in page
