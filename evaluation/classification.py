@@ -35,6 +35,11 @@ class Predictions:
         right_P = self.share_P * (self.class_P == actual_N[self.image_P])
         return np.bincount(self.image_P, right_P, minlength=len(actual_N))
 
+    def single(self) -> np.ndarray:
+        """The class of each image, (N,); -1 where classes tie."""
+        first_N = np.unique(self.image_P, return_index=True)[1]
+        return np.where(self.share_P[first_N] == 1, self.class_P[first_N], -1)
+
     def confusion(self, actual_N: np.ndarray, classes: int) -> np.ndarray:
         """Counts by actual (row) and predicted (column) class, (C, C)."""
         cell_P = actual_N[self.image_P] * classes + self.class_P

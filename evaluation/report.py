@@ -15,9 +15,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import pipeline
+from evaluation import table, verdict
 from evaluation.comparison import percent
 from evaluation.config import EvaluateConfig
 from evaluation.curves import Chart
+from evaluation.table import Tables
 from evaluation.task import Evaluation
 from evaluation.tasks import TASKS, asking
 
@@ -27,9 +29,14 @@ PACKAGES = ("holism", "torch", "torchvision", "open_clip_torch", "numpy", "pyarr
 
 
 def render(
-    evaluations: Sequence[Evaluation], config: EvaluateConfig, fingerprint: str, training: Sequence[Chart] = ()
+    evaluations: Sequence[Evaluation],
+    config: EvaluateConfig,
+    fingerprint: str,
+    training: Sequence[Chart] = (),
+    tables: Tables | None = None,
 ) -> str:
-    """The whole page; `training` are curves of the runs on the way."""
+    """The whole page; `training` are curves of the runs on the way, `tables` are made unless they come along."""
+    tables = tables or table.tables(evaluations, config)
     environment = Environment(
         loader=FileSystemLoader([TEMPLATES, *SHARED]),
         autoescape=True,
@@ -45,6 +52,8 @@ def render(
         fingerprint=fingerprint,
         sections=[section(group, config) for group in grouped.values()],
         config=config,
+        verdicts=list(verdict.verdicts(tables)),
+        blind=list(verdict.blind(tables)),
         training=training,
         notes={about: text for task in TASKS for about, text in task.notes.items()},
         versions=versions(),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evaluation.encoder import Encoder
 
 VERSION = 4
-RESULTS, DIFFERENCES, REPORT = "results.parquet", "differences.parquet", "report.html"
+RESULTS, DIFFERENCES, REPORT, MARKDOWN = "results.parquet", "differences.parquet", "report.html", "report.md"
 
 
 def external(config: EvaluateConfig) -> dict[str, str]:
@@ -48,8 +48,8 @@ def does_without(config: EvaluateConfig) -> tuple[str, ...]:
 
 
 def run(stage: StageRun) -> Outcome:
-    """Measure all runs, write results.parquet and report.html."""
-    from evaluation import report, table
+    """Measure all runs, write tables and the report."""
+    from evaluation import markdown, report, table
     from evaluation.measure import evaluate
 
     config: EvaluateConfig = stage.config
@@ -67,22 +67,24 @@ def run(stage: StageRun) -> Outcome:
 
     _check_branches(config, {name for evaluation in evaluations for name in evaluation.encoder.branches})
 
-    rows = table.rows(evaluations, config)
-    headline = table.headline(evaluations)
+    tables = table.tables(evaluations, config)
+    rows = tables.figures
     store = stage.workspace.folder("evaluate") / stage.fingerprint[:12]
     log = CommitLog(store)
     data = schemas.encode(schemas.table(schemas.RESULTS, rows), schemas.RESULTS)
     parts = [log.commit(RESULTS, data, rows=len(rows))]
-    if apart := table.differences(evaluations, config):
+    if apart := tables.differences:
         data = schemas.encode(schemas.table(schemas.DIFFERENCES, apart), schemas.DIFFERENCES)
         parts.append(log.commit(DIFFERENCES, data, rows=len(apart)))
     training = curves.charts(curves.read(train)) if train else []
-    page = report.render(evaluations, config, stage.fingerprint, training).encode()
+    page = report.render(evaluations, config, stage.fingerprint, training, tables).encode()
+    parts.append(log.commit(REPORT, page, rows=0))
+    parts.append(log.commit(MARKDOWN, markdown.render(tables, config, stage.fingerprint).encode(), rows=0))
     return Outcome(
         store.uri,
-        (*parts, log.commit(REPORT, page, rows=0)),
+        parts,
         counts={"runs": len(runs), "models": len(config.models), "benchmarks": len(found), "results": len(rows)},
-        detail={"report": REPORT, "headline": headline},
+        detail={"report": REPORT, "headline": tables.headline},
         warnings=benchmarks.check_all(config.benchmarks)[1],
     )
 

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from evaluation import intervals
 from evaluation.comparison import figure_of
 from evaluation.config import EvaluateConfig
-from evaluation.task import Evaluation, Measurement
+from evaluation.task import SERVED, Evaluation, Measurement
 from evaluation.tasks import asking
+
+
+@dataclass(frozen=True)
+class Tables:
+    """All that was measured, as rows, and per run and benchmark the figures that a run is summed up by."""
+
+    figures: Sequence[dict[str, Any]]
+    differences: Sequence[dict[str, Any]]
+    headline: Mapping[str, Mapping[str, Any]]
+
+    def is_headline(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row, of figures or of differences, is of a figure that its run is summed up by."""
+        name = f"{row['metric']} {row['query']}"
+        return row["readout"] == SERVED and name in self.headline[row["run"]][row["dataset"]]
+
+
+def tables(evaluations: Sequence[Evaluation], config: EvaluateConfig) -> Tables:
+    """Everything for a report and for the files beside it."""
+    return Tables(rows(evaluations, config), differences(evaluations, config), headline(evaluations))
 
 
 def rows(evaluations: Sequence[Evaluation], config: EvaluateConfig) -> list[dict[str, Any]]:

@@ -27,19 +27,22 @@ KEPT_AS = ("feature_precision",)  # settings by which a workspace's features are
 
 
 def compare(sessions: Sequence[Session], output: str | None) -> str:
-    """Write the page (into the first workspace if `output` is empty); returns where it lies.
+    """Write the page (into the first workspace if `output` is empty), and its tables as Markdown beside it.
 
-    Raises `MissingInputError` where a configuration has no result, `InputError` where they share no benchmark.
+    Returns where it lies. Raises `MissingInputError` where a configuration has no result, `InputError` where they
+    share no benchmark.
     """
     results = [_evaluated(session) for session in sessions]  # what is missing is said before any work
     shared = _shared(sessions)
-    from evaluation import report
+    from evaluation import markdown, report, table
 
     config = sessions[0].config.evaluate
     evaluations = [found for place in range(len(sessions)) for found in _of(place, sessions, shared)]
     made_of = digest([manifest.fingerprint for manifest in results])
     page = Location.of(output) if output else sessions[0].workspace.folder("evaluate") / PAGE
-    page.write(report.render(evaluations, config, made_of).encode())
+    tables = table.tables(evaluations, config)
+    page.write(report.render(evaluations, config, made_of, tables=tables).encode())
+    Location.of(f"{page.uri.removesuffix('.html')}.md").write(markdown.render(tables, config, made_of).encode())
     return page.uri
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,27 @@ from evaluation.config import EvaluateConfig
 from evaluation.features import Needs
 from evaluation.intervals import MeanEstimate
 from evaluation.task import SERVED, Card, Evaluation, Measurement, Subject, summed_up
+from pipeline.thumbnails import thumbnail
 
 ACCURACY, MACRO_ACCURACY = "accuracy", "macro_accuracy"
 LARGEST_CONFUSION = 40  # classes; a larger matrix is no picture any more
 CARDS = 2  # tasks
+DRAWN, PICTURED = 256, 6  # images per task that pictured ones are chosen from, and pictured hits and misses
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is kept of a task for the report: counts by actual and predicted class, and images drawn by seed.
+
+    Of these the image's place in the benchmark, its class and the predicted one (-1 where classes tie), (DRAWN, 3).
+    """
+
+    confusion_CC: np.ndarray
+    drawn_X3: np.ndarray
 
 
 class Classification:
-    """The class whose description is nearest. What it keeps: counts by actual and predicted class, by task."""
+    """The class whose description is nearest. What it keeps: what is shown, by task."""
 
     name = "classification"
     notes: Mapping[str, str] = {
@@ -37,9 +51,9 @@ class Classification:
         """The prompts of all classes."""
         return Needs([text for task in benchmark.spec.classification for text in _prompts(benchmark, task)])
 
-    def measure(self, subject: Subject) -> tuple[list[Measurement], dict[str, np.ndarray]]:
+    def measure(self, subject: Subject) -> tuple[list[Measurement], dict[str, Shown]]:
         """Accuracy, plain and macro. Candidates put in order by a second score are no readout of a few classes."""
-        found, confusions = list[Measurement](), dict[str, np.ndarray]()
+        found, kept = list[Measurement](), dict[str, Shown]()
         encoder, benchmark = subject.encoder, subject.benchmark
         for readout in readouts.expand(subject.config.readouts, encoder.branches, encoder.second_score):
             if readout == readouts.RERANK:
@@ -56,8 +70,9 @@ class Classification:
                         Measurement(self.name, described.protocol, readout, task, metric, 1 / classes, estimate)
                     )
                 if readout == SERVED:
-                    confusions[task] = predicted.confusion(actual_N, classes)
-        return found, confusions
+                    drawn_X3 = _drawn(np.flatnonzero(benchmark.labels[task] >= 0), actual_N, predicted, subject)
+                    kept[task] = Shown(predicted.confusion(actual_N, classes), drawn_X3)
+        return found, kept
 
     def summary(self, evaluation: Evaluation) -> dict[str, Any]:
         """Macro accuracy of each task."""
@@ -68,11 +83,13 @@ class Classification:
         return [row.card(f"{row.words} recognised, zero-shot", group) for row in self._rows(group, config)[:CARDS]]
 
     def part(self, group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, Any]:
-        """Tasks, readouts, confusions."""
+        """Tasks, readouts, confusions, pictures of hits and misses."""
         return {
             "tasks": self._rows(group, config),
             "readouts": [(evaluation.encoder.run, view) for evaluation in group if (view := _by_readout(evaluation))],
             "confusions": _confusions(group),
+            "drawn": DRAWN,
+            "examples": _hits_and_misses(group),
         }
 
     def _rows(self, group: Sequence[Evaluation], config: EvaluateConfig) -> list[Row]:
@@ -115,8 +132,44 @@ def _confusions(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
     for task, spec in group[0].benchmark.spec.classification.items():
         if len(spec.classes) > LARGEST_CONFUSION:
             continue
-        runs = [(evaluation.encoder.run, _shares(evaluation.shown[Classification.name][task])) for evaluation in group]
+        runs = [
+            (evaluation.encoder.run, _shares(evaluation.shown[Classification.name][task].confusion_CC))
+            for evaluation in group
+        ]
         found.append({"task": task, "classes": spec.classes, "runs": runs})
+    return found
+
+
+def _drawn(
+    told_N: np.ndarray, actual_N: np.ndarray, predicted: classification.Predictions, subject: Subject
+) -> np.ndarray:
+    """Some images by seed, in the order drawn: place, actual and predicted class."""
+    rng = np.random.default_rng(subject.config.seed)
+    drawn_X = rng.choice(len(told_N), size=min(DRAWN, len(told_N)), replace=False)
+    return np.stack([told_N, actual_N, predicted.single()], axis=1)[drawn_X]
+
+
+def _hits_and_misses(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """Per task the first images drawn that the first run hits, and misses, with what every run says."""
+    benchmark, found = group[0].benchmark, []
+    for task, spec in benchmark.spec.classification.items():
+        told_RX3 = np.stack([evaluation.shown[Classification.name][task].drawn_X3 for evaluation in group])
+        told_RX3 = told_RX3[:, (told_RX3[:, :, 2] >= 0).all(axis=0)]
+        image_X, actual_X, said_RX = told_RX3[0, :, 0], told_RX3[0, :, 1], told_RX3[:, :, 2]
+        hit_X = said_RX[0] == actual_X
+        outcomes = {
+            outcome: [
+                {
+                    "source": thumbnail(benchmark.image(int(image_X[x])).read()),
+                    "file": benchmark.files[image_X[x]],
+                    "actual": spec.classes[actual_X[x]],
+                    "said": [(spec.classes[said], said == actual_X[x]) for said in said_RX[:, x]],
+                }
+                for x in np.flatnonzero(hit_X == is_hit)[:PICTURED]
+            ]
+            for outcome, is_hit in (("hit", True), ("miss", False))
+        }
+        found.append({"task": task, "outcomes": outcomes})
     return found
 
 

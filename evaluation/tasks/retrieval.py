@@ -26,7 +26,7 @@ TEXT_TO_IMAGE, IMAGE_TO_TEXT = "text_to_image", "image_to_text"
 DIRECTIONS = (TEXT_TO_IMAGE, IMAGE_TO_TEXT)
 MAP, MEDIAN_RANK = "map", "median_rank"
 RANKED = (MAP, MEDIAN_RANK)
-EXAMPLES, EXAMPLE_DEPTH = 1, 6  # pictured queries per perspective, and pictures per query
+DRAWN, EXAMPLE_DEPTH = 64, 6  # queries per perspective that pictured ones are chosen from, and pictures per query
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,14 @@ class Example:
     perspective: str
     text: str
     relevant: int  # number of images the text is true for
+    wanted: int  # one of these
     images: tuple[int, ...]
     right: tuple[bool, ...]
+
+    @property
+    def is_hit(self) -> bool:
+        """Whether a right image comes first."""
+        return self.right[0]
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ class Retrieval:
                 if (view := _matrix(evaluation, direction))
             ],
             "costs": _quality_and_cost(group),
+            "drawn": DRAWN,
             "examples": _pictured(group),
         }
 
@@ -173,18 +180,17 @@ def _ranks(readout: str, queries: Queries, relevance: retrieval.Relevance, subje
 
 
 def _examples(subject: Subject) -> Iterator[Example]:
-    """What the served vector finds for a few queries of each perspective, drawn by seed and not by looks."""
+    """What the served vector finds for queries of each perspective, drawn by seed and not by looks."""
     vector_NGD = readouts.vectors(SERVED, subject.features.branch_NHD, subject.encoder.branches)
     for queries in subject.benchmark.queries:
         rng = np.random.default_rng(subject.config.seed)
-        drawn = np.sort(rng.choice(len(queries.texts), size=min(EXAMPLES, len(queries.texts)), replace=False))
+        drawn = rng.choice(len(queries.texts), size=min(DRAWN, len(queries.texts)), replace=False)
         text_TD = subject.features.texts([queries.texts[index] for index in drawn])
-        relevance = _relevance(queries, len(vector_NGD))
         for index, ranked_K in zip(drawn, retrieval.rank_images(vector_NGD, text_TD, EXAMPLE_DEPTH), strict=True):
-            relevant = set(queries.pair_image_P[queries.pair_text_P == index].tolist())
+            relevant = queries.pair_image_P[queries.pair_text_P == index].tolist()
             images = tuple(int(image) for image in ranked_K)
             right = tuple(image in relevant for image in images)
-            yield Example(queries.perspective, queries.texts[index], int(relevance.counts()[index]), images, right)
+            yield Example(queries.perspective, queries.texts[index], len(relevant), relevant[0], images, right)
 
 
 def _matrix(evaluation: Evaluation, direction: str) -> dict[str, Any] | None:
@@ -231,17 +237,26 @@ def _quality_and_cost(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
 
 
 def _pictured(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """The same queries asked of every run, with the pictures that came first."""
+    """Of each perspective a query that the first run hits and one that it misses, with what every run finds."""
     benchmark = group[0].benchmark
     pictures: dict[int, str] = {}
     found = []
-    for asked in zip(*(evaluation.shown[NAME].examples for evaluation in group), strict=True):
+    for asked in _hits_and_misses(list(zip(*(evaluation.shown[NAME].examples for evaluation in group), strict=True))):
         answers = [
             {"run": evaluation.encoder.run, "pictures": _pictures(benchmark, example.images, example.right, pictures)}
             for evaluation, example in zip(group, asked, strict=True)
         ]
-        found.append({"example": asked[0], "answers": answers})
+        wanted = [] if asked[0].is_hit else _pictures(benchmark, [asked[0].wanted], [True], pictures)
+        found.append({"example": asked[0], "answers": answers, "wanted": wanted})
     return found
+
+
+def _hits_and_misses(asked: Sequence[tuple[Example, ...]]) -> Iterator[tuple[Example, ...]]:
+    """The first hit and the first miss of each perspective; examples of one query by all runs stand together."""
+    for perspective in dict.fromkeys(examples[0].perspective for examples in asked):
+        own = [examples for examples in asked if examples[0].perspective == perspective]
+        for is_hit in (True, False):
+            yield from [examples for examples in own if examples[0].is_hit == is_hit][:1]
 
 
 def _pictures(

@@ -54,6 +54,7 @@ def test_confusion_counts_actual_by_predicted() -> None:
     np.add.at(expected, (actual, predicted), 1)
     found = classification.predict(torch.eye(3)[torch.from_numpy(predicted)].unsqueeze(1), torch.eye(3))
     assert (found.confusion(actual, 3) == expected).all()
+    assert (found.single() == predicted).all()
 
 
 def test_classes_of_equal_score_share() -> None:
@@ -61,4 +62,5 @@ def test_classes_of_equal_score_share() -> None:
     class_CD, actual_N = torch.eye(2)[[0, 1, 0]], np.array([0, 1, 2, 1])
     found = classification.predict(torch.eye(2)[[0, 1, 0, 0]].unsqueeze(1), class_CD)
     assert found.right(actual_N).tolist() == [0.5, 1, 0.5, 0]
+    assert found.single().tolist() == [-1, 1, -1, -1]
     assert found.confusion(actual_N, 3).tolist() == [[0.5, 0, 0.5], [0.5, 1, 0.5], [0.5, 0, 0.5]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import http.client
 import os
@@ -193,7 +195,9 @@ def test_the_report_of_evaluation_is_served_with_its_styles(project: tuple[Path,
     answer = client.get("/report")
     app.state.catalog.close()
     assert "what the models see" in answer.text
+    (script,) = re.findall(r"<script>(.*?)</script>", answer.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert answer.headers["Content-Security-Policy"] == (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
     )
     assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -1,0 +1,100 @@
+"""How the first model stands to each other one, and to chance: what a report says in words before any table.
+
+A question is a figure that a task is summed up by (`Task.summary`), of the served vector; in all of them more is
+better. A model is called better or worse where the 95 % interval of the paired difference leaves out 0. With many
+questions some do so by chance, so the words say of how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.comparison import percent
+from evaluation.table import Tables
+from pipeline.summary import counted, words
+
+NAMED = 4  # questions that are named of those where a model is worse, or better
+
+
+@dataclass(frozen=True)
+class Side:
+    """The questions on which the first model is better, or worse: how many, and the clearest ones in words."""
+
+    count: int
+    named: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The first model beside another one on a benchmark."""
+
+    benchmark: str
+    run: str
+    other: str
+    questions: int
+    better: Side
+    worse: Side
+
+    @property
+    def undecided(self) -> int:
+        """Questions on which neither is better."""
+        return self.questions - self.better.count - self.worse.count
+
+
+@dataclass(frozen=True)
+class Blind:
+    """A model on a benchmark, with the questions on which it is not above chance."""
+
+    benchmark: str
+    run: str
+    count: int
+    questions: int
+
+
+def verdicts(tables: Tables) -> Iterator[Verdict]:
+    """Of the first model and each other one, benchmark by benchmark."""
+    first = next(iter(tables.headline))
+    asked = [row for row in tables.differences if row["run"] == first and tables.is_headline(row)]
+    for benchmark, other in dict.fromkeys((row["dataset"], row["other_run"]) for row in asked):
+        rows = [row for row in asked if (row["dataset"], row["other_run"]) == (benchmark, other)]
+        better = sorted((row for row in rows if row["ci_low"] > 0), key=lambda row: -row["difference"])
+        worse = sorted((row for row in rows if row["ci_high"] < 0), key=lambda row: row["difference"])
+        yield Verdict(benchmark, first, other, len(rows), _side(better), _side(worse))
+
+
+def blind(tables: Tables) -> Iterator[Blind]:
+    """Models with questions whose interval holds chance, or lies below it."""
+    asked = [row for row in tables.figures if tables.is_headline(row)]
+    for benchmark, run in dict.fromkeys((row["dataset"], row["run"]) for row in asked):
+        rows = [row for row in asked if (row["dataset"], row["run"]) == (benchmark, run)]
+        if count := sum(row["ci_low"] <= row["chance"] for row in rows):
+            yield Blind(benchmark, run, count, len(rows))
+
+
+def sentence(verdict: Verdict) -> str:
+    """A verdict as plain text."""
+    sides = [
+        f"{name} on {side.count} ({side.named})" if side.count else f"{name} on none"
+        for name, side in (("worse", verdict.worse), ("better", verdict.better))
+    ]
+    return (
+        f"{verdict.benchmark}: against {verdict.other}, {verdict.run} is {sides[0]} and {sides[1]} of "
+        f"{counted(verdict.questions, 'question')}; on {verdict.undecided} there is no clear difference."
+    )
+
+
+def blind_sentence(found: Blind) -> str:
+    """The same of chance."""
+    of = counted(found.questions, "question")
+    return f"{found.benchmark}: {found.run} is not clearly above chance on {found.count} of {of}."
+
+
+def _side(rows: Sequence[dict[str, Any]]) -> Side:
+    named = [
+        f"{words(row['metric'])} {words(row['query'])} {percent(row['difference'], signed=True)}"
+        for row in rows[:NAMED]
+    ]
+    more = [f"{len(rows) - NAMED} more"] if len(rows) > NAMED else []
+    return Side(len(rows), ", ".join([*named, *more]))
