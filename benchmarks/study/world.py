@@ -6,8 +6,8 @@ develop   the benchmark that recipes are chosen by
 known     test: scenes like those of training
 new       test: scenes with combinations of attributes that no other split has
 
-`start` and `train` are WebDataset tars (picture and alt text); truth.parquet beside the tars of `train` has true
-captions of the same perspectives that models are asked for. The others are benchmark folders.
+`start` and `train` are WebDataset tars (picture and alt text), with true captions beside them: in `train` of the
+perspectives that models are asked for, in `start` one for each scene. The others are benchmark folders.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import count, islice
 from multiprocessing import get_context
@@ -35,6 +35,7 @@ from pipeline.demo_world.scene import sample, truth
 from pipeline.progress import Progress
 
 TRAINING = {"start": 96_000, "train": 8_000}
+CAPTIONS = {"start": ("phrase",), "train": PERSPECTIVES}
 BENCHMARKS = {"develop": 500, "known": 500, "new": 500}
 SHARD = 1000
 _FIRST_SEED = 1 << 41  # beyond the demo's, which end below 1 << 41
@@ -77,7 +78,7 @@ def scenes(split: str, shard: int) -> Iterator[tuple[Any, Truth]]:
 
 
 def _write_shard(out: Path, split: str, number: int, size: int) -> int:
-    """One tar, and true captions beside it for `train`. Returns how many scenes it holds."""
+    """One tar, and true captions beside it. Returns how many scenes it holds."""
     folder = out / split
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{number:05d}.tar"
@@ -93,16 +94,15 @@ def _write_shard(out: Path, split: str, number: int, size: int) -> int:
             rng = np.random.default_rng((t["seed"], 104729))
             _add(tar, f"{key}.jpg", picture.getvalue())
             _add(tar, f"{key}.txt", alt_text(t, rng).encode())
-            captions += true_captions(key, t, rng)
-    if split == "train":
-        _write_table(captions, folder / f"{number:05d}.parquet")
+            captions += true_captions(key, t, CAPTIONS[split], rng)
+    _write_table(captions, folder / f"{number:05d}.parquet")
     os.replace(unfinished, path)
     return size
 
 
-def true_captions(key: str, t: Truth, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-    """What a model that makes no mistakes would answer to the prompts of the study."""
-    for prompt in PERSPECTIVES:
+def true_captions(key: str, t: Truth, prompts: Sequence[str], rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """What a model that makes no mistakes would answer."""
+    for prompt in prompts:
         granularity = prompt if prompt in _SUMMARIES else "sentence"
         perspective = "summary" if prompt in _SUMMARIES else prompt
         text = answer(t, prompt, rng)
