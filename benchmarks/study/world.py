@@ -124,7 +124,7 @@ def _write_benchmark(folder: Path, split: str, size: int) -> None:
         truths.append(t)
         render(scene).save(images / files[-1], quality=JPEG_QUALITY)
     (folder / "truth.json").write_text(json.dumps(truths))
-    write_benchmark(folder, files, truths)
+    write_benchmark(folder, files, truths, name=split, split=split)
 
 
 def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
