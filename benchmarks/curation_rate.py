@@ -42,7 +42,7 @@ def spent(rows: list[dict[str, Any]]) -> dict[str, float]:
 
     openers = timed("learning openers", lambda: counted(Openers(config.clean, load_phrases(None).learn)))
     habits = timed("learning endings", lambda: counted(Endings()))
-    for gadget in make_gadgets("texts", config, openers, habits):
+    for gadget in make_gadgets("texts", config, Known(openers=openers, habits=habits)):
         timed(gadget.name, partial(gadget.apply, draft))
     crowded = timed("counting near-duplicates", lambda: counted(config.boilerplate.statistic()))
     for gadget in make_gadgets("images", config, Known(crowded=crowded)):

@@ -68,7 +68,7 @@ def seconds(work: Callable[[Draft], object], columns: dict[str, list[str]], is_s
     for row in draft.open_rows():
         draft.words(row)  # the text gadgets have cut all texts into words
     if is_selection:
-        draft.batches()
+        draft.blocks()
     started = time.perf_counter()
     work(draft)
     return time.perf_counter() - started

@@ -32,7 +32,7 @@ def judge(texts: Sequence[str]) -> list[str | None]:
         for row, text in enumerate(texts)
     ]
     draft = make_draft(rows)
-    for gadget in make_gadgets("texts", CurateConfig(), ()):
+    for gadget in make_gadgets("texts", CurateConfig()):
         if gadget.name in GADGETS:
             gadget.apply(draft)
     return [None if verdict else text for text, verdict in zip(draft.texts, draft.verdicts, strict=True)]

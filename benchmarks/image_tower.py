@@ -14,6 +14,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import open_clip
 import torch
@@ -23,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.released_mlp import ReleasedMLPs
 from training.branches import BranchMLPs, branched
 from training.config import BranchOptions
+from training.towers import TOWER_KEYS, resolve_architecture
 
 H = 5
 OPEN_CLIP, PLAIN, RELEASED = "open_clip, H=1", "H=1", "mlp, released mechanism"
@@ -44,28 +46,42 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--only", nargs="*", default=list(KINDS), help="kinds, as the table names them")
     options = parser.parse_args(arguments)
-    torch.manual_seed(0)
     torch.set_num_threads(1)
     towers = make_towers(options.model, options.only)
+    seconds = measure(towers, options.batch, options.rounds, torch.device("cpu"))
     side = towers[OPEN_CLIP].image_size[0]
-    image_BCSS = torch.randn(options.batch, 3, side, side)
+    report(seconds, options.batch, {name: flops(tower, side) for name, tower in towers.items()})
+
+
+def measure(
+    towers: dict[str, nn.Module], batch: int, rounds: int, device: torch.device
+) -> dict[str, list[tuple[float, float]]]:
+    """Seconds of each round, forward alone and with backward: of the processor, or on a GPU in bf16 and of the clock.
+
+    The released mechanism's outputs are compared with ours first, in float32. Raises AssertionError where they differ.
+    """
+    side = towers[OPEN_CLIP].image_size[0]
+    image_BCSS = torch.randn(batch, 3, side, side, device=device)
+    for tower in towers.values():
+        tower.to(device)
     if RELEASED in towers:
         apart = largest_difference(towers["mlp, 3 blocks"], towers[RELEASED], image_BCSS)
         print(f"largest difference of our mlp from the released mechanism: {apart:.1e}")
-        assert apart < 1e-5
+        assert apart < (1e-5 if device.type == "cpu" else 1e-2), f"outputs differ by {apart}"
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in towers}
-    for turn in range(options.rounds + 1):  # the first round warms up
+    for turn in range(rounds + 1):  # the first round warms up
         for name, tower in towers.items():
             measured = step(tower, image_BCSS)
             if turn:
                 seconds[name].append(measured)
-    report(seconds, options.batch, {name: flops(tower, side) for name, tower in towers.items()})
+    return seconds
 
 
-def make_towers(model: str, kinds: Sequence[str]) -> dict[str, nn.Module]:
-    """Towers by name, all from the same weights."""
-    config = open_clip.get_model_config(model)
-    plain = open_clip.CLIP(**config).visual
+def make_towers(model: str | dict[str, Any], kinds: Sequence[str]) -> dict[str, nn.Module]:
+    """Towers by name, all from the same weights. `model` is a name of open_clip's or its towers spelled out."""
+    torch.manual_seed(0)
+    config = resolve_architecture(model)
+    plain = open_clip.CLIP(**{key: config[key] for key in TOWER_KEYS if key in config}).visual
     towers = {OPEN_CLIP: plain, PLAIN: branched(copy.deepcopy(plain), 1, BranchOptions())}
     towers |= {name: branched(copy.deepcopy(plain), H, KINDS[name]) for name in kinds}
     mlps = towers.get("mlp, 3 blocks")
@@ -80,21 +96,34 @@ def largest_difference(tower: nn.Module, reference: nn.Module, image_BCSS: Tenso
 
 
 def step(tower: nn.Module, image_BCSS: Tensor) -> tuple[float, float]:
-    """Processor seconds of a forward pass without gradients, and of a forward and backward pass."""
+    """Seconds of a forward pass without gradients, and of a forward and backward pass."""
+    on_gpu = image_BCSS.is_cuda
 
     def train() -> None:
         tower.zero_grad(set_to_none=True)
-        tower(image_BCSS).square().mean().backward()
+        with torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+            loss = tower(image_BCSS).square().mean()
+        loss.backward()
 
-    with torch.no_grad():
-        forward = _timed(lambda: tower(image_BCSS))
-    return forward, _timed(train)
+    def look() -> None:
+        with torch.no_grad(), torch.autocast("cuda", torch.bfloat16, enabled=on_gpu):
+            tower(image_BCSS)
+
+    return _timed(look, on_gpu), _timed(train, on_gpu)
 
 
-def _timed(work: Callable[[], object]) -> float:
-    began = time.process_time()
+def _timed(work: Callable[[], object], on_gpu: bool) -> float:
+    began = _now(on_gpu)
     work()
-    return time.process_time() - began
+    return _now(on_gpu) - began
+
+
+def _now(on_gpu: bool) -> float:
+    """Of the processor, which others on the machine disturb least; of the clock once a GPU has done its work."""
+    if not on_gpu:
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def flops(tower: nn.Module, side: int) -> float:

@@ -15,6 +15,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import open_clip
 import torch
@@ -100,9 +101,9 @@ def kept(loss: Loss, inputs: Inputs) -> tuple[float, float]:
     return sum(storages.values()) / MIB, of_alive / MIB
 
 
-def measure(name: str, reference: Loss, batch: int, slots: int, options: argparse.Namespace) -> list[str]:
-    """Rows of the table: the reference, and both ways of ours."""
-    inputs = make_inputs(batch, slots, options.device)
+def measure(name: str, reference: Loss, batch: int, slots: int, repeat: int, device: str) -> list[dict[str, Any]]:
+    """Figures of the reference, and of both ways of ours. Raises AssertionError where their values differ."""
+    inputs = make_inputs(batch, slots, device)
 
     def way(limit: int) -> Loss:
         def loss(*leaves: Tensor) -> Tensor:
@@ -112,20 +113,29 @@ def measure(name: str, reference: Loss, batch: int, slots: int, options: argpars
         return loss
 
     losses = {name: reference, **{f"ours, {way_name}": way(limit) for way_name, limit in WAYS.items()}}
-    values = [loss(*inputs).item() for loss in losses.values()]
-    if max(values) - min(values) > 1e-4 * values[0]:
-        raise SystemExit(f"the losses differ: {dict(zip(losses, values, strict=True))}")
-    times = timed([lambda loss=loss: loss(*inputs) for loss in losses.values()], options.repeat, options.device)
-    memory = [kept(loss, inputs) for loss in losses.values()]
-    tiles.KEPT_LOGITS = WAYS["logits kept"]
-    rows = []
-    for loss_name, milliseconds, (saved, until) in zip(losses, times, memory, strict=True):
-        speed = f"{times[0] / milliseconds:.2f}"
-        rows.append(
-            f"| {slots} | {batch} | {loss_name} | {milliseconds:.1f} | {speed} | {saved:.1f} | "
-            f"{saved / memory[0][0]:.3f} | {until:.1f} | {until / memory[0][1]:.3f} |"
-        )
-    return rows
+    try:
+        values = [loss(*inputs).item() for loss in losses.values()]
+        found = dict(zip(losses, values, strict=True))
+        assert max(values) - min(values) <= 1e-4 * values[0], f"the losses differ: {found}"
+        times = timed([lambda loss=loss: loss(*inputs) for loss in losses.values()], repeat, device)
+        memory = [kept(loss, inputs) for loss in losses.values()]
+    finally:
+        tiles.KEPT_LOGITS = WAYS["logits kept"]
+    return [
+        {
+            "loss": loss_name,
+            "ms": milliseconds,
+            "times as fast": times[0] / milliseconds,
+            "kept MiB": saved,
+            "kept share": saved / memory[0][0],
+            "until backward MiB": until,
+            "until backward share": until / memory[0][1],
+        }
+        for loss_name, milliseconds, (saved, until) in zip(losses, times, memory, strict=True)
+    ]
+
+
+REFERENCES = ((5, "released", released_m2m), (1, "ClipLoss", clip_loss))
 
 
 def main() -> None:
@@ -139,9 +149,15 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print("| H = M | B | loss | fwd + bwd ms | times as fast | kept MiB | share | until backward MiB | share |")
     print("| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    for slots, name, reference in ((5, "released", released_m2m), (1, "ClipLoss", clip_loss)):
+    for slots, name, reference in REFERENCES:
         for batch in options.batches:
-            print("\n".join(measure(name, reference, batch, slots, options)), flush=True)
+            for row in measure(name, reference, batch, slots, options.repeat, options.device):
+                print(
+                    f"| {slots} | {batch} | {row['loss']} | {row['ms']:.1f} | {row['times as fast']:.2f} | "
+                    f"{row['kept MiB']:.1f} | {row['kept share']:.3f} | {row['until backward MiB']:.1f} | "
+                    f"{row['until backward share']:.3f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

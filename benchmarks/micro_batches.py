@@ -12,6 +12,7 @@ import resource
 import subprocess
 import sys
 import time
+from typing import Any
 
 import torch
 
@@ -39,7 +40,9 @@ def made_up_batch(images: int, slots: int, side: int, device: torch.device) -> B
     return batch.to(device)
 
 
-def measure(model: str, images: int, micro: int, slots: int, device: torch.device) -> dict[str, float]:
+def measure(
+    model: str | dict[str, Any], images: int, micro: int, slots: int, device: torch.device
+) -> dict[str, float]:
     names = ["alt_text", "detail", "sentence", "phrase", "nouns", "main_object", "background", "style"][:slots]
     recipe = {"model": model, "slots": names, "global_batch": images, "micro_batch": micro}
     config = build(RunConfig, {**recipe, "precision": "bf16" if device.type == "cuda" else "fp32"})
@@ -49,6 +52,8 @@ def measure(model: str, images: int, micro: int, slots: int, device: torch.devic
     batch = made_up_batch(images, slots, round(network.visual.image_size[0] * 8 / 7), device)
     for parameter in network.parameters():  # as after a first step
         parameter.grad = torch.zeros_like(parameter)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     before = _held(device)
     seconds = []
     for _ in range(2):
@@ -57,7 +62,7 @@ def measure(model: str, images: int, micro: int, slots: int, device: torch.devic
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return {"micro": micro, "seconds": min(seconds), "mib": (_held(device) - before) / 2**20}
+    return {"micro": micro, "seconds": min(seconds), "mib": (_held(device) - before) / 2**20}  # MiB of this process
 
 
 def _held(device: torch.device) -> int:

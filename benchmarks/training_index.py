@@ -1,6 +1,7 @@
 """The training index at scale: build rate, size, memory of a rank and its workers, and the time to the first batch.
 
-`build` makes bundles of generated captions, seven an image and parts of 10,000 images, and times the index of them.
+`build` makes bundles of generated captions, seven an image and parts of 10,000 images, and times the index of them;
+`index` times it again.
 `repeat` writes its pieces again and again under other ids, so that an index of 12 million images need not be
 tokenised. `start` opens an index in a process of its own and makes batches of stand-in pictures with loader workers.
 
@@ -16,6 +17,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +33,7 @@ import pyarrow as pa
 from PIL import Image
 
 from pipeline import schemas
+from pipeline.clip_tokens import clip_encoder
 from pipeline.commits import CommitLog, Part
 from pipeline.config import build as build_config
 from pipeline.manifest import Manifest
@@ -129,27 +132,48 @@ def few(folder: Path, images: int) -> Part:
 
 
 def build(folder: Path, images: int) -> None:
-    """Makes parts and their pieces, and prints how long the pieces took."""
-    log, vocabulary, recipe = CommitLog(Location.of(folder / "curate")), words(), config()
-    parts, wall, cpu, text = [], 0.0, 0.0, 0
+    """Makes parts and, in a process of its own, their pieces; prints how long the pieces took, and what memory."""
+    log, vocabulary, parts, text = CommitLog(Location.of(folder / "curate")), words(), [], 0
     for number in range(images // PART):
         data = table(number, vocabulary)
         text += data["captions"].nbytes
         parts.append(log.commit(f"bundles/{number:05d}.parquet", schemas.encode(data, schemas.BUNDLES), rows=PART))
     (folder / "parts.jsonl").write_text("".join(json.dumps(part.to_json()) + "\n" for part in parts))
-    wall, cpu = time.monotonic(), time.process_time()
-    bundles = read_bundles(manifest(folder, tuple(parts)), recipe.slots, Location.of(folder / "index"))
+    print(json.dumps({"captions_gb": text / 1e9}), flush=True)
+    index(folder, images)
+
+
+def index(folder: Path, images: int) -> None:
+    """Makes the pieces of parts that are there."""
+    shutil.rmtree(folder / "index", ignore_errors=True)
+    in_a_process(folder, "index", images)
+
+
+def index_here(folder: Path, images: int) -> None:
+    """In this process, whose memory before is taken off; the processes it starts are said apart."""
+    curate, recipe = manifest(folder, parts_of(folder, images)), config()
+    clip_encoder()
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, time.monotonic()
+    bundles = read_bundles(curate, recipe.slots, Location.of(folder / "index"))
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     found = {
         "images": len(bundles),
         "captions": sum(bundles.captions),
         "tokens": sum(len(piece.token) for piece in bundles.pieces),
-        "captions_gb": text / 1e9,
-        "wall_s": round(time.monotonic() - wall, 1),
-        "cpu_s": round(time.process_time() - cpu, 1),
+        "wall_s": round(time.monotonic() - began, 1),
+        "cpu_s": round(usage[0].ru_utime + usage[0].ru_stime, 1),  # of this process
         "index_gb": sum(file.stat().st_size for file in (folder / "index").iterdir()) / 1e9,
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "before_mb": before,
+        "peak_rss_mb": usage[0].ru_maxrss // 1024,
+        "largest_process_mb": usage[1].ru_maxrss // 1024,
     }
     print(json.dumps(found))
+
+
+def in_a_process(folder: Path, what: str, images: int, *options: str) -> None:
+    """Runs a measurement in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.training_index", "--folder", str(folder), what]
+    subprocess.run([*command, "--images", str(images), *options, "--here"], check=True)
 
 
 def repeat(folder: Path, times: int) -> None:
@@ -237,6 +261,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     what = parser.add_subparsers(dest="what", required=True)
     what.add_parser("build").add_argument("--images", type=int, default=1_000_000)
+    again = what.add_parser("index")
+    again.add_argument("--images", type=int, default=1_000_000)
+    again.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     what.add_parser("repeat").add_argument("--times", type=int, default=12)
     starting = what.add_parser("start")
     starting.add_argument("--images", type=int, nargs="+")
@@ -245,15 +272,15 @@ def main() -> None:
     options = parser.parse_args()
     if options.what == "build":
         build(options.folder, options.images)
+    elif options.what == "index":
+        (index_here if options.here else index)(options.folder, options.images)
     elif options.what == "repeat":
         repeat(options.folder, options.times)
     elif options.here:
         print(json.dumps(start(options.folder, options.images[0], options.workers)))
     else:
         for images in options.images:  # the first one of a size may have to be made
-            command = [sys.executable, "-m", "benchmarks.training_index", "--folder", str(options.folder), "start"]
-            command += ["--images", str(images), "--workers", str(options.workers), "--here"]
-            subprocess.run(command, check=True)
+            in_a_process(options.folder, "start", images, "--workers", str(options.workers))
 
 
 if __name__ == "__main__":

@@ -37,14 +37,14 @@ class PromptSelection(Section):
     sample: int | None = Field(
         None, ge=1, description="prompts that each image is asked, drawn by seed and image; empty: all"
     )
-    seed: Seed = Field(0, description="of the draw of prompts")
+    seed: Seed = Field(0, description="seed of the draw of prompts")
 
 
 class ModelReference(Section):
     """A vision-language model: `demo_vlm`, a folder, or a hub id with its revision.
 
     `name` is what the captions table calls it (the folder's name or the hub id if empty). A folder's revision is
-    found from its content. `weight` is its share of the images where models split them.
+    read from its content. `weight` is its share of the images where models split them.
     """
 
     model: str = Field(description="demo_vlm, a folder, a hub id, or a name of the server's")
@@ -52,9 +52,11 @@ class ModelReference(Section):
         None, description="what the captions table calls it; empty: the folder's name or the hub id"
     )
     revision: str | None = Field(
-        None, description="commit, branch or tag of a hub id; a folder's is found from its content"
+        None, description="commit, branch or tag of a hub id; a folder's is computed from its content"
     )
-    weight: float = Field(1.0, gt=0, description="its share of the images, with mix: split")
+    weight: float = Field(
+        1.0, gt=0, description="with mix: split, its share of the images relative to the other models"
+    )
 
     def short(self) -> Any:
         """The model's name, where that says all."""
@@ -69,19 +71,23 @@ class ModelReference(Section):
 class SamplingConfig(Section):
     """How text is drawn. Temperature 0 is greedy; then `top_p` and `seed` change nothing and are left out of ids."""
 
-    temperature: float = Field(0.0, ge=0, description="0: greedy, the most probable text")
+    temperature: float = Field(
+        0.0, ge=0, description="sampling temperature; 0: greedy, always the most probable token"
+    )
     top_p: float = Field(
         1.0, gt=0, le=1, description="probability mass that tokens are drawn from; of no effect at temperature 0"
     )
-    seed: Seed = Field(0, description="of the draw of tokens; of no effect at temperature 0")
-    max_tokens: int | None = Field(None, gt=0, description="of each answer; empty: each prompt's own budget")
+    seed: Seed = Field(0, description="seed of the draw of tokens; of no effect at temperature 0")
+    max_tokens: int | None = Field(None, gt=0, description="most tokens of an answer; empty: each prompt's own budget")
 
 
 class FakeEngineConfig(Section):
     """Behaviour and faults of the fake engine. Image ids are those of the images table."""
 
     at_once: int = operational(
-        1, ge=1, description="questions that it claims to answer together: decides how many chunks are in hand"
+        1,
+        ge=1,
+        description="questions that it claims to answer together: decides how many chunks it is given",
     )
     raise_on: tuple[str, ...] = operational((), description="image ids on which a request raises")
     die_on: tuple[str, ...] = operational((), description="image ids on which the process is killed")
@@ -90,8 +96,8 @@ class FakeEngineConfig(Section):
         ge=1,
         description="the process is killed at its n-th call; with a ledger the calls of all processes count",
     )
-    delay_seconds: float = operational(0.0, ge=0, description="of each call")
-    start_seconds: float = operational(0.0, ge=0, description="that loading takes")
+    delay_seconds: float = operational(0.0, ge=0, description="how long each call takes at least")
+    start_seconds: float = operational(0.0, ge=0, description="how long loading takes")
     ledger: str | None = operational(
         None, description="a file to which every call adds process, questions and output tokens"
     )
@@ -105,9 +111,9 @@ class ServerConfig(Section):
         "OPENAI_API_KEY", description="environment variable that holds the key; unset: no key"
     )
     concurrency: int = operational(64, ge=1, le=1000, description="requests under way from each actor")
-    timeout_seconds: float = operational(120.0, gt=0, description="of one try")
+    timeout_seconds: float = operational(120.0, gt=0, description="how long one try of a request may take")
     retries: int = operational(
-        5, ge=0, description="after timeouts, lost connections, 429 and 5xx, with growing, random waits"
+        5, ge=0, description="further tries after timeouts, lost connections, 429 and 5xx, with growing, random waits"
     )
 
     @field_validator("base_url")
@@ -123,7 +129,7 @@ class EngineConfig(Section):
     """What serves the models. `auto` is vLLM where it is installed, else transformers."""
 
     kind: Literal["auto", "vllm", "openai", "transformers", "fake"] = Field(
-        "auto", description="auto: vllm where it is installed, else transformers"
+        "auto", description="what runs the model; auto: vllm where it is installed, else transformers"
     )
     tensor_parallel_size: int = operational(1, ge=1, description="GPUs that one engine spreads a model over")
     max_model_len: int | None = operational(
@@ -154,8 +160,8 @@ class EngineConfig(Section):
     @property
     def deciding_options(self) -> dict[str, Any]:
         """The options that decide what is answered."""
-        found: dict[str, Any] = semantic(self).get("options", {})
-        return found
+        options: dict[str, Any] = semantic(self).get("options", {})
+        return options
 
 
 class TableColumns(Section):
@@ -175,20 +181,24 @@ class TableColumns(Section):
 
 
 class TableConfig(Section):
-    """Captions that others have written, in a table."""
+    """Imported captions: a table of captions that people or other models have written."""
 
-    name: str = Field(pattern=r"^[\w.-]+$", description="what the captions table calls the source of these captions")
+    name: str = Field(pattern=r"^[\w.-]+$", description="what the captions table calls them: the model is table:NAME")
     path: str = Field(description="a file, a folder or a glob, on any file system")
     format: Literal["parquet", "jsonl", "csv", "tsv"] | None = Field(
-        None, description="empty: by the suffix of the path"
+        None, description="format of the table; empty: by the suffix of the path"
     )
     columns: TableColumns = Field(description="which columns hold what")
     match: Literal["image_id", "key", "source", "url"] = Field(
         "image_id", description="the column of the images table that columns.image is compared with"
     )
-    perspective: str | None = Field(None, description="of rows whose column has or says none")
-    granularity: Granularity = Field("sentence", description="of rows whose column has or says none")
-    level: Level = Field("scene", description="of rows whose column has or says none")
+    perspective: str | None = Field(
+        None, description="perspective of rows whose column has none, or where there is no column"
+    )
+    granularity: Granularity = Field(
+        "sentence", description="granularity of rows whose column has none, or where there is no column"
+    )
+    level: Level = Field("scene", description="level of rows whose column has none, or where there is no column")
     header: bool | None = added(
         None,
         description="whether the first line of a csv or tsv names the columns; empty: unless all are given by number",
@@ -216,10 +226,11 @@ class CaptionConfig(Section):
 
     engine: EngineConfig = Field(default_factory=EngineConfig)
     models: tuple[ModelReference, ...] = Field(
-        (ModelReference(model=DEMO_VLM),), description="who is asked; a name alone stands for {model: name}"
+        (ModelReference(model=DEMO_VLM),),
+        description="the models that are asked; a name alone stands for {model: name}",
     )
     tables: tuple[TableConfig, ...] = Field(
-        (), description="captions that are imported, beside those of models or instead of them"
+        (), description="imported captions, beside those of models or instead of them"
     )
     mix: Literal["cross", "split"] = Field(
         "cross",
@@ -234,7 +245,7 @@ class CaptionConfig(Section):
         "first", description="first: each prompt in its first wording; rotate: in another wording for each image"
     )
     samples_per_prompt: int = Field(1, ge=1, description="answers to each question; at temperature 0 all are the same")
-    chunk_images: int = operational(64, ge=1, description="images of one commit")
+    chunk_images: int = operational(64, ge=1, description="images of a chunk, which is committed as a whole")
     ray: StageRayConfig = operational(default_factory=StageRayConfig, description="how the work is spread")
 
     @field_validator("models")
@@ -246,9 +257,9 @@ class CaptionConfig(Section):
         return models
 
     @model_validator(mode="after")
-    def _somebody_speaks(self) -> Self:
+    def _has_a_source(self) -> Self:
         if not self.models and not self.tables:
-            raise ValueError("models is empty and there are no tables: name at least one of either")
+            raise ValueError("models is empty and there are no tables: name at least one model or table")
         names = [table.name for table in self.tables]
         if len(set(names)) < len(names):
             raise ValueError("two tables have the same name; give each a name of its own")

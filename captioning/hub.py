@@ -57,7 +57,7 @@ def _ask(model: str, revision: str) -> str | None:
 
     if constants.HF_HUB_OFFLINE:
         return None
-    found: list[str] = []
+    commits: list[str] = []
 
     def ask() -> None:
         try:
@@ -65,12 +65,12 @@ def _ask(model: str, revision: str) -> str | None:
         except Exception:  # of whichever client, proxy or resolver: then the name itself is what is known
             return
         if sha:
-            found.append(sha)
+            commits.append(sha)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(SECONDS + 1)
-    return found[0] if found and is_commit(found[0]) else None
+    return commits[0] if commits and is_commit(commits[0]) else None
 
 
 def _remember(ref: Path, commit: str) -> None:

@@ -29,7 +29,7 @@ from pipeline.progress import Progress
 from pipeline.storage import Location
 
 INDEX = "_index"
-QUARANTINED = "quarantined"  # how the error of an image begins that engines keep dying on
+QUARANTINED = "quarantined"  # how the error of an image begins that crashed the engine twice on its own
 MANY_SEGMENTS = 8  # files of the index, from which on they become one
 READERS = 4  # threads
 WORTH_A_LINE = 2000  # parts to be looked at, from which on progress is shown
@@ -49,7 +49,7 @@ class Answers:
     quarantined: frozenset[str] = frozenset()
 
     def with_more(self, other: Answers) -> Answers:
-        """What is known when another part tells of the same image."""
+        """What is known when another part has rows of the same image."""
         ok = self.ok | other.ok
         return Answers(ok, (self.failed | other.failed) - ok, (self.quarantined | other.quarantined) - ok)
 
@@ -57,7 +57,7 @@ class Answers:
 NOTHING = Answers()
 
 
-class Index:
+class AnswerIndex:
     """What is known of images, by id. Images are numbers in arrays here: 16 bytes of id each.
 
     `parts` are the names of the parts in question, `answers` all distinct sets of answers; of the sorted images
@@ -108,7 +108,7 @@ def ids(images: pa.ChunkedArray | pa.Array) -> np.ndarray:
     return np.frombuffer(bytes.fromhex(text.decode()), "S16")
 
 
-def load(folder: Location, parts: Mapping[str, Part], *, save: bool) -> Index:
+def load(folder: Location, parts: Mapping[str, Part], *, save: bool) -> AnswerIndex:
     """The index over these parts of a caption store; what it lacks is read from the parts.
 
     With `save` it is written back, if it was not complete.
@@ -121,7 +121,7 @@ def load(folder: Location, parts: Mapping[str, Part], *, save: bool) -> Index:
     whole = pa.concat_tables([known, fresh])
     if save and len(fresh):
         _write(folder, fresh, whole, segments)
-    return Index(whole)
+    return AnswerIndex(whole)
 
 
 def _of_parts(entries: pa.Table, wanted: Mapping[str, Part]) -> tuple[pa.Table, set[str]]:
@@ -141,8 +141,8 @@ def _look_at(folder: Location, parts: Sequence[Part]) -> pa.Table:
     progress = Progress("caption: index", len(parts), "parts") if len(parts) >= WORTH_A_LINE else None
     entries = _Entries()
     with ThreadPoolExecutor(READERS) as pool:
-        for part, found in zip(parts, pool.map(lambda part: _images_of(folder, part), parts), strict=True):
-            entries.add(_key(part), found)
+        for part, images in zip(parts, pool.map(lambda part: _images_of(folder, part), parts), strict=True):
+            entries.add(_key(part), images)
             if progress:
                 progress.update()
     if progress:
@@ -154,13 +154,13 @@ def _images_of(folder: Location, part: Part) -> dict[str, tuple[str, ...]]:
     """The images that a part has rows of, each with its cells of each of `SETS`, written as one text."""
     columns = ["image_id", "cell", "status", "error"]
     table = schemas.read(folder / part.name, schemas.CAPTIONS, columns, recorded=(part.digest, "caption"))
-    found: dict[str, tuple[list[str], list[str], list[str]]] = {}
+    sets_of: dict[str, tuple[list[str], list[str], list[str]]] = {}
     for image, cell, status, error in zip(*(table[name].to_pylist() for name in columns), strict=True):
-        ok, failed, quarantined = found.setdefault(image, ([], [], []))
+        ok, failed, quarantined = sets_of.setdefault(image, ([], [], []))
         (ok if status == "ok" else failed).append(cell)
         if status != "ok" and (error or "").startswith(QUARANTINED):
             quarantined.append(cell)
-    return {image: tuple(" ".join(cells) for cells in sets) for image, sets in found.items()}
+    return {image: tuple(" ".join(cells) for cells in sets) for image, sets in sets_of.items()}
 
 
 class _Entries:
@@ -207,15 +207,15 @@ def _name_of(key: str) -> str:
 
 def _read_segments(folder: Location) -> dict[str, pa.Table]:
     """The files of the index, by URI. One that is damaged, or goes while it is read, is as good as none."""
-    found = {}
+    tables = {}
     for file, _ in (folder / INDEX).files(".parquet"):
         try:
             data = file.read()
             if digest(data) == file.stem:
-                found[file.uri] = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
+                tables[file.uri] = pq.read_table(pa.BufferReader(data), schema=SCHEMA)
         except (OSError, pa.ArrowException, StoreError):
             continue
-    return found
+    return tables
 
 
 def _write(folder: Location, fresh: pa.Table, whole: pa.Table, segments: Mapping[str, pa.Table]) -> None:

@@ -63,8 +63,8 @@ def check(folder: Path) -> None:
     """Refuse quickly what no engine could load, in one sentence that says what was expected."""
     expected = "expected a Hugging Face model folder with config.json, *.safetensors and a tokenizer"
     if not folder.is_dir():
-        found = "a file" if folder.exists() else "not there"
-        raise EngineError(f"the model folder {folder} is {found}; {expected}")
+        state = "a file" if folder.exists() else "not there"
+        raise EngineError(f"the model folder {folder} is {state}; {expected}")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf8"))
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ prompt asks once for one JSON object with the answers to several other prompts.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -51,9 +52,9 @@ class Prompt(Section):
             raise ValueError("a paraphrase is empty")
         if len({words_of(text) for text in texts}) < len(texts):
             raise ValueError("two paraphrases are the same")
-        if found := next((found for text in texts if (found := MARKERS.search(text))), None):
+        if marker := next((marker for text in texts if (marker := MARKERS.search(text))), None):
             raise ValueError(
-                f"a paraphrase holds {found[0]!r}, which models read as a place for a picture or the end of a turn; "
+                f"a paraphrase holds {marker[0]!r}, which models read as a place for a picture or the end of a turn; "
                 "leave it out: every engine puts the picture before the question by itself"
             )
         return texts
@@ -62,10 +63,10 @@ class Prompt(Section):
     def _placeholders(self) -> Self:
         allowed = {self.after} if self.after else set()
         for text in self.paraphrases:
-            found = set(PLACEHOLDER.findall(text))
-            if found - allowed:
-                raise ValueError(f"a paraphrase uses {{{min(found - allowed)}}}, which needs 'after: ...' to name it")
-            if allowed - found:
+            used = set(PLACEHOLDER.findall(text))
+            if used - allowed:
+                raise ValueError(f"a paraphrase uses {{{min(used - allowed)}}}, which needs 'after: ...' to name it")
+            if allowed - used:
                 raise ValueError(f"a paraphrase does not use {{{self.after}}}, the answer that it comes after")
         return self
 
@@ -153,8 +154,8 @@ def _prompt(path: Path, number: int, entry: object) -> Prompt:
 
 
 def words_of(text: str) -> str:
-    """What a question asks, whatever its case and spaces."""
-    return " ".join(text.split()).casefold()
+    """What a question asks, whatever its case, spaces and Unicode form."""
+    return " ".join(unicodedata.normalize("NFC", text).split()).casefold()
 
 
 def _check_references(path: Path, prompts: Sequence[Prompt]) -> None:

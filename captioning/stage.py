@@ -170,7 +170,7 @@ def _outcome(config: CaptionConfig, demand: Demand, spent: Mapping[str, Any], di
     reason = next((part.detail["first_error"] for part in newest if part.detail.get("first_error")), None)
     if totals["errors"] and not totals["captions"]:
         raise EngineError(
-            f"all {totals['errors']:,} captions failed, the first with: {reason}; put that right and run again with "
+            f"all captions failed ({totals['errors']:,}), the first with: {reason}; put that right and run again with "
             "--retry-failed"
         )
     counts: dict[str, Any] = {
@@ -215,8 +215,8 @@ def _warnings(
         )
     if totals["quarantined"]:
         warnings.append(
-            f"{totals['quarantined']:,} of them are of images that killed the engine each time; look at these images "
-            "(status error in the captions table) before you try them again"
+            f"quarantined: {counted(totals['quarantined'], 'caption')}, of images that crashed the engine twice on "
+            "their own; look at these images (status error in the captions table) before you try them again"
         )
     for reference, model in zip(config.models, models, strict=True):
         on_hub = config.engine.kind not in ("fake", "openai") and not model.is_folder

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from evaluation.benchmarks import Benchmark
-from evaluation.features import Encoder
+from evaluation.encoder import Encoder
 from pipeline import pictures
 from pipeline.thumbnails import SIDE, data_uri
 

@@ -2,39 +2,36 @@
 
 Texts are texts by `pipeline.texts`. Each column takes what has one plain meaning, and all else is refused by name:
 
+    query_id        anything, once; never null
     file            a text, once; null is no name. Names match whichever way their letters and slashes are encoded
-    (a task)        the name of a class, or its number from 0, or null. Numbers that are themselves names of classes
-                    ("0" to "9") count as those; where both readings fit and differ, neither is taken. Classes of one
-                    name can be told apart by number only
+    (a task)        the name of a class, in whichever Unicode form, or its number from 0, or null. Numbers that are
+                    themselves names of classes ("0" to "9") count as those; where both readings fit and differ,
+                    neither is taken. Classes of one name can be told apart by number only
     perspective     a text, never null
     text            a text, or a list of texts: each of them is a query
     relevant        the files that the text is true for: a list, or one text
+    kind            what a question of choices.parquet is about: a text, never null; its image's `file` likewise
+    right, wrong    texts to choose from: a list, or one text
+    pair            a number that two questions have that make a pair, or null
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from evaluation.contents import ALL_CAPTIONS, Choices, Queries
+from evaluation.names import Names
 from pipeline import texts
 from pipeline.errors import InputError
 from pipeline.storage import Location
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Texts of one perspective and, as (text, image) index pairs, the images they are true for."""
-
-    perspective: str
-    texts: tuple[str, ...]
-    pair_text_P: np.ndarray
-    pair_image_P: np.ndarray
 
 
 class BenchmarkTable:
@@ -67,18 +64,6 @@ class BenchmarkTable:
         return InputError(f"{self.location}: the column {column!r} holds {found}, expected {expected}")
 
 
-class Names:
-    """Files by name, whichever way letters and slashes are encoded."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._exact = {name: index for index, name in enumerate(names)}
-        self._alike = {texts.name_key(name): index for index, name in reversed(list(enumerate(names)))}
-
-    def find(self, name: str) -> int | None:
-        """The index of a file; the same name to the letter comes first."""
-        return self._exact.get(name, self._alike.get(texts.name_key(name)))
-
-
 def files(labels: BenchmarkTable, present: Sequence[str]) -> tuple[str, ...]:
     """The images that are measured, by the names that they have in the folder, where `present` are."""
     named = [_one_text(labels, "file", row, value) for row, value in enumerate(labels.values("file"), 1)]
@@ -100,6 +85,7 @@ def class_indices(labels: BenchmarkTable, task: str, classes: Sequence[str]) -> 
     """The class of each image, -1 where it cannot be told."""
     values = [_label(labels, task, value) for value in labels.values(task)]
     numbers = {value for value in values if isinstance(value, int)}
+    classes = [unicodedata.normalize("NFC", name) for name in classes]
     index: dict[Any, int] = {name: place for place, name in enumerate(classes)}
     repeated = [name for name, times in Counter(classes).items() if times > 1]
     if numbers:
@@ -138,17 +124,24 @@ def _label(labels: BenchmarkTable, task: str, value: Any) -> str | int | None:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    found = texts.texts_of(value)
-    if found.refused or len(found.texts) > 1:
-        held = "a list" if isinstance(value, list) else found.refused or "no text"
-        raise labels.refused(task, held, "the name of one class, or its number")
-    return found.texts[0] if found.texts else None
+    expected = "the name of one class, or its number"
+    if isinstance(value, float) and value == value:  # NaN differs from itself
+        raise labels.refused(task, f"{value:g}", expected)
+    names = _all_texts(labels, task, value, expected)
+    if len(names) > 1:
+        raise labels.refused(task, "a list", expected)
+    return unicodedata.normalize("NFC", names[0]) if names else None
 
 
-def queries(location: Location, names: Sequence[str]) -> tuple[Queries, ...]:
-    """Texts and what they are true for, by perspective; `names` are the images."""
+def queries(location: Location, names: Sequence[str], protocols: Mapping[str, str]) -> tuple[Queries, ...]:
+    """Texts and what they are true for, by perspective; `names` are the images.
+
+    `protocols` says of perspectives which of a set's texts they are, where that is not all of them.
+    """
     table = BenchmarkTable(location, ["query_id", "perspective", "text", "relevant"])
-    ids = [str(value) for value in table.values("query_id")]
+    ids = [str(value) for value in table.values("query_id") if value is not None]
+    if len(ids) < len(table.values("query_id")):
+        raise table.refused("query_id", "null", "an id in each row")
     if len(set(ids)) < len(ids):
         raise InputError(f"{location}: {len(ids) - len(set(ids))} query_id values occur more than once")
     images, grouped = Names(names), dict[str, list[tuple[str, list[int]]]]()
@@ -165,16 +158,47 @@ def queries(location: Location, names: Sequence[str]) -> tuple[Queries, ...]:
         right = sorted({place for place in found if place is not None})
         group = grouped.setdefault(_one_text(table, "perspective", query, perspective), [])
         group += [(one, right) for one in asked]
-    return tuple(_queries(perspective, rows) for perspective, rows in grouped.items())
+    return tuple(_queries(name, rows, protocols.get(name, ALL_CAPTIONS)) for name, rows in grouped.items())
 
 
-def _queries(perspective: str, rows: Sequence[tuple[str, Sequence[int]]]) -> Queries:
+def _queries(perspective: str, rows: Sequence[tuple[str, Sequence[int]]], protocol: str) -> Queries:
     return Queries(
         perspective,
         tuple(text for text, _ in rows),
         np.repeat(np.arange(len(rows)), [len(right) for _, right in rows]),
         np.concatenate([np.array(right, dtype=np.int64) for _, right in rows]),
+        protocol,
     )
+
+
+def choices(location: Location, names: Sequence[str]) -> tuple[Choices, ...]:
+    """Questions with right and wrong texts, by kind; `names` are the images."""
+    table = BenchmarkTable(location, ["kind", "file", "right", "wrong", "pair"])
+    images, grouped = Names(names), dict[str, list[tuple[int, tuple[str, ...], tuple[str, ...], int | None]]]()
+    columns = zip(*(table.values(name) for name in ("kind", "file", "right", "wrong", "pair")), strict=True)
+    for row, (kind, file, right, wrong, pair) in enumerate(columns, 1):
+        image = images.find(_one_text(table, "file", row, file))
+        if image is None:
+            raise InputError(f"{location}: row {row} names {file!r}, which is not in labels.parquet")
+        texts_of = _all_texts(table, "right", right), _all_texts(table, "wrong", wrong)
+        if not all(texts_of):
+            raise InputError(f"{location}: row {row} lacks a right or a wrong text")
+        if pair is not None and not isinstance(pair, int):
+            raise table.refused("pair", "what is no number", "whole numbers")
+        grouped.setdefault(_one_text(table, "kind", row, kind), []).append((image, *texts_of, pair))
+    return tuple(_choices(location, kind, rows) for kind, rows in grouped.items())
+
+
+def _choices(
+    location: Location, kind: str, rows: Sequence[tuple[int, tuple[str, ...], tuple[str, ...], int | None]]
+) -> Choices:
+    image_Q, right, wrong, pair = zip(*rows, strict=True)
+    told = [number for number in pair if number is not None]
+    if told and (len(told) < len(rows) or set(Counter(told).values()) != {2}):
+        raise InputError(
+            f"{location}: questions of {kind!r} are in pairs, but not each number of `pair` is there twice"
+        )
+    return Choices(kind, np.array(image_Q), right, wrong, np.array(told) if told else None)
 
 
 def with_copies(queries: Queries, original_N: np.ndarray) -> Queries:
@@ -199,8 +223,10 @@ def _one_text(table: BenchmarkTable, column: str, row: int | str, value: Any) ->
     return found[0]
 
 
-def _all_texts(table: BenchmarkTable, column: str, value: Any) -> tuple[str, ...]:
+def _all_texts(table: BenchmarkTable, column: str, value: Any, expected: str = "texts") -> tuple[str, ...]:
     found = texts.texts_of(value)
     if found.refused:
-        raise table.refused(column, found.refused)
+        raise table.refused(column, found.refused, expected)
+    if texts.NOT_TEXT in found.faults:
+        raise table.refused(column, f"bytes that are {texts.NOT_TEXT}", expected)
     return found.texts

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.readouts import PREFIX
-from evaluation.suite import Evaluation
+from evaluation.task import Evaluation
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class BranchMatrix:
 def matrix(evaluation: Evaluation, direction: str = "text_to_image") -> BranchMatrix | None:
     """The branch × perspective matrix; None for a model of one branch, or where there are no queries."""
     metric = f"{direction}_recall@1"
-    figures = [figure for figure in evaluation.measurements if figure.suite == "retrieval" and figure.metric == metric]
+    figures = [figure for figure in evaluation.measurements if figure.task == "retrieval" and figure.metric == metric]
     order = list(dict.fromkeys(figure.readout for figure in figures))
     single = [readout for readout in order if readout.startswith(PREFIX)]
     if not single:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from evaluation import intervals
 from evaluation.config import EvaluateConfig
-from evaluation.suite import Card, Evaluation
+from evaluation.task import Card, Evaluation
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,20 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """One question asked of every run; `figures` and `more` go by run, differences are first run minus other."""
+    """One question asked of every run; `figures` and `more` go by run, differences are first run minus other.
+
+    `pairs` has the differences of any two runs, by the places of both: the earlier minus the later.
+    """
 
     label: str
     n: int
     chance: float
     figures: tuple[Figure, ...]
     differences: tuple[Figure, ...]
-    more: tuple[tuple[float, ...], ...]  # per run the values of further metrics
+    more: tuple[tuple[str, ...], ...]  # per run the values of further metrics, as they are shown
+    pairs: Mapping[tuple[int, int], Figure]
     relevant: float | None = None  # mean number of right answers
+    says: str | None = None  # what its figure is; without it, macro accuracy or R@1
 
     @property
     def words(self) -> str:
@@ -61,19 +67,21 @@ def compare(
     relevant: float | None = None,
 ) -> Row:
     """The row of one measurement's `key`, with `further` metrics of the same question."""
-    suite, readout, query, _ = key
+    task, readout, query, _ = key
     asked = [evaluation.by_key[key] for evaluation in group]
     drawn = [found.replicates(config) for found in asked]
-    figures = [_figure(found.value, replicate_S) for found, replicate_S in zip(asked, drawn, strict=True)]
-    differences = [
-        _figure(asked[0].value - other.value, drawn[0] - replicate_S)
-        for other, replicate_S in zip(asked[1:], drawn[1:], strict=True)
-    ]
+    figures = [figure_of(found.value, replicate_S) for found, replicate_S in zip(asked, drawn, strict=True)]
+    pairs = {
+        (i, j): figure_of(asked[i].value - asked[j].value, drawn[i] - drawn[j])
+        for i, j in combinations(range(len(group)), 2)
+    }
+    differences = tuple(pairs[0, j] for j in range(1, len(group)))
     more = tuple(
-        tuple(evaluation.by_key[(suite, readout, query, metric)].value for metric in further) for evaluation in group
+        tuple(shown(metric, evaluation.by_key[task, readout, query, metric].value) for metric in further)
+        for evaluation in group
     )
     first = asked[0]
-    return Row(query, first.estimate.n, first.chance, tuple(figures), tuple(differences), more, relevant)
+    return Row(query, first.estimate.n, first.chance, tuple(figures), differences, more, pairs, relevant)
 
 
 def percent(value: float, signed: bool = False) -> str:
@@ -83,5 +91,11 @@ def percent(value: float, signed: bool = False) -> str:
     return text.replace("-", "−")
 
 
-def _figure(value: float, replicate_S: np.ndarray) -> Figure:
+def shown(metric: str, value: float) -> str:
+    """A value as text: shares in per cent, ranks as they are."""
+    return f"{value:.1f}".removesuffix(".0") if metric.endswith("rank") else percent(value)
+
+
+def figure_of(value: float, replicate_S: np.ndarray) -> Figure:
+    """A value and what it is on each resample."""
     return Figure(value, *intervals.interval(replicate_S))

@@ -3,13 +3,14 @@
 Copies of a picture are encoded once, and so are texts of the same tokens ("A dog", "a dog"): their scores are equal to
 the last digit, whatever batches they would have been in.
 
-Everything measured afterwards reads these arrays. They are cached under the workspace by what they depend on (weights,
-preprocessing, benchmark content), so another choice of metrics or intervals costs no encoding.
+Everything measured afterwards reads these arrays. They are kept under the workspace by what they depend on (weights,
+preprocessing, benchmark content), in shards (`evaluation.feature_store`): another choice of metrics or intervals
+costs no encoding, and a run that is killed goes on after the last whole shard. Beside the arrays themselves, memory
+holds a shard, the batch that is encoded and the one that is decoded.
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,47 +18,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
+from evaluation.encoder import Encoder
+from evaluation.feature_store import Assembled, FeatureStore
 from pipeline import identity, pictures
 from pipeline.errors import InputError
 from pipeline.progress import Progress
 from pipeline.storage import Location
 
 VERSION = 2  # raised when pictures or texts reach the model otherwise than before
-CHECKSUM = identity.ID_LENGTH  # bytes behind a cached array
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A model as evaluation sees it: what `training.load` returns, the names of its branches, and who it is.
-
-    `model` has `encode_branches(image_BCSS) -> (B, H, D)` and `encode_text(text_TL) -> (T, D)`, where
-    texts padded with 0 may be cut anywhere after their last token. A model with a second score also has
-    `encode_patches(image_BCSS, normalize=False) -> (B, P, D)` and
-    `conditioned_cosines(patch_BPD, text_BTD) -> (B, T)`.
-    """
-
-    run: str
-    fingerprint: str  # of the training run; stands in the results
-    weights: str  # digest of the model's files (weights, preprocessing); decides whether cached features hold
-    model: Any
-    preprocess: Callable[[Image.Image], Tensor]
-    tokenizer: Callable[[list[str]], Tensor]
-    branches: tuple[str, ...]
-
-    @property
-    def second_score(self) -> bool:
-        return getattr(self.model, "text_pooling", None) is not None
 
 
 @dataclass(frozen=True)
 class EncodedBenchmark:
-    """Embeddings of one benchmark by one model; branches and texts are normalised."""
+    """Embeddings of one benchmark by one model, normalised (patches are not), in the precision they are kept in."""
 
     branch_NHD: Tensor
     text_TD: Tensor
@@ -66,7 +44,7 @@ class EncodedBenchmark:
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Embeddings of these texts, in this order."""
-        return self.text_TD[torch.tensor([self.row[text] for text in texts], device=self.text_TD.device)]
+        return self.text_TD[torch.tensor([self.row[text] for text in texts], device=self.text_TD.device)].float()
 
 
 @dataclass(frozen=True)
@@ -85,22 +63,19 @@ class Needs:
 
 
 def features(
-    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location, needs: Needs
+    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location | None, needs: Needs
 ) -> EncodedBenchmark:
-    """Encode a benchmark, or fetch what an earlier evaluation encoded."""
+    """Encode a benchmark, or fetch what an earlier evaluation encoded; nothing is kept without a cache."""
     device = pick_device(config.device)
     encoder.model.to(device).eval()
-    branch_NHD = _cached(
-        cache, [VERSION, encoder.weights, benchmark.digest], lambda: _encode_images(encoder, benchmark, config, device)
-    )
+    work = _Work(encoder, config, cache, device)
+    branch_NHD = work.of_images(benchmark, "images", [], work.branches)
     texts = list(needs.texts)
-    text_TD = _cached(cache, [VERSION, encoder.weights, texts], lambda: _encode_texts(encoder, texts, config, device))
+    text_TD = work.of_texts(texts)
     row = {text: i for i, text in enumerate(texts)}
     patch_NPD = None
     if needs.patches and encoder.second_score:
-        key = [VERSION, encoder.weights, benchmark.digest, "patches"]
-        patches = _cached(cache, key, lambda: _encode_patches(encoder, benchmark, config, device))
-        patch_NPD = torch.from_numpy(patches).to(device)
+        patch_NPD = torch.from_numpy(work.of_images(benchmark, "patches", ["patches"], work.patches)).to(device)
     return EncodedBenchmark(
         torch.from_numpy(branch_NHD).to(device), torch.from_numpy(text_TD).to(device), row, patch_NPD
     )
@@ -113,73 +88,106 @@ def pick_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _cached(cache: Location, key: list[Any], compute: Callable[[], np.ndarray]) -> np.ndarray:
-    location = cache / f"{identity.digest(key)}.npy"
-    if location.exists():
-        data = location.read()
-        array, checksum = data[:-CHECKSUM], data[-CHECKSUM:]
-        if identity.digest(array).encode() == checksum:  # a damaged file is worth no more than none: encode again
-            found: np.ndarray = np.load(io.BytesIO(array), allow_pickle=False)
-            return found
-    made = compute()
-    buffer = io.BytesIO()
-    np.save(buffer, made)
-    location.write(buffer.getvalue() + identity.digest(buffer.getvalue()).encode())
-    return made
+Encode = Callable[[Tensor], Tensor]  # a batch on the device to its features
 
 
-def _encode_images(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, device: torch.device) -> np.ndarray:
-    def encode(image_BCSS: Tensor) -> Tensor:
-        return F.normalize(encoder.model.encode_branches(image_BCSS.to(device)).float(), dim=-1)
+@dataclass(frozen=True)
+class _Work:
+    """Encoding by one model: what is there is read, what is missing is encoded and kept, shard by shard."""
 
-    return _of_images(encode, "images", encoder, benchmark, config)
+    encoder: Encoder
+    config: EvaluateConfig
+    cache: Location | None
+    device: torch.device
 
+    def branches(self, image_BCSS: Tensor) -> Tensor:
+        return self._kept(F.normalize(self.encoder.model.encode_branches(image_BCSS).float(), dim=-1))
 
-def _encode_patches(
-    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, device: torch.device
-) -> np.ndarray:
-    """Patches of every image in half precision: they are what the second score reads, and many."""
-
-    def encode(image_BCSS: Tensor) -> Tensor:
-        patch_BPD: Tensor = encoder.model.encode_patches(image_BCSS.to(device), normalize=False)
+    def patches(self, image_BCSS: Tensor) -> Tensor:
+        """In half precision: they are what the second score reads, and many."""
+        patch_BPD: Tensor = self.encoder.model.encode_patches(image_BCSS, normalize=False)
         return patch_BPD.half()
 
-    return _of_images(encode, "patches", encoder, benchmark, config)
+    def texts(self, text_TL: Tensor) -> Tensor:
+        return self._kept(F.normalize(self.encoder.model.encode_text(text_TL).float(), dim=-1))
 
+    def _kept(self, feature_BD: Tensor) -> Tensor:
+        return feature_BD.half() if self.config.feature_precision == "float16" else feature_BD
 
-@torch.inference_mode()
-def _of_images(
-    encode: Callable[[Tensor], Tensor], what: str, encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig
-) -> np.ndarray:
-    """What `encode` makes of each image; of copies it is the same, made once."""
-    different, place_N = np.unique(benchmark.original_N, return_inverse=True)
-    progress = Progress(f"{encoder.run}: {what} of {benchmark.name}", len(different), "images")
-    parts = []
-    for image_BCSS in _image_batches(encoder, benchmark, different.tolist(), config):
-        parts.append(encode(image_BCSS).cpu())
-        progress.update(len(image_BCSS))
-    progress.close()
-    return _finite(torch.cat(parts), encoder, what)[place_N]
+    def of_images(self, benchmark: Benchmark, what: str, key: list[str], encode: Encode) -> np.ndarray:
+        """What `encode` makes of each image; of copies it is the same, made once."""
+        different, place_N = np.unique(benchmark.original_N, return_inverse=True)
+        store = self._store([benchmark.digest, *key], len(different))
+        label = f"{self.encoder.run}: {what} of {benchmark.name}"
 
+        def batches(rows: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+            chosen = [different[list(row)].tolist() for row in rows]
+            return _image_batches(self.encoder, benchmark, chosen, self.config)
 
-@torch.inference_mode()
-def _encode_texts(encoder: Encoder, texts: list[str], config: EvaluateConfig, device: torch.device) -> np.ndarray:
-    """Shortest texts first, each batch as wide as its longest: padding is most of a text tower's work."""
-    text_TL, place_T = torch.unique(encoder.tokenizer(texts), dim=0, return_inverse=True)
-    length_T = (text_TL != 0).cumsum(dim=1).argmax(dim=1) + 1  # up to the last token; what follows is padding
-    order_T = length_T.argsort(stable=True)
-    progress = Progress(f"{encoder.run}: texts", len(text_TL), "texts")
-    parts = []
-    for index_B in order_T.split(config.text_batch):
-        batch_BL = text_TL[index_B, : int(length_T[index_B].max())].to(device)
-        parts.append(F.normalize(encoder.model.encode_text(batch_BL).float(), dim=-1).cpu())
-        progress.update(len(index_B))
-    progress.close()
-    return _finite(torch.cat(parts)[order_T.argsort()][place_T], encoder, "texts")
+        found = self._fill(store, (label, "images"), self.config.image_batch, batches, encode)
+        return found if len(different) == len(place_N) else found[place_N]
+
+    def of_texts(self, texts: list[str]) -> np.ndarray:
+        """Shortest texts first, each batch as wide as its longest: padding is most of a text tower's work."""
+        if not texts:
+            return np.zeros((0, 0), dtype=np.float32)
+        text_TL, place_T = torch.unique(self.encoder.tokenizer(texts), dim=0, return_inverse=True)
+        length_T = torch.full((len(text_TL),), text_TL.shape[1])
+        if self.encoder.cuts_texts:  # up to the last token; what follows is padding
+            length_T = (text_TL != 0).cumsum(dim=1).argmax(dim=1) + 1
+        order_T = length_T.argsort(stable=True)
+
+        def batches(rows: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+            for row in rows:
+                index_B = order_T[torch.tensor(row)]
+                yield text_TL[index_B, : int(length_T[index_B].max())]
+
+        store = self._store([texts], len(text_TL))
+        label = (f"{self.encoder.run}: texts", "texts")
+        found = self._fill(store, label, self.config.text_batch, batches, self.texts)
+        return found[order_T.argsort()[place_T].numpy()]
+
+    def _store(self, key: list[Any], rows: int) -> FeatureStore:
+        precision = [] if self.config.feature_precision == "float32" else [self.config.feature_precision]
+        name = identity.digest([VERSION, self.encoder.weights, *key, *precision])
+        return FeatureStore(self.cache / name if self.cache else None, rows, self.config.feature_shard)
+
+    @torch.inference_mode()
+    def _fill(
+        self,
+        store: FeatureStore,
+        label: tuple[str, str],
+        size: int,
+        batches: Callable[[Sequence[Sequence[int]]], Iterator[Tensor]],
+        encode: Encode,
+    ) -> np.ndarray:
+        """All rows of a store. No batch holds rows of two shards: a row's batch does not depend on what is there."""
+        assembled, missing = Assembled(store.rows), list[range]()
+        for shard in store.shards():
+            if (kept := store.read(shard)) is None:
+                missing.append(shard)
+            else:
+                assembled.put(shard, kept)
+        what, unit = label
+        left = sum(map(len, missing))
+        progress = Progress(what, store.rows, unit, done=store.rows - left) if left else None
+        ready = batches([shard[i : i + size] for shard in missing for i in range(0, len(shard), size)])
+        for shard in missing:
+            parts = list[Tensor]()
+            while sum(map(len, parts)) < len(shard):
+                parts.append(encode(next(ready).to(self.device)).cpu())
+                if progress:
+                    progress.update(len(parts[-1]))
+            made = _finite(torch.cat(parts), self.encoder, unit)
+            store.write(shard, made)
+            assembled.put(shard, made)
+        if progress:
+            progress.close()
+        return assembled.array()
 
 
 def _image_batches(
-    encoder: Encoder, benchmark: Benchmark, images: Sequence[int], config: EvaluateConfig
+    encoder: Encoder, benchmark: Benchmark, batches: Sequence[Sequence[int]], config: EvaluateConfig
 ) -> Iterator[Tensor]:
     """Preprocessed batches (B, 3, S, S); the next one is decoded by threads while the model works on this one."""
 
@@ -193,12 +201,13 @@ def _image_batches(
 
     with ThreadPoolExecutor(config.workers) as pool:
         waiting: list[Future[Tensor]] = []
-        for start in range(0, len(images), config.image_batch):
-            submitted = [pool.submit(load, index) for index in images[start : start + config.image_batch]]
+        for batch in batches:
+            submitted = [pool.submit(load, index) for index in batch]
             ready, waiting = waiting, submitted
             if ready:
                 yield torch.stack([future.result() for future in ready])
-        yield torch.stack([future.result() for future in waiting])
+        if waiting:
+            yield torch.stack([future.result() for future in waiting])
 
 
 def _finite(embedding: Tensor, encoder: Encoder, what: str) -> np.ndarray:

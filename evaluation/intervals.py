@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 
 CONFIDENCE = 0.95
+AT_A_TIME = 2**24  # draws that are held as floats
+DEVIATIONS = 7  # how far from the middle a median of resamples may lie, in standard deviations
 
 
 def replicates(outcome_N: np.ndarray, *, samples: int, seed: int, group_N: np.ndarray | None = None) -> np.ndarray:
@@ -20,13 +22,12 @@ def replicates(outcome_N: np.ndarray, *, samples: int, seed: int, group_N: np.nd
     The statistic is the mean of the outcomes, or, given `group_N` (class index of each unit), the mean over groups
     of the group means; a group that a resample misses is left out of that resample.
     """
-    weight_SN = _weights(len(outcome_N), samples, seed)
     value_N = outcome_N.astype(np.float32)
     if group_N is None:
-        return weight_SN @ value_N / len(value_N)
+        return _drawn(value_N, samples, seed) / len(value_N)
     member_NG = (group_N[:, None] == np.unique(group_N)).astype(np.float32)
-    count_SG = weight_SN @ member_NG
-    total_SG = weight_SN @ (member_NG * value_N[:, None])
+    count_SG = _drawn(member_NG, samples, seed)
+    total_SG = _drawn(member_NG * value_N[:, None], samples, seed)
     mean_SG = np.divide(total_SG, count_SG, out=np.full_like(total_SG, np.nan), where=count_SG > 0)
     return np.nanmean(mean_SG, axis=1)
 
@@ -60,17 +61,55 @@ class MeanEstimate:
         return replicates(self.outcome_N, samples=samples, seed=seed, group_N=self.group_N)
 
 
+@dataclass(frozen=True)
+class MedianEstimate:
+    """A figure that is the median of values: the least that half of them do not exceed."""
+
+    value_N: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """Number of values."""
+        return len(self.value_N)
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return float(np.sort(self.value_N)[(self.n - 1) // 2])
+
+    def replicates(self, *, samples: int, seed: int) -> np.ndarray:
+        """The median on each resample, (samples,).
+
+        Medians of resamples lie near the middle of the sorted values, so only values there are tried (all, of few).
+        """
+        middle, reach = self.n // 2, int(DEVIATIONS * np.sqrt(self.n) / 2) + 1
+        sorted_N = np.sort(self.value_N)
+        tried_K = np.unique(np.r_[sorted_N[max(0, middle - reach) : middle + reach], sorted_N[-1]])
+        share_SK = _drawn((self.value_N[:, None] <= tried_K).astype(np.float32), samples, seed)
+        return np.asarray(tried_K[(2 * share_SK >= self.n).argmax(axis=1)], dtype=np.float64)
+
+
 def interval(replicate_S: np.ndarray) -> tuple[float, float]:
     """The central 95 % of the replicates (percentile bootstrap)."""
     low, high = np.quantile(replicate_S, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 
+def _drawn(value_NX: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """Sums over the units of each resample, (samples, ...), a few resamples at a time."""
+    weight_SN = _weights(len(value_NX), samples, seed)
+    step = max(1, AT_A_TIME // len(value_NX))
+    return np.concatenate([weight_SN[i : i + step].astype(np.float32) @ value_NX for i in range(0, samples, step)])
+
+
 @lru_cache(maxsize=4)
 def _weights(n: int, samples: int, seed: int) -> np.ndarray:
-    """How often each unit is drawn in each resample, (samples, n); every row sums to n."""
+    """How often each unit is drawn in each resample, (samples, n); every row sums to n.
+
+    In bytes: that a unit is drawn more than 255 times happens in no run.
+    """
     rng = np.random.default_rng([seed, n])
-    weight_SN = np.empty((samples, n), dtype=np.float32)
+    weight_SN = np.empty((samples, n), dtype=np.uint8)
     for row in weight_SN:
         row[:] = np.bincount(rng.integers(n, size=n), minlength=n)
     return weight_SN

@@ -1,29 +1,45 @@
-"""Encodes a benchmark with a model and asks everything that the suites ask."""
+"""Encodes a benchmark with a model and asks everything that the tasks ask."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from evaluation.attention import looks
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder, Needs, features
-from evaluation.suite import Evaluation, Measurement, Subject
-from evaluation.suites import asking
+from evaluation.encoder import Encoder
+from evaluation.features import Needs, features
+from evaluation.task import Evaluation, Measurement, Subject
+from evaluation.tasks import asking
 from pipeline.storage import Location
 
 
 def evaluate(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location) -> Evaluation:
-    """Encode a benchmark (or fetch its cached features) and measure what every suite has to ask of it."""
-    found = features(encoder, benchmark, config, cache, needs_of(benchmark, config))
-    subject = Subject(encoder, benchmark, found, config)
+    """Encode a benchmark (or fetch its cached features) and measure what every task has to ask of it."""
+    measurements, shown = measured(encoder, benchmark, config, cache)
+    looked = tuple(looks(encoder, benchmark, config.seed))
+    # Without its weights: the models of all evaluations would else be in memory when the report is made.
+    return Evaluation(replace(encoder, model=None), benchmark, tuple(measurements), shown, looked)
+
+
+def measured(
+    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location | None
+) -> tuple[list[Measurement], dict[str, Any]]:
+    """The figures of all tasks, and what each keeps for its pictures."""
+    needs = needs_of(benchmark, config)
+    encoded = features(encoder, benchmark, config, cache, needs)
+    train = None
+    if benchmark.train is not None and config.probes:
+        train = features(encoder, benchmark.train, config, cache, Needs(needs.texts))
+    subject = Subject(encoder, benchmark, encoded, config, train)
     measurements, shown = list[Measurement](), dict[str, Any]()
-    for suite in asking(benchmark):
-        figures, shown[suite.name] = suite.measure(subject)
+    for task in asking(benchmark):
+        figures, shown[task.name] = task.measure(subject)
         measurements += figures
-    return Evaluation(encoder, benchmark, tuple(measurements), shown, tuple(looks(encoder, benchmark, config.seed)))
+    return measurements, shown
 
 
 def needs_of(benchmark: Benchmark, config: EvaluateConfig) -> Needs:
-    """What is to be encoded of a benchmark, for all its suites."""
-    return Needs.all_of(suite.needs(benchmark, config) for suite in asking(benchmark))
+    """What is to be encoded of a benchmark, for all its tasks."""
+    return Needs.all_of(task.needs(benchmark, config) for task in asking(benchmark))

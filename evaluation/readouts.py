@@ -42,13 +42,13 @@ def expand(readouts: Sequence[str], names: Sequence[str], second_score: bool = F
 
 
 def vectors(readout: str, branch_NHD: Tensor, names: Sequence[str]) -> Tensor:
-    """The vectors (N, G, D) that stand for each image; `branch_NHD` is normalised."""
+    """The vectors (N, G, D) that stand for each image, in float32; `branch_NHD` is normalised."""
     if readout == "max":
-        return branch_NHD
+        return branch_NHD.float()
     if readout.startswith(PREFIX):
         index = list(names).index(readout.removeprefix(PREFIX))
-        return branch_NHD[:, index : index + 1]
-    mean_NGD = branch_NHD.mean(dim=1, keepdim=True)
+        return branch_NHD[:, index : index + 1].float()
+    mean_NGD = branch_NHD.float().mean(dim=1, keepdim=True)
     if readout == "paper_mean":
         return mean_NGD
     if readout == "mean":

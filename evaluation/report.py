@@ -17,16 +17,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import pipeline
 from evaluation.comparison import percent
 from evaluation.config import EvaluateConfig
-from evaluation.suite import Evaluation
-from evaluation.suites import SUITES, asking
+from evaluation.curves import Chart
+from evaluation.task import Evaluation
+from evaluation.tasks import TASKS, asking
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHARED = (Path(pipeline.__file__).parent / "templates",)  # how all reports look
 PACKAGES = ("holism", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow")
 
 
-def render(evaluations: Sequence[Evaluation], config: EvaluateConfig, fingerprint: str) -> str:
-    """The whole page."""
+def render(
+    evaluations: Sequence[Evaluation], config: EvaluateConfig, fingerprint: str, training: Sequence[Chart] = ()
+) -> str:
+    """The whole page; `training` are curves of the runs on the way."""
     environment = Environment(
         loader=FileSystemLoader([TEMPLATES, *SHARED]),
         autoescape=True,
@@ -42,7 +45,8 @@ def render(evaluations: Sequence[Evaluation], config: EvaluateConfig, fingerprin
         fingerprint=fingerprint,
         sections=[section(group, config) for group in grouped.values()],
         config=config,
-        notes={about: text for suite in SUITES for about, text in suite.notes.items()},
+        training=training,
+        notes={about: text for task in TASKS for about, text in task.notes.items()},
         versions=versions(),
     )
 
@@ -56,12 +60,12 @@ def shade(deviation: float, largest: float) -> str:
 
 def section(group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, Any]:
     """What the page shows of one benchmark, for all runs side by side."""
-    suites = asking(group[0].benchmark)
+    tasks = asking(group[0].benchmark)
     return {
         "benchmark": group[0].benchmark,
         "runs": [evaluation.encoder for evaluation in group],
-        "cards": [card for suite in suites for card in suite.cards(group, config)],
-        "parts": [(f"suites/{suite.name}.html.j2", suite.part(group, config)) for suite in suites],
+        "cards": [card for task in tasks for card in task.cards(group, config)],
+        "parts": [(f"tasks/{task.name}.html.j2", task.part(group, config)) for task in tasks],
         "looks": [(evaluation.encoder, evaluation.looks) for evaluation in group if evaluation.looks],
     }
 

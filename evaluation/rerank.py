@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from evaluation.ranks import Ranks
 from evaluation.readouts import scores
-from evaluation.retrieval import BLOCK_SCORES, Relevance, Standing, standing
+from evaluation.retrieval import BLOCK_SCORES, Relevance, ranks
 
 BLOCK_PATCHES = 2**25  # numbers of patches held at a time: 128 MB of float32
 
@@ -24,7 +25,7 @@ SecondScore = Callable[[Tensor, Tensor], Tensor]  # patches (B, P, D), texts (B,
 @torch.inference_mode()
 def stand_images(
     second: SecondScore, served_ND: Tensor, patch_NPD: Tensor, text_TD: Tensor, depth: int, relevance: Relevance
-) -> Standing:
+) -> Ranks:
     """Texts are queries, the `depth` best images of the served vector get the second score."""
     depth = min(depth, len(served_ND))
     rows = min(BLOCK_SCORES // len(served_ND), BLOCK_PATCHES // (depth * patch_NPD[0].numel()))
@@ -37,13 +38,13 @@ def stand_images(
             text_X1D = text_tD.repeat_interleave(depth, dim=0)[:, None]
             yield reordered(score_tN, index_tK, second(patch_XPD, text_X1D).view_as(index_tK))
 
-    return standing(blocks(), relevance)
+    return ranks(blocks(), relevance)
 
 
 @torch.inference_mode()
 def stand_texts(
     second: SecondScore, served_ND: Tensor, patch_NPD: Tensor, text_TD: Tensor, depth: int, relevance: Relevance
-) -> Standing:
+) -> Ranks:
     """Images are queries, the `depth` best texts of the served vector get the second score."""
     depth = min(depth, len(text_TD))
     rows = min(BLOCK_SCORES // len(text_TD), BLOCK_PATCHES // (patch_NPD[0].numel() + depth * text_TD.shape[1]))
@@ -54,7 +55,7 @@ def stand_texts(
             index_nK = score_nT.topk(depth).indices
             yield reordered(score_nT, index_nK, second(patch_nPD.float(), text_TD[index_nK]))
 
-    return standing(blocks(), relevance)
+    return ranks(blocks(), relevance)
 
 
 def reordered(score_QC: Tensor, index_QK: Tensor, second_QK: Tensor) -> Tensor:

@@ -1,30 +1,30 @@
-"""Recall@k in both directions, with sets of right answers.
+"""Ranks of right answers, for sets of them.
 
 The definition is the usual one of multi-caption sets (CLIP_benchmark's): a query counts as answered at k if at least
 one of the first k candidates is right for it. Text to image, every text is a query and all images are candidates;
 image to text, every image is a query and all texts are. What is right is a set of (text, image) pairs, so captions
 that do not single out an image are scored fairly: every image they are true for counts.
 
-Candidates of equal score have no order, so a query counts with its chance to be answered if they come in a random
-one. A model that gives everything the same score reaches chance, and not what the order of files happens to give.
-
-All that is needed of a query's scores is where its best right answer stands (`Standing`): how many candidates are
-better, and how many are as good. That is counted in one block of scores at a time, and no texts-by-images table of
-booleans exists, of whatever size the set is.
+All that is needed of a query's scores is where its right answers stand (`evaluation.ranks`): how many candidates are
+better, and how many are as good. That is counted in one block of scores at a time, and no texts-by-images table
+exists, of whatever size the set is. `evaluation.both_ways` counts both directions in the same blocks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from evaluation.ranks import Ranks, miss
 from evaluation.readouts import scores
 
-BLOCK_SCORES = 2**24  # scores held at a time: 64 MB of float32
+BLOCK_SCORES = 2**22  # scores held at a time: 16 MB of float32
+FEW = 8  # right answers of a query that are each compared with all candidates; with more, candidates are sorted
+BYTE = 255
 
 
 @dataclass(frozen=True)
@@ -50,50 +50,64 @@ class Relevance:
         return self.query_P[order_P], self.candidate_P[order_P]
 
 
-@dataclass(frozen=True)
-class Standing:
-    """Where the best right answer of each query stands; only of queries that have a right answer at all."""
-
-    above_Q: np.ndarray  # candidates that are better
-    tied_Q: np.ndarray  # candidates that are as good, itself among them
-    right_Q: np.ndarray  # right answers among those
-
-    def hits(self, ks: Sequence[int]) -> dict[int, np.ndarray]:
-        """For each k, the chance of each query to find a right answer among its first k."""
-        return {k: 1 - _miss(self.right_Q, self.tied_Q, k - self.above_Q) for k in ks}
-
-
-def stand_images(vector_NGD: Tensor, text_TD: Tensor, relevance: Relevance) -> Standing:
-    """Texts are queries, images are candidates."""
-    block = max(1, BLOCK_SCORES // (vector_NGD.shape[0] * vector_NGD.shape[1]))
-    return standing((scores(vector_NGD, part_tD).T for part_tD in text_TD.split(block)), relevance)
-
-
-def stand_texts(vector_NGD: Tensor, text_TD: Tensor, relevance: Relevance) -> Standing:
-    """Images are queries, texts are candidates."""
-    block = max(1, BLOCK_SCORES // (len(text_TD) * vector_NGD.shape[1]))
-    return standing((scores(part_nGD, text_TD) for part_nGD in vector_NGD.split(block)), relevance)
-
-
-def standing(blocks: Iterable[Tensor], relevance: Relevance) -> Standing:
+def ranks(blocks: Iterable[Tensor], relevance: Relevance) -> Ranks:
     """Count in blocks of scores, (queries, candidates), of all queries in their order."""
     query_P, candidate_P = relevance.in_order()
+    layer_P = layers(query_P)
     parts, first = [], 0
     for score_qC in blocks:
         own = slice(*np.searchsorted(query_P, [first, first + len(score_qC)]))
-        query_p, candidate_p = (torch.from_numpy(index[own]).to(score_qC.device) for index in (query_P, candidate_P))
-        parts.append(_stand(score_qC, query_p - first, candidate_p))
+        parts.append(rank_rows(score_qC, query_P[own] - first, candidate_P[own], layer_P[own]))
         first += len(score_qC)
-    asked_Q = relevance.counts() > 0
-    return Standing(*(torch.cat(counts).cpu().numpy()[asked_Q] for counts in zip(*parts, strict=True)))
+    return Ranks(query_P, *(np.concatenate(counts) for counts in zip(*parts, strict=True)))
 
 
-def _stand(score_qC: Tensor, query_p: Tensor, candidate_p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def rank_rows(
+    score_qC: Tensor, query_p: np.ndarray, candidate_p: np.ndarray, layer_p: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each right pair of these queries: candidates that are better, and as good."""
     right_p = score_qC[query_p, candidate_p]
-    best_q = score_qC.new_full((len(score_qC),), -torch.inf).scatter_reduce(0, query_p, right_p, "amax")
-    right_q = torch.bincount(query_p[right_p == best_q[query_p]], minlength=len(score_qC))
-    above_q, tied_q = (score_qC > best_q[:, None]).sum(dim=1), (score_qC == best_q[:, None]).sum(dim=1)
-    return above_q, tied_q, right_q
+    right_qL = score_qC.new_full((len(score_qC), int(layer_p.max(initial=0)) + 1), torch.inf)
+    right_qL[query_p, layer_p] = right_p
+    if right_qL.shape[1] <= FEW:
+        columns = [right_qL[:, layer, None] for layer in range(right_qL.shape[1])]
+        above_qL = np.stack([in_rows(score_qC > right_q1) for right_q1 in columns], axis=1)
+        least_qL = np.stack([in_rows(score_qC >= right_q1) for right_q1 in columns], axis=1)
+    else:
+        sorted_qC = score_qC.sort(dim=1).values
+        above_qL, least_qL = (
+            score_qC.shape[1] - torch.searchsorted(sorted_qC, right_qL, right=right).cpu().numpy()
+            for right in (True, False)
+        )
+    above_p = above_qL[query_p, layer_p]
+    return above_p, least_qL[query_p, layer_p] - above_p
+
+
+def layers(query_P: np.ndarray) -> np.ndarray:
+    """For each pair how many of its query come before it, (P,)."""
+    order_P = np.argsort(query_P, kind="stable")
+    sorted_P = query_P[order_P]
+    found_P = np.empty(len(query_P), dtype=np.int64)
+    found_P[order_P] = np.arange(len(query_P)) - np.searchsorted(sorted_P, sorted_P)
+    return found_P
+
+
+def in_rows(mask_qC: Tensor) -> np.ndarray:
+    """How many are true in each row; many times faster than torch's sum of booleans on a CPU."""
+    if mask_qC.is_cuda:
+        return np.asarray(mask_qC.sum(dim=1).cpu().numpy())
+    return np.array([np.count_nonzero(row) for row in mask_qC.numpy()], dtype=np.int64)
+
+
+def in_columns(mask_qC: Tensor) -> np.ndarray:
+    """How many are true in each column; in bytes, as many rows as a byte can count at a time."""
+    if mask_qC.is_cuda:
+        return np.asarray(mask_qC.sum(dim=0).cpu().numpy())
+    byte_qC = mask_qC.numpy().view(np.uint8)
+    total_C = np.zeros(byte_qC.shape[1], dtype=np.int64)
+    for first in range(0, len(byte_qC), BYTE):
+        total_C += np.add.reduce(byte_qC[first : first + BYTE], axis=0, dtype=np.uint8)
+    return total_C
 
 
 def rank_images(vector_NGD: Tensor, text_TD: Tensor, depth: int) -> np.ndarray:
@@ -109,14 +123,10 @@ def chance(relevance: Relevance, k: int) -> float:
     count_Q = relevance.counts()
     count_Q = count_Q[count_Q > 0]
     all_Q = np.full_like(count_Q, relevance.candidates)
-    return float(1 - _miss(count_Q, all_Q, np.full_like(count_Q, k)).mean())
+    return float(1 - miss(count_Q, all_Q, np.full_like(count_Q, k)).mean())
 
 
-def _miss(right_Q: np.ndarray, among_Q: np.ndarray, draws_Q: np.ndarray) -> np.ndarray:
-    """The probability that so many draws without replacement hold no right one: C(N-r, k) / C(N, k)."""
-    miss_Q = np.ones(len(right_Q))
-    for drawn in range(int(np.minimum(draws_Q, among_Q).max(initial=0))):
-        left_Q = np.maximum(among_Q - drawn, 1)
-        share_Q = np.clip((left_Q - right_Q) / left_Q, 0, 1)
-        miss_Q *= np.where((drawn < draws_Q) & (drawn < among_Q), share_Q, 1)
-    return miss_Q
+def random_ranks(relevance: Relevance) -> Ranks:
+    """Of a model to which all candidates are as good as any."""
+    query_P, _ = relevance.in_order()
+    return Ranks(query_P, np.zeros(len(query_P), dtype=np.int64), np.full(len(query_P), relevance.candidates))

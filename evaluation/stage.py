@@ -1,17 +1,18 @@
-"""The evaluate stage: every trained run on every benchmark; a table of results and one report.
+"""The evaluate stage: every trained run, and models of others, on every benchmark; a table of results and one report.
 
-It reads the train manifest's runs and the benchmark folders, whose content enters the stage's identity. Light on
-purpose: whether there is anything to do is decided without torch.
+It reads the train manifest's runs, the models that the configuration names and the benchmark folders; the content of
+all of them enters the stage's identity. Light on purpose: whether there is anything to do is decided without torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from evaluation import benchmarks
+from evaluation import benchmarks, curves
 from evaluation.config import EvaluateConfig
 from evaluation.describe import describe
+from evaluation.models.source import Source
 from pipeline import identity, schemas
 from pipeline.commits import CommitLog
 from pipeline.errors import ConfigError
@@ -20,23 +21,30 @@ from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
-    from evaluation.features import Encoder
+    from evaluation.encoder import Encoder
 
-VERSION = 3
-RESULTS, REPORT = "results.parquet", "report.html"
+VERSION = 4
+RESULTS, DIFFERENCES, REPORT = "results.parquet", "differences.parquet", "report.html"
 
 
 def external(config: EvaluateConfig) -> dict[str, str]:
-    """Digests of the benchmark folders, by their place in the config; there has to be one.
+    """Digests of the benchmarks, by their place in the config, and of models by name; there has to be a benchmark.
 
-    Their tables are read, so that what is wrong with them is said before there is anything to evaluate.
+    Their tables are read, so that what is wrong with them is said before there is anything to evaluate. One whose
+    files are missing is left out as long as there are others, and measured when they have come.
     """
     if not config.benchmarks:
         raise ConfigError(
-            "evaluate.benchmarks is empty: name a benchmark folder (docs/architecture.md), or leave the stage out: "
+            "evaluate.benchmarks is empty: name a benchmark (docs/evaluation.md), or leave the stage out: "
             "--stages ingest,caption,curate,train"
         )
-    return {f"benchmark {i}": benchmarks.check(folder) for i, folder in enumerate(config.benchmarks)}
+    read = {f"benchmark {i}": digest for i, digest in enumerate(benchmarks.check_all(config.benchmarks)[0])}
+    return read | {f"model {name}": Source.of(text).digest for name, text in config.models.items()}
+
+
+def does_without(config: EvaluateConfig) -> tuple[str, ...]:
+    """Models of others need nothing trained here."""
+    return () if config.runs else ("train",)
 
 
 def run(stage: StageRun) -> Outcome:
@@ -45,32 +53,57 @@ def run(stage: StageRun) -> Outcome:
     from evaluation.measure import evaluate
 
     config: EvaluateConfig = stage.config
-    runs = stage.inputs["train"].detail["runs"]
-    _check_branches(config, runs)
+    train = stage.inputs.get("train")
+    runs: Mapping[str, Any] = train.detail["runs"] if train else {}
+    _check_names(config, runs)
+    trained = {name for details in runs.values() for name in details["branches"]}
+    if not config.models:  # whose branches are known once they are loaded
+        _check_branches(config, trained)
     found = benchmarks.read_all(config.benchmarks)
     cache = stage.workspace.folder("evaluate") / "features"
-    evaluations = []
-    for name, details in runs.items():
-        encoder = load_encoder(stage.inputs["train"], name, details)
-        evaluations += [evaluate(encoder, benchmark, config, cache) for benchmark in found]
+    evaluations = [
+        evaluate(encoder, benchmark, config, cache) for encoder in encoders(train, runs, config) for benchmark in found
+    ]
+
+    _check_branches(config, {name for evaluation in evaluations for name in evaluation.encoder.branches})
 
     rows = table.rows(evaluations, config)
     headline = table.headline(evaluations)
     store = stage.workspace.folder("evaluate") / stage.fingerprint[:12]
     log = CommitLog(store)
     data = schemas.encode(schemas.table(schemas.RESULTS, rows), schemas.RESULTS)
-    results = log.commit(RESULTS, data, rows=len(rows))
-    page = report.render(evaluations, config, stage.fingerprint).encode()
+    parts = [log.commit(RESULTS, data, rows=len(rows))]
+    if apart := table.differences(evaluations, config):
+        data = schemas.encode(schemas.table(schemas.DIFFERENCES, apart), schemas.DIFFERENCES)
+        parts.append(log.commit(DIFFERENCES, data, rows=len(apart)))
+    training = curves.charts(curves.read(train)) if train else []
+    page = report.render(evaluations, config, stage.fingerprint, training).encode()
     return Outcome(
         store.uri,
-        (results, log.commit(REPORT, page, rows=0)),
-        counts={"runs": len(runs), "benchmarks": len(found), "results": len(rows)},
+        (*parts, log.commit(REPORT, page, rows=0)),
+        counts={"runs": len(runs), "models": len(config.models), "benchmarks": len(found), "results": len(rows)},
         detail={"report": REPORT, "headline": headline},
+        warnings=benchmarks.check_all(config.benchmarks)[1],
     )
 
 
-def _check_branches(config: EvaluateConfig, runs: Mapping[str, Any]) -> None:
-    known = {name for details in runs.values() for name in details["branches"]}
+def encoders(train: Manifest | None, runs: Mapping[str, Any], config: EvaluateConfig) -> Iterator[Encoder]:
+    """Our runs, then the models of others, each loaded when its turn comes."""
+    from evaluation import models
+
+    if train is not None:
+        for name, details in runs.items():
+            yield load_encoder(train, name, details, config.weights)
+    for name, text in config.models.items():
+        yield models.load(name, text)
+
+
+def _check_names(config: EvaluateConfig, runs: Mapping[str, Any]) -> None:
+    if taken := sorted(set(config.models) & set(runs)):
+        raise ConfigError(f"evaluate.models: a run of train is called {taken[0]!r}; give the model another name")
+
+
+def _check_branches(config: EvaluateConfig, known: Collection[str]) -> None:
     for readout in config.readouts:
         if readout.startswith("branch:") and readout.removeprefix("branch:") not in known:
             raise ConfigError(
@@ -78,16 +111,24 @@ def _check_branches(config: EvaluateConfig, runs: Mapping[str, Any]) -> None:
             )
 
 
-def load_encoder(train: Manifest, name: str, details: Mapping[str, Any]) -> Encoder:
-    """A run of the train stage as an encoder."""
+def load_encoder(train: Manifest, name: str, details: Mapping[str, Any], weights: str = "last") -> Encoder:
+    """A run of the train stage as an encoder. Raises ConfigError where its best model is wanted and was not kept."""
     import training
-    from evaluation.features import Encoder
+    from evaluation.encoder import Encoder
 
-    folder = details["folder"]
+    if weights == "best" and "best" not in details:
+        folder = (Location.of(train.store) / details["folder"]).parent
+        raise ConfigError(
+            f"evaluate.weights is best, but no best model of run {name} was kept; set train.best, delete {folder} and "
+            "train again, or measure the last one"
+        )
+    folder = details["best"]["folder"] if weights == "best" else details["folder"]
     files = train.select(f"{folder}/")
     model, preprocess, tokenizer = training.load(Location.of(train.store) / folder)
-    weights = identity.digest([[part.name.removeprefix(folder), part.digest] for part in files])
-    return Encoder(name, details["fingerprint"], weights, model, preprocess, tokenizer, tuple(details["branches"]))
+    content = identity.digest([[part.name.removeprefix(folder), part.digest] for part in files])
+    return Encoder(name, details["fingerprint"], content, model, preprocess, tokenizer, tuple(details["branches"]))
 
 
-STAGE = Stage("evaluate", VERSION, ("train",), EvaluateConfig, run, external, describe=describe)
+STAGE = Stage(
+    "evaluate", VERSION, ("train",), EvaluateConfig, run, external, describe=describe, does_without=does_without
+)

@@ -16,7 +16,7 @@ from pipeline import schemas
 from pipeline.identity import digest
 from pipeline.manifest import Manifest
 from pipeline.progress import duration
-from pipeline.summary import words
+from pipeline.summary import counted, words
 
 SAMPLE_ROWS = 12
 PLACE_DIGITS = 6
@@ -43,45 +43,48 @@ def prefix(session: Session) -> str:
 
 def markdowns(session: Session, manifest: Manifest) -> dict[str, str]:
     """Texts by kind: the summary, and pictures with their captions or curves of losses."""
-    found = {"summary": summary(session, manifest)}
+    artifacts = {"summary": summary(session, manifest)}
     if manifest.stage in ("caption", "curate"):
         results = {name: resolution.manifest for name, resolution in session.resolve().items()}
         if (ingest := results["ingest"]) is not None and (captions := results["caption"]) is not None:
             curated = manifest if manifest.stage == "curate" else None
-            found["samples"] = samples.markdown(ingest, captions, curated)
+            artifacts["samples"] = samples.markdown(ingest, captions, curated)
     if manifest.stage == "train":
-        found["losses"] = f"![loss of each run by step]({losses.picture(losses.curves(manifest))})"
-    return found
+        artifacts["losses"] = f"![curves of each run by step]({losses.picture(manifest)})"
+    return artifacts
 
 
 def tables(manifest: Manifest) -> dict[str, list[dict[str, Any]]]:
     """Tables by kind."""
     if manifest.stage == "train":
         return {"runs": losses.table(manifest)}
-    found = {
+    tables = {
         _slug(name): [{words(name): key, "count": value} for key, value in counts.items()]
         for name, counts in manifest.counts.items()
         if isinstance(counts, Mapping) and not name.endswith("_by_gadget") and _is_flat(counts)
     }
     if manifest.stage == "caption":
-        found["perspectives"] = [{"perspective": name, **own} for name, own in manifest.counts["perspectives"].items()]
+        tables["perspectives"] = [
+            {"perspective": name, **own} for name, own in manifest.counts["perspectives"].items()
+        ]
     if manifest.stage == "ingest":
         rows = manifest.read(manifest.select("images/")[0], schemas.IMAGES, SAMPLE_COLUMNS).slice(0, SAMPLE_ROWS)
-        found["samples"] = [_as_text(row) for row in rows.to_pylist()]
+        tables["samples"] = [_as_text(row) for row in rows.to_pylist()]
     if manifest.stage == "curate":
-        found["gadgets"] = _gadgets(manifest.counts)
+        tables["gadgets"] = _gadgets(manifest.counts)
     if manifest.stage == "evaluate":
-        found["headline"] = _headline(manifest)
-    return found
+        tables["headline"] = _headline(manifest)
+    return tables
 
 
 def summary(session: Session, manifest: Manifest) -> str:
     """A stage's figures and warnings as Markdown."""
     (stage,) = select([manifest.stage])
     told = "\n".join(stage.describe(manifest))
+    parts = counted(len(manifest.parts), "part")
     lines = [
         f"## {manifest.stage}",
-        f"`{manifest.fingerprint}`, {duration(manifest.seconds)}, {len(manifest.parts)} parts in `{manifest.store}`",
+        f"`{manifest.fingerprint}`, {duration(manifest.seconds)}, {parts} in `{manifest.store}`",
         f"\n```\n{told}\n```\n",
         *(f"- warning: {samples.text(warning)}" for warning in manifest.warnings),
     ]

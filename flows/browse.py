@@ -41,12 +41,14 @@ def report_route(session: Session) -> BaseRoute:
     from starlette.routing import Route
 
     def show(_: Request) -> HTMLResponse:
-        found = session.resolve()["evaluate"].manifest or next(iter(session.workspace.manifests("evaluate")), None)
-        if found is None:
+        evaluation = session.resolve()["evaluate"].manifest or next(
+            iter(session.workspace.manifests("evaluate")), None
+        )
+        if evaluation is None:
             raise HTTPException(404, f"There is no report yet: {session.command('evaluate')} makes it.")
-        (part,) = found.select(str(found.detail["report"]))
-        found.check(part)
-        return HTMLResponse(found.location(part).read(), headers=REPORT_HEADERS)
+        (part,) = evaluation.select(str(evaluation.detail["report"]))
+        evaluation.check(part)
+        return HTMLResponse(evaluation.location(part).read(), headers=REPORT_HEADERS)
 
     return Route("/report", show, name="report")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import fsspec
 from pydantic import Field, field_validator, model_validator
@@ -14,7 +14,7 @@ from captioning.curate.config import CurateConfig
 from evaluation.config import EvaluateConfig
 from flows.stages import STAGES
 from pipeline.cluster.config import ClusterConfig
-from pipeline.config import Section, apply_overrides, build, load_yaml, operational
+from pipeline.config import Section, apply_overrides, build, load_yaml, merge, operational
 from pipeline.ingest.config import IngestConfig
 from training.config import TrainConfig
 
@@ -31,7 +31,9 @@ class HolismConfig(Section):
     """Everything a run needs."""
 
     workspace: str = operational(description="folder or URI (s3://, gs://) that keeps all results")
-    ingest: IngestConfig = Field(description="images: where they come from and how they are stored")
+    ingest: IngestConfig | None = Field(
+        None, description="images: where they come from and how they are stored; only evaluate.models do without"
+    )
     caption: CaptionConfig = Field(default_factory=CaptionConfig, description="who is asked what about the images")
     curate: CurateConfig = Field(default_factory=CurateConfig, description="which captions are kept")
     train: TrainConfig = Field(default_factory=TrainConfig, description="the models and their recipe")
@@ -49,6 +51,23 @@ class HolismConfig(Section):
             raise ValueError("expected a folder or URI")
         return workspace
 
+    @model_validator(mode="before")
+    @classmethod
+    def _models_alone(cls, data: Any) -> Any:
+        """Without images nothing is trained here: what can be measured are models of others."""
+        if not isinstance(data, Mapping) or data.get("ingest") is not None:
+            return data
+        evaluate = data.get("evaluate")
+        if isinstance(evaluate, Mapping) and evaluate.get("models"):
+            return merge(data, {"evaluate": {"runs": False}})
+        return data
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Self:
+        if self.ingest is None and self.evaluate.runs:
+            raise ValueError("'ingest' is missing: add it to the configuration, or name evaluate.models to measure")
+        return self
+
     @model_validator(mode="after")
     def _somebody_answers(self) -> Self:
         if self.curate.regenerate.rounds and not self.caption.models:
@@ -60,10 +79,14 @@ class HolismConfig(Section):
 
     def sections(self) -> Mapping[str, Section]:
         """The stages' sections by stage name."""
-        return {stage.name: getattr(self, stage.name) for stage in STAGES}
+        found = {stage.name: getattr(self, stage.name) for stage in STAGES}
+        return {name: section for name, section in found.items() if section is not None}
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> HolismConfig:
-    """Read, override and validate a configuration file; every problem is a `ConfigError` that names the key."""
-    data = apply_overrides(load_yaml(path), overrides)
-    return build(HolismConfig, data, source=str(path))
+    """Read, override and validate a configuration file, or none ("").
+
+    Every problem is a `ConfigError` that names the key.
+    """
+    data = apply_overrides(load_yaml(path) if path else {}, overrides)
+    return build(HolismConfig, data, source=str(path) or "command line")

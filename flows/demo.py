@@ -32,8 +32,8 @@ def main() -> int:
 
 
 def _where(session: Session, seconds: float) -> str:
-    found = session.resolve()
-    captions, training, evaluation = (found[stage].manifest for stage in ("caption", "train", "evaluate"))
+    resolutions = session.resolve()
+    captions, training, evaluation = (resolutions[stage].manifest for stage in ("caption", "train", "evaluate"))
     assert captions is not None
     assert training is not None
     assert evaluation is not None

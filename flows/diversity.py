@@ -39,13 +39,13 @@ def report(
     for name, session, (inputs, curated) in zip(_names(sessions), sessions, results, strict=True):
         measures = session.workspace.folder("curate") / MEASURES
         statistic = Diversity(Embeddings(wanted, digest, measures), digest) if digest else Diversity()
-        sets.append(collect(name, inputs, curated, statistic, ngram=first.ngram, samples=SAMPLES))
+        sets.append(collect(name, inputs, curated, statistic, ngram=first.ngram, examples=SAMPLES))
     page = Location.of(output) if output else sessions[0].workspace.folder("curate") / "diversity.html"
     page.write(render(sets, wanted.model if digest else None).encode())
     files = [page.uri]
     for plot, draw in PLOTS.items() if plots else ():
         picture = Location.of(str(plots)) / f"{plot}.png"
-        picture.write(png(draw, {found.name: found.kept for found in sets}))
+        picture.write(png(draw, {one.name: one.kept for one in sets}))
         files.append(picture.uri)
     return files
 

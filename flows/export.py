@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 SOURCES = {"folder": "a folder", "webdataset": "WebDataset tars", "urls": "a list of URLs"}
 
 
-def export(session: Session, run: str | None, folder: str, forms: Sequence[str]) -> str:
-    """Write one run of the train stage to `folder`; returns what to print.
+def export(session: Session, run: str | None, folder: str, forms: Sequence[str], *, best: bool = False) -> str:
+    """Write one run of the train stage to `folder`, its last model or the best one; returns what to print.
 
-    Raises MissingInputError where nothing is trained under this configuration, ConfigError where there is no such run.
+    Raises MissingInputError where nothing is trained under this configuration, ConfigError where there is no such run,
+    or no best model of it.
     """
     manifest = session.resolve()["train"].manifest
     if manifest is None:
@@ -32,23 +33,28 @@ def export(session: Session, run: str | None, folder: str, forms: Sequence[str])
         raise ConfigError(f"--run: found {name!r}, but the trained runs are {', '.join(runs)}")
     from training.export import export as write
 
-    files = write(Location.of(manifest.store) / runs[name]["folder"], folder, forms, _facts(session, name))
+    if best and "best" not in runs[name]:
+        raise ConfigError(f"--best: no best model of run {name} was kept; set train.best before it is trained")
+    model = runs[name]["best"] if best else runs[name]
+    files = write(Location.of(manifest.store) / model["folder"], folder, forms, _facts(session, name, best))
     return f"{name}: {', '.join(files)} in {Location.of(folder)}"
 
 
-def _facts(session: Session, name: str) -> Facts:
+def _facts(session: Session, name: str, best: bool) -> Facts:
     """What the stages' results know of a run: its data, who captioned it, and what it reaches."""
     from training.model_card import Facts
 
-    found = {stage: resolution.manifest for stage, resolution in session.resolve().items()}
-    ingest, caption, curate, train = (found[stage] for stage in ("ingest", "caption", "curate", "train"))
+    manifests = {stage: resolution.manifest for stage, resolution in session.resolve().items()}
+    ingest, caption, curate, train = (manifests[stage] for stage in ("ingest", "caption", "curate", "train"))
     assert ingest is not None  # nothing is trained without these
     assert caption is not None
     assert curate is not None
     assert train is not None
+    assert session.config.ingest is not None
     cells = caption.detail["cells"].values()
     models = sorted({(_without_path(cell["model"]), cell["revision"]) for cell in cells})
-    figures = found["evaluate"].detail["headline"].get(name, {}) if found["evaluate"] else {}
+    measured = manifests["evaluate"] if (session.config.evaluate.weights == "best") == best else None
+    figures = measured.detail["headline"].get(name, {}) if measured else {}
     return Facts(
         data={
             "run": f"{name}, fingerprint {train.detail['runs'][name]['fingerprint']}",

@@ -96,7 +96,7 @@ def holism(
         config: path of the YAML configuration.
         stages: which stages run; all of them if empty.
         overrides: settings as `section.key=value`.
-        retry_failed: try rows again that ended in an error.
+        retry_failed: try failed rows again, and make damaged files again.
         wait: wait for another run that holds the workspace.
     """
     try:

@@ -56,7 +56,7 @@ caption:
 
 curate:
   sub_captions: {{enabled: true}}   # parts of long captions as captions of their own
-  # select: {{similarity: semantic}}   # tells captions apart by meaning; needs a GPU, or patience
+  # select: {{similarity: semantic}}   # tells captions apart by meaning; slow without a GPU
 
 train:
   model: ViT-B-16
@@ -67,7 +67,7 @@ train:
   lr: 5.0e-5
 
 evaluate:
-  benchmarks: []               # benchmark folders (docs/architecture.md); without any, leave the stage out
+  benchmarks: []               # see docs/evaluation.md; without any, leave the stage out
 """
 
 

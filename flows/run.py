@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from shlex import quote
 
 from flows import checks, services
 from flows.config import HolismConfig, load_config
@@ -40,18 +41,20 @@ class Session:
 
     def command(self, verb: str) -> str:
         """The command that runs `verb` under this very configuration."""
-        return " ".join(["holism", verb, self.path, *(f"--set {item}" for item in self.overrides)])
+        return " ".join(
+            ["holism", verb, *filter(None, [self.path]), *(f"--set {quote(item)}" for item in self.overrides)]
+        )
 
     def needs_work(self, stages: Sequence[str] | None) -> bool:
         """Whether any of these stages has something to do."""
-        found = self.resolve()
-        return not all(found[stage.name].done for stage in select(stages))
+        resolutions = self.resolve()
+        return not all(resolutions[stage.name].done for stage in select(stages))
 
     def problems(self, stages: Sequence[str] | None) -> dict[str, HolismError]:
         """What these stages would refuse, by stage: found before hours of work, whatever else is missing."""
-        found, problems = self.resolve(), dict[str, HolismError]()
+        resolutions, problems = self.resolve(), dict[str, HolismError]()
         for stage in select(stages):
-            resolution = found[stage.name]
+            resolution = resolutions[stage.name]
             if resolution.done:
                 continue
             try:

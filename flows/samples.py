@@ -51,11 +51,11 @@ def _captions(captions: Manifest, shard: str, ingest: Manifest) -> dict[str, lis
     from captioning.store import shard_captions
 
     columns = ["caption_id", "image_id", "perspective", "granularity", "text", "status", "error"]
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_image: dict[str, list[dict[str, Any]]] = {}
     table = shard_captions(captions, shard, columns, structured=False, ingest=ingest)
     for row in table.to_pylist():
-        found.setdefault(row["image_id"], []).append(row)
-    return found
+        by_image.setdefault(row["image_id"], []).append(row)
+    return by_image
 
 
 def _verdicts(curated: Manifest, shard: str) -> dict[str, dict[str, Any]]:

@@ -9,9 +9,11 @@ import training
 from captioning.curate.measures.dual_encoder import LOAD_CHECKPOINT
 from captioning.curate.regenerate import SERVICE as CAPTION_AGAIN
 from captioning.rounds import Round
+from evaluation.in_training import InTraining
 from flows.config import HolismConfig
 from pipeline.manifest import Manifest
 from pipeline.workspace import Workspace
+from training.stage import EVALUATOR
 
 
 def of(config: HolismConfig, inputs: Mapping[str, Manifest], workspace: Workspace) -> dict[str, Any]:
@@ -22,4 +24,8 @@ def of(config: HolismConfig, inputs: Mapping[str, Manifest], workspace: Workspac
 
         return run_round(config.caption, inputs["ingest"], workspace, further, config.ray, retry_failed=retry_failed)
 
-    return {CAPTION_AGAIN: caption_again, LOAD_CHECKPOINT: training.load}
+    return {
+        CAPTION_AGAIN: caption_again,
+        LOAD_CHECKPOINT: training.load,
+        EVALUATOR: InTraining(config.evaluate),
+    }

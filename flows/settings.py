@@ -53,16 +53,16 @@ def markdown() -> str:
 
 
 def _chosen(section: str | None) -> list[Group]:
-    found = list(groups(HolismConfig))
+    listed = list(groups(HolismConfig))
     if section is None:
-        return found
+        return listed
     chosen = []
-    for group in found:
+    for group in listed:
         wanted = tuple(setting for setting in group.settings if _within(setting.key, section))
         if wanted:
             chosen.append(Group(group.key, group.meaning, wanted))
     if not chosen:
-        known = {part for group in found for setting in group.settings for part in _sections_of(setting.key)}
+        known = {part for group in listed for setting in group.settings for part in _sections_of(setting.key)}
         close = difflib.get_close_matches(section, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(HolismConfig.model_fields)}"
         raise ConfigError(f"there is no section or key {section!r}: {hint}")

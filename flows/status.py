@@ -12,6 +12,7 @@ from pipeline.config import semantic
 from pipeline.manifest import Manifest
 from pipeline.progress import duration
 from pipeline.stage import Resolution
+from pipeline.summary import counted
 
 MAX_DIFFERENCES = 4
 
@@ -84,20 +85,20 @@ def _why(session: Session, resolution: Resolution) -> str:
 
 def differences(earlier: Manifest, resolution: Resolution) -> list[str]:
     """How the newest result of a stage differs from what the current configuration asks for."""
-    found = []
+    reasons = []
     if earlier.version != resolution.stage.version:
-        found.append(f"the stage's version went from {earlier.version} to {resolution.stage.version}")
+        reasons.append(f"the stage's version went from {earlier.version} to {resolution.stage.version}")
     changes = list(_changes(earlier.config, semantic(resolution.config)))
-    found += changes[:MAX_DIFFERENCES]
+    reasons += changes[:MAX_DIFFERENCES]
     if len(changes) > MAX_DIFFERENCES:
-        found.append(f"and {len(changes) - MAX_DIFFERENCES} more settings")
+        reasons.append(f"and {counted(len(changes) - MAX_DIFFERENCES, 'more setting')}")
     for name, manifest in resolution.inputs.items():
         if name not in resolution.stage.located_by and earlier.inputs.get(name) != manifest.digest:
-            found.append(f"its input '{name}' has changed")
+            reasons.append(f"its input '{name}' has changed")
     for name, value in resolution.stage.external(resolution.config).items():
         if earlier.inputs.get(name) != value:
-            found.append(f"what it reads from outside has changed ({name})")
-    return found
+            reasons.append(f"what it reads from outside has changed ({name})")
+    return reasons
 
 
 def _changes(old: Any, new: Any, path: str = "") -> Iterator[str]:

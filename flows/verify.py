@@ -12,6 +12,7 @@ from pipeline.ingest import shard_images, shard_names, shard_uris
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.shards import ShardReader
+from pipeline.summary import counted
 
 KIB = 1024
 SHOWN = 20  # damaged files that are named
@@ -61,7 +62,8 @@ def verify(session: Session) -> str:
     progress.close()
     if damaged:
         raise StoreError(_report(session, damaged))
-    return f"{files:,} files and {checked:,} pictures of {len(results)} results are as they were recorded"
+    read = f"{counted(files, 'file')} and {counted(checked, 'picture')} of {counted(len(results), 'result')}"
+    return f"{read}: all as recorded"
 
 
 def _results(session: Session) -> Iterator[tuple[str, Manifest]]:
@@ -99,5 +101,6 @@ def _report(session: Session, damaged: list[Damage]) -> str:
         lines.append(f"\n  and {len(damaged) - SHOWN:,} more")
     stages = list(dict.fromkeys(damage.stage for damage in damaged))
     commands = ", then ".join(f"{session.command(stage)} --retry-failed" for stage in stages)
-    files = "1 file is" if len(damaged) == 1 else f"{len(damaged):,} files are"
-    return f"{files} gone or damaged; make them again: {commands}{''.join(lines)}"
+    return (
+        f"{counted(len(damaged), 'file is', 'files are')} gone or damaged; make them again: {commands}{''.join(lines)}"
+    )

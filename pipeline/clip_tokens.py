@@ -54,10 +54,10 @@ def clip_encoder() -> Callable[[str], list[int]]:
 
 
 def _merges() -> list[tuple[str, str]]:
-    found = importlib.util.find_spec("open_clip")
-    assert found is not None
-    assert found.origin is not None
-    with gzip.open(Path(found.origin).with_name(VOCABULARY), "rt", encoding="utf8") as lines:
+    package = importlib.util.find_spec("open_clip")
+    assert package is not None
+    assert package.origin is not None
+    with gzip.open(Path(package.origin).with_name(VOCABULARY), "rt", encoding="utf8") as lines:
         pairs = [line.split() for line in lines.read().split("\n")[1 : MERGES + 1]]
     return [(first, second) for first, second in pairs]
 

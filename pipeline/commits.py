@@ -91,8 +91,8 @@ class CommitLog:
         records = [file for file, _ in (self.folder / COMMITS).files(".json", recursive=True)]
         with ThreadPoolExecutor(max_workers=16) as pool:
             loaded = list(pool.map(self._load, records))
-        found = (self._published(candidates, sizes.get(candidates[0].name)) for candidates in loaded if candidates)
-        published = {part.name: part for part in found if part is not None}
+        current = (self._published(candidates, sizes.get(candidates[0].name)) for candidates in loaded if candidates)
+        published = {part.name: part for part in current if part is not None}
         damaged = {name for name, part in published.items() if verify and not self._is_intact(part)}
         return {name: part for name, part in published.items() if name not in damaged}
 
@@ -118,8 +118,8 @@ class CommitLog:
         """Which of the parts on record (the newest first) the published file is. Sizes tell, or else the content."""
         fitting = [part for part in candidates if part.bytes == size]
         if len({part.digest for part in fitting}) > 1:
-            found = digest((self.folder / fitting[0].name).read())
-            fitting = [part for part in fitting if part.digest == found]
+            written = digest((self.folder / fitting[0].name).read())
+            fitting = [part for part in fitting if part.digest == written]
         return fitting[0] if fitting else None
 
     def _record(self, name: str) -> Location:

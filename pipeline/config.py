@@ -46,7 +46,7 @@ def operational(default: Any = ..., *, default_factory: Any = None, **constraint
 
 
 def partly_operational(operational_keys: Iterable[str], **constraints: Any) -> Any:
-    """Declare a mapping of options of somebody else's: those that are named are operational, all others are not.
+    """Declare a mapping of options of another program: those that are named are operational, all others are not.
 
     Without any of the others it is no part of what decides results, as if the field were not there.
     """

@@ -28,7 +28,7 @@ class Failure:
 
 
 def last(workspace: Workspace, stage: str) -> Failure | None:
-    """The failure of a stage's last run; None if that went well, or if the note of it cannot be read."""
+    """The failure of a stage's last run; None if that went well, or if its record cannot be read."""
     place = _place(workspace, stage)
     if not place.exists():
         return None
@@ -40,7 +40,7 @@ def last(workspace: Workspace, stage: str) -> Failure | None:
 
 @contextmanager
 def remembered(workspace: Workspace, stage: str, fingerprint: str | None) -> Iterator[None]:
-    """Keep a note if what is done in here fails, and drop an earlier one if it does not."""
+    """Keep a record if what is done in here fails, and drop an earlier one if it does not."""
     try:
         yield
     except MissingInputError:
@@ -59,9 +59,9 @@ def remembered(workspace: Workspace, stage: str, fingerprint: str | None) -> Ite
 
 def _sentence(error: Exception) -> str:
     """What a user is told of an error; of a mistake of ours its kind and its first line."""
-    found = faults.explained(error)
-    if found is not None:
-        return str(found)
+    fault = faults.explained(error)
+    if fault is not None:
+        return str(fault)
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
 
 

@@ -59,10 +59,10 @@ def outside_faults() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found = None if isinstance(error, HolismError) else explained(error)
-        if found is None:
+        fault = None if isinstance(error, HolismError) else explained(error)
+        if fault is None:
             raise
-        raise found from error
+        raise fault from error
 
 
 def explained(error: BaseException) -> HolismError | None:

@@ -237,7 +237,7 @@ class _Lease:
 
 def _parse(data: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(data.decode(errors="replace").strip("\0"))
+        claim = json.loads(data.decode(errors="replace").strip("\0"))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return claim if isinstance(claim, dict) else {}

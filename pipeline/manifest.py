@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -51,8 +51,8 @@ class Manifest:
             object.__setattr__(self, name, presentable_data(getattr(self, name)))
         object.__setattr__(self, "warnings", tuple(self.warnings))
         if not self.digest:
-            found = identity.digest({"parts": union(part.content for part in self.parts), "detail": self.detail})
-            object.__setattr__(self, "digest", found)
+            computed = identity.digest({"parts": union(part.content for part in self.parts), "detail": self.detail})
+            object.__setattr__(self, "digest", computed)
 
     def location(self, part: Part) -> Location:
         """Where a part lies."""
@@ -66,6 +66,12 @@ class Manifest:
 
         recorded = (part.digest, self.stage)
         return schemas.read(self.location(part), schema, columns, filters=filters, recorded=recorded)
+
+    def batches(self, part: Part, schema: pa.Schema, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """The table of a part, so many rows at a time. Raises as `read` does."""
+        from pipeline import schemas
+
+        return schemas.batches(self.location(part), schema, columns, rows, recorded=(part.digest, self.stage))
 
     def absent(self) -> list[Part]:
         """The parts whose file is gone or has another size: found by listing folders, without reading any."""
@@ -100,11 +106,11 @@ class Manifest:
     @cached_property
     def _by_shard(self) -> Mapping[str, tuple[Part, ...]]:
         """Looked up very often, of very many parts: sorted once."""
-        found: dict[str, list[Part]] = {}
+        by_shard: dict[str, list[Part]] = {}
         for part in sorted(self.parts, key=lambda part: part.name):
             for shard in part.detail.get("shards") or filter(None, [part.detail.get("shard")]):
-                found.setdefault(shard, []).append(part)
-        return {shard: tuple(parts) for shard, parts in found.items()}
+                by_shard.setdefault(shard, []).append(part)
+        return {shard: tuple(parts) for shard, parts in by_shard.items()}
 
     def __getstate__(self) -> dict[str, Any]:
         return self._fields()

@@ -1,7 +1,7 @@
 """An encoded picture as people see it: upright, in RGB of 8 bits, on white where it is transparent.
 
 The same for everybody: a model has to be trained and measured on the picture that was described, and cameras store
-pictures lying on their side, with a note of it (EXIF). `levels` says what is seen of more than 8 bits.
+pictures unturned, with an EXIF orientation. `levels` says what is seen of more than 8 bits.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def decode(data: bytes, needed: Callable[[int, int], Size] | None = None) -> tup
 
 
 def upright_rgb(opened: Image.Image) -> Image.Image:
-    """An opened picture of any mode as people see it. What is upright already stays so: the result notes no turn."""
+    """An opened picture of any mode as people see it. The result has no EXIF orientation any more."""
     picture = upright(opened)
     if picture.mode == "RGBA":
         layer, picture = picture, Image.new("RGB", picture.size, "white")
         picture.paste(layer, mask=layer.getchannel("A"))
-    picture.info = {}  # PIL hands the note of the turn on to copies
+    picture.info = {}  # PIL hands the EXIF orientation on to copies
     return picture
 
 
@@ -74,7 +74,7 @@ def upright(opened: Image.Image) -> Image.Image:
 def _orientation(opened: Image.Image) -> int:
     try:
         return int(opened.getexif().get(_ORIENTATION, 1))
-    except Exception:  # a damaged note is none
+    except Exception:  # damaged EXIF data is none
         return 1
 
 

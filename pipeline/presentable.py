@@ -43,8 +43,8 @@ def holds_secret(text: str) -> bool:
     return _ADDRESS.sub(_without_secret, text) != text
 
 
-def _without_secret(found: re.Match[str]) -> str:
-    scheme, rest = found[1].lower(), found[2]
+def _without_secret(match: re.Match[str]) -> str:
+    scheme, rest = match[1].lower(), match[2]
     host, slash, path = rest.partition("/")
     user, colon, port = host.rpartition(":")
     has_port = bool(colon) and port.isdigit() and len(port) <= MOST_PORT_DIGITS and scheme not in NO_PORTS
@@ -53,4 +53,4 @@ def _without_secret(found: re.Match[str]) -> str:
     elif colon and not has_port and "@" not in host and not user.startswith("["):
         # A slash in a password ends the host too early, and a secret key of S3 often has one.
         rest = f"{HIDDEN}@{path.rpartition('@')[2]}" if "@" in path else f"{HIDDEN}{slash}{path}"
-    return f"{found[1]}://" + _QUERY_SECRET.sub(rf"\g<1>{HIDDEN}", rest)
+    return f"{match[1]}://" + _QUERY_SECRET.sub(rf"\g<1>{HIDDEN}", rest)

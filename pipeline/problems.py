@@ -40,7 +40,11 @@ def explained(model: type[BaseModel], data: Any, error: ValidationError) -> list
     said = list[str]()
     expected: dict[str, list[str]] = {}
     shown_at: dict[str, int] = {}
-    for problem in error.errors():
+    problems = error.errors()
+    inside = {problem["loc"][:depth] for problem in problems for depth in range(len(problem["loc"]))}
+    for problem in problems:
+        if problem["type"] == "too_short" and problem["loc"] in inside:
+            continue  # only items that are right were counted
         keys = _keys(model, data, problem)
         key, what = ".".join(keys), _expected(problem)
         if what is None:
@@ -67,6 +71,8 @@ def _expected(problem: Any) -> str | None:
     if kind in ("too_long", "too_short"):
         most = kind == "too_long"
         return f"a list of at {'most' if most else 'least'} {context['max_length' if most else 'min_length']} items"
+    if kind == "string_too_short" and context["min_length"] == 1:
+        return "text that is not empty"
     if kind == "string_pattern_mismatch":
         return f"text of the form {context['pattern']}"
     if kind == "missing" and isinstance(problem["loc"][-1], int):
@@ -119,12 +125,12 @@ def _keys(model: type[BaseModel], data: Any, problem: Any) -> list[str]:
     if problem["type"] == "missing" and isinstance(location[-1], int):  # an item of a list that is too short
         location, names_key = location[:-1], False
     keys = _without_tags(model, location)
-    found, node = list[str](), data
+    written, node = list[str](), data
     for position, key in enumerate(keys):
         inside, node = _step(node, key)
         if inside or (names_key and position == len(keys) - 1):
-            found.append(key)
-    return found
+            written.append(key)
+    return written
 
 
 def _step(node: Any, key: str) -> tuple[bool, Any]:
@@ -145,7 +151,7 @@ def _without_tags(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
         last, tags = position == len(location) - 1, [_tag(current) for current in models] if len(models) > 1 else []
         if fields or last or part not in tags:
             keys.append(str(part))
-        models = [found for field in fields for found in _models_in(field.annotation)] or models
+        models = [inner for field in fields for inner in _models_in(field.annotation)] or models
     return keys
 
 
@@ -170,4 +176,4 @@ def _sections_at(model: type[BaseModel], location: Sequence[Any]) -> list[Any]:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for argument in getattr(annotation, "__args__", ()) for found in _models_in(argument)]
+    return [inner for argument in getattr(annotation, "__args__", ()) for inner in _models_in(argument)]

@@ -1,6 +1,6 @@
 """One dense progress line with rate and ETA, redrawn on a terminal and repeated every few seconds in a log.
 
-Whoever listens to messages (Prefect's log) hears it every half minute.
+Whoever listens to messages (Prefect's log) hears it as often as they want to.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TextIO
 from pipeline import messages
 from pipeline.presentable import presentable
 
-TERMINAL_SECONDS, LOG_SECONDS, LISTENER_SECONDS = 0.2, 5.0, 30.0
+TERMINAL_SECONDS, LOG_SECONDS = 0.2, 5.0
 
 
 class Progress:
@@ -26,8 +26,10 @@ class Progress:
         self.label, self.total, self.unit = label, total, unit
         self._initial = self._count = done
         self._stream = stream or sys.stderr
-        self._heard = stream is None and messages.heard()
+        heard = messages.progress_seconds() if stream is None else None
+        self._heard = heard is not None
         self._terminal = self._stream.isatty() and not self._heard
+        self._pause = heard if heard is not None else TERMINAL_SECONDS if self._terminal else LOG_SECONDS
         self._start = time.monotonic()
         self._shown = self._waited = 0.0
         self._show("")
@@ -36,8 +38,7 @@ class Progress:
         """Count `amount` more units; `note` is shown at the end of the line."""
         self._count += amount
         now = time.monotonic()
-        pause = TERMINAL_SECONDS if self._terminal else LISTENER_SECONDS if self._heard else LOG_SECONDS
-        if now - self._shown >= pause:
+        if now - self._shown >= self._pause:
             self._show(note)
 
     def waited(self, seconds: float) -> None:

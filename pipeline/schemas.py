@@ -1,12 +1,13 @@
 """The tables of a workspace as versioned Arrow schemas, and the one way they are written to Parquet.
 
 Every file carries its table's name and version, opens as it is in DuckDB, pandas and Hugging Face `datasets`,
-and is compressed with zstd. Rising a version is a change of contract: readers name what they found.
+and is compressed with zstd. Raising a version changes the contract: readers name the version that they have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -126,11 +127,11 @@ BUNDLES = _schema(
 
 RESULTS = _schema(
     "results",
-    1,
+    2,
     [
         ("run", _WORD),
         ("model", _WORD),  # fingerprint of the model
-        ("suite", _WORD),
+        ("task", _WORD),  # retrieval, classification, ...
         ("dataset", _WORD),
         ("split", _WORD),
         ("protocol", _WORD),
@@ -139,6 +140,19 @@ RESULTS = _schema(
         ("metric", _WORD),
         ("value", pa.float64()),
         ("chance", pa.float64()),
+        ("ci_low", pa.float64()),
+        ("ci_high", pa.float64()),
+        ("n", pa.int64()),
+    ],
+)
+
+DIFFERENCES = _schema(
+    "differences",
+    1,
+    [
+        *((name, _WORD) for name in ("run", "model", "other_run", "other_model", "task", "dataset", "split")),
+        *((name, _WORD) for name in ("protocol", "readout", "query", "metric")),
+        ("difference", pa.float64()),  # run minus other run, on the same resamples
         ("ci_low", pa.float64()),
         ("ci_high", pa.float64()),
         ("n", pa.int64()),
@@ -182,19 +196,45 @@ def read(
     `recorded` is the digest on the part's record and the stage that wrote it: other content is refused. Whoever has a
     manifest calls `Manifest.read`, which knows both.
     """
-    try:
-        # Never through a Python file handle: pyarrow's threads may outlive the interpreter and end it by a signal.
-        data = pa.OSFile(location.uri).read_buffer() if location.is_local else pa.py_buffer(location.read())
-        if recorded is not None:
-            contents.check(location, data, *recorded)
-        _check(location, pq.read_schema(pa.BufferReader(data)), schema)
+    with _unreadable_is_named(location, schema):
+        data = _checked(location, schema, recorded)
         return pq.read_table(pa.BufferReader(data), columns=list(columns) if columns else None, filters=filters)
+
+
+def batches(
+    location: Location,
+    schema: pa.Schema,
+    columns: Sequence[str],
+    rows: int,
+    *,
+    recorded: tuple[str, str] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """As `read`, but so many rows at a time: of a large part no more is in memory than its file and those rows."""
+    with _unreadable_is_named(location, schema):
+        file = pq.ParquetFile(pa.BufferReader(_checked(location, schema, recorded)))
+        yield from file.iter_batches(rows, columns=list(columns))
+
+
+def _checked(location: Location, schema: pa.Schema, recorded: tuple[str, str] | None) -> pa.Buffer:
+    """The file's bytes."""
+    # Never through a Python file handle: pyarrow's threads may outlive the interpreter and end it by a signal.
+    data = pa.OSFile(location.uri).read_buffer() if location.is_local else pa.py_buffer(location.read())
+    if recorded is not None:
+        contents.check(location, data, *recorded)
+    _check(location, pq.read_schema(pa.BufferReader(data)), schema)
+    return data
+
+
+@contextmanager
+def _unreadable_is_named(location: Location, schema: pa.Schema) -> Iterator[None]:
+    try:
+        yield
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{location} cannot be read as a {_name(schema)} table: {error}") from error
 
 
-def _check(location: Location, found: pa.Schema, expected: pa.Schema) -> None:
-    metadata = found.metadata or {}
+def _check(location: Location, schema: pa.Schema, expected: pa.Schema) -> None:
+    metadata = schema.metadata or {}
     actual = (metadata.get(b"holism.table"), metadata.get(b"holism.version"))
     wanted = (expected.metadata[b"holism.table"], expected.metadata[b"holism.version"])
     if actual != wanted:

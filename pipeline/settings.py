@@ -131,10 +131,10 @@ def _expected(field: FieldInfo) -> str:
 
 def _rules(field: FieldInfo) -> list[Any]:
     """The constraints of a field, those of a type that is annotated with its own included."""
-    found = list(field.metadata)
-    for rule in [*found]:
-        found += getattr(rule, "metadata", [])
-    return found
+    rules = list(field.metadata)
+    for rule in [*rules]:
+        rules += getattr(rule, "metadata", [])
+    return rules
 
 
 def _type(annotation: Any) -> str:

@@ -1,7 +1,8 @@
 """Reading images out of shards (WebDataset tars) by offset.
 
 A shard is opened once and read at any position, so order is free: captioning walks chunks, training jumps
-at random, and the caption browser asks for one picture.
+at random, and the caption browser asks for one picture. Of shards on an object store whole spans may be kept on this
+machine (`pipeline.shard_cache`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from pipeline import identity
 from pipeline.errors import StoreError
+from pipeline.shard_cache import ShardCache, Span
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 MAX_OPEN_FILES = 64
 
@@ -32,40 +37,58 @@ class _Descriptor:
 class ShardReader:
     """Random access to the encoded images of shards; picklable, and safe to use from threads and after a fork."""
 
-    def __init__(self, shards: Mapping[str, str]) -> None:
-        """`shards` maps a shard's name to the URI of its tar."""
-        self.shards = dict(shards)
+    def __init__(self, shards: Mapping[str, str], cache: ShardCache | None = None) -> None:
+        """`shards` maps a shard's name to the URI of its tar; `cache` keeps spans of those that are not local."""
+        self.shards, self.cache = dict(shards), cache
         self._open = threading.local()  # one thread must not close what another reads
 
-    def read(self, shard: str, offset: int, size: int, image_id: str | None = None) -> bytes:
-        """The `size` bytes at `offset` of a shard.
+    @property
+    def is_remote(self) -> bool:
+        """Whether some shard is not on this machine's file system."""
+        return any(not Location.of(uri).is_local for uri in self.shards.values())
+
+    def read(self, shard: str, offset: int, size: int, image_id: str | None = None, span: Span | None = None) -> bytes:
+        """The `size` bytes at `offset` of a shard; with a `span` around them it is kept in the cache, if there is one.
 
         Raises `StoreError`, which names the shard, if it is gone or cut short, or if the bytes are not those of the
         picture `image_id`.
         """
-        uri = self.shards.get(shard)
-        if uri is None:
-            raise StoreError(f"shard {shard!r} is not in the manifest (it has {len(self.shards)} shards)")
-        location = Location.of(uri)
-        try:
-            data = (
-                os.pread(self._descriptor(uri).number, size, offset)  # no seek: forks share the position
-                if location.is_local
-                else location.read_range(offset, size)
-            )
-        except FileNotFoundError as error:
-            raise StoreError(
-                f"shard {shard!r} is not at {uri} any more; put it back, or make it again: "
-                "holism ingest CONFIG --retry-failed"
-            ) from error
+        location = self._location(shard)
+        data = None
+        if self.cache is not None and span is not None and not location.is_local:
+            with _gone_is_named(shard, location):
+                data = self.cache.read(location, span, offset, size)
+            if not _is_picture(data, size, image_id):  # damaged here, or there: the shard itself tells
+                self.cache.drop(location, span)
+                data = None
+        if data is None:
+            with _gone_is_named(shard, location):
+                data = self._read(location, offset, size)
         if len(data) != size:
-            raise StoreError(f"shard {shard!r} at {uri} ends before byte {offset + size}; it was cut or replaced")
-        if image_id is not None and identity.image_id(data) != image_id:
+            raise StoreError(f"shard {shard!r} at {location} ends before byte {offset + size}; it was cut or replaced")
+        if not _is_picture(data, size, image_id):
             raise StoreError(
-                f"shard {shard!r} at {uri} is damaged: what lies at byte {offset} is not the picture that was "
+                f"shard {shard!r} at {location} is damaged: what lies at byte {offset} is not the picture that was "
                 "ingested; put the shard back, or make it again: holism ingest CONFIG --retry-failed"
             )
         return data
+
+    def fetch(self, shard: str, span: Span) -> None:
+        """Has a span of a shard in the cache, for a later `read`."""
+        location = self._location(shard)
+        if self.cache is not None and not location.is_local:
+            self.cache.fetch(location, span)
+
+    def _location(self, shard: str) -> Location:
+        uri = self.shards.get(shard)
+        if uri is None:
+            raise StoreError(f"shard {shard!r} is not in the manifest (it has {counted(len(self.shards), 'shard')})")
+        return Location.of(uri)
+
+    def _read(self, location: Location, offset: int, size: int) -> bytes:
+        if not location.is_local:
+            return location.read_range(offset, size)
+        return os.pread(self._descriptor(location.uri).number, size, offset)  # no seek: forks share the position
 
     def _descriptor(self, uri: str) -> _Descriptor:
         files = self._files()
@@ -83,8 +106,23 @@ class ShardReader:
         """Close the files of this thread; those of others close with their threads."""
         self._files().clear()
 
-    def __getstate__(self) -> dict[str, object]:
-        return {"shards": self.shards}
+    def __getstate__(self) -> dict[str, Any]:
+        return {"shards": self.shards, "cache": self.cache}
 
-    def __setstate__(self, state: Mapping[str, Mapping[str, str]]) -> None:
-        self.shards, self._open = dict(state["shards"]), threading.local()
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.shards, self.cache, self._open = dict(state["shards"]), state["cache"], threading.local()
+
+
+def _is_picture(data: bytes, size: int, image_id: str | None) -> bool:
+    return len(data) == size and (image_id is None or identity.image_id(data) == image_id)
+
+
+@contextmanager
+def _gone_is_named(shard: str, location: Location) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"shard {shard!r} is not at {location} any more; put it back, or make it again: "
+            "holism ingest CONFIG --retry-failed"
+        ) from error

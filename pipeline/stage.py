@@ -16,9 +16,10 @@ from pipeline import summary
 from pipeline.cluster.config import ClusterConfig
 from pipeline.commits import Part
 from pipeline.config import Section, semantic
-from pipeline.errors import HolismError, MissingInputError
+from pipeline.errors import ConfigError, HolismError, MissingInputError
 from pipeline.identity import fingerprint
 from pipeline.manifest import Manifest
+from pipeline.summary import counted
 from pipeline.workspace import Workspace
 
 
@@ -58,6 +59,10 @@ def _nothing(_: Any) -> dict[str, str]:
     return {}
 
 
+def _needs_all(_: Any) -> tuple[str, ...]:
+    return ()
+
+
 def _no_preview(*_: Any) -> list[str]:
     return []
 
@@ -65,7 +70,7 @@ def _no_preview(*_: Any) -> list[str]:
 def what_is_gone(manifest: Manifest) -> str | None:
     """The parts whose files are missing, or have another size."""
     if absent := manifest.absent():
-        return f"gone or cut: {len(absent):,} of its {len(manifest.parts):,} parts, such as {absent[0].name}"
+        return f"gone or cut: {len(absent):,} of its {counted(len(manifest.parts), 'part')}, such as {absent[0].name}"
     return None
 
 
@@ -77,7 +82,8 @@ class Stage:
     reads from outside the workspace (source images, benchmark data), so that a change there is noticed.
     `run` imports heavy libraries inside. `preview` says in lines what a run would cost, without starting anything.
     `damage` says in words what of a result is gone, if anything is: then there is work to do. `describe` says in
-    lines what came out, for the terminal, `holism status` and Prefect (`pipeline.summary`).
+    lines what came out, for the terminal, `holism status` and Prefect (`pipeline.summary`). `does_without` names
+    upstream stages that a configuration has no use for.
     """
 
     name: str
@@ -90,6 +96,7 @@ class Stage:
     located_by: tuple[str, ...] = ()  # upstream stages that only say where things lie: they decide no result
     damage: Callable[[Manifest], str | None] = what_is_gone
     describe: Callable[[Manifest], list[str]] = summary.plain
+    does_without: Callable[[Any], tuple[str, ...]] = _needs_all
 
 
 @dataclass(frozen=True)
@@ -116,25 +123,33 @@ def resolve(
 ) -> dict[str, Resolution]:
     """Look up every stage's result under the current config. `stages` come in order, upstream first.
 
-    A result of which something is gone counts as none, unless `damaged` ones are wanted as well.
+    A stage without a section cannot run. A result of which something is gone counts as none, unless `damaged` ones are
+    wanted as well.
     """
-    found: dict[str, Resolution] = {}
+    resolutions: dict[str, Resolution] = {}
     for stage in stages:
-        found[stage.name] = _resolve_one(stage, configs[stage.name], found, workspace, damaged)
-    return found
+        if stage.name in configs:
+            resolutions[stage.name] = _resolve_one(stage, configs[stage.name], resolutions, workspace, damaged)
+        else:
+            problem = ConfigError(
+                f"the configuration has no section '{stage.name}', so there is nothing to {stage.name}"
+            )
+            resolutions[stage.name] = Resolution(stage, Section(), {}, (), None, None, problem)
+    return resolutions
 
 
 def _resolve_one(
-    stage: Stage, config: Section, found: Mapping[str, Resolution], workspace: Workspace, damaged: bool
+    stage: Stage, config: Section, resolutions: Mapping[str, Resolution], workspace: Workspace, damaged: bool
 ) -> Resolution:
-    inputs = {name: m for name in stage.upstream if (m := found[name].manifest) is not None}
-    missing = tuple(name for name in stage.upstream if name not in inputs)
+    needed = [name for name in stage.upstream if name not in stage.does_without(config)]
+    inputs = {name: m for name in needed if (m := resolutions[name].manifest) is not None}
+    missing = tuple(name for name in needed if name not in inputs)
     try:
         digests = _input_digests(stage, config, inputs)
     except HolismError as problem:
         return Resolution(stage, config, inputs, missing, None, None, problem)
     if missing:
-        return Resolution(stage, config, inputs, missing, None, None, damage=found[missing[0]].damage)
+        return Resolution(stage, config, inputs, missing, None, None, damage=resolutions[missing[0]].damage)
     identity = fingerprint(stage.name, stage.version, semantic(config), digests)
     manifest = workspace.manifest(stage.name, identity)
     damage = stage.damage(manifest) if manifest is not None and not damaged else None
@@ -166,7 +181,7 @@ def execute(
         raise MissingInputError(
             f"stage '{stage.name}' needs the result of '{first}' under this configuration, and "
             + (f"of that is {resolution.damage}, in" if resolution.damage else "there is none in")
-            + f" {workspace.root}; run it first: {command.format(stage=first)}"
+            + f" {workspace.root}; run it first: {command.replace('{stage}', first)}"
         )
     if resolution.problem is not None:
         raise resolution.problem

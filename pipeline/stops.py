@@ -57,10 +57,15 @@ def stoppable() -> Iterator[Stop]:
         _handle(before)
 
 
-def under_way() -> bool:
-    """Whether somebody has stopped this process: what is raised now is a consequence of that."""
+def came() -> signal.Signals | None:
+    """The signal that stops this process, if one came: what is raised now is a consequence of it."""
     handler = signal.getsignal(signal.SIGTERM)
-    return isinstance(handler, (Stop, Held)) and handler.signal is not None
+    return handler.signal if isinstance(handler, (Stop, Held)) else None
+
+
+def under_way() -> bool:
+    """Whether somebody has stopped this process."""
+    return came() is not None
 
 
 class Held:
@@ -112,13 +117,15 @@ class Held:
 
 @contextmanager
 def held_back() -> Iterator[Held]:
-    """Hold a stop back for as long as this lasts, or until it is delivered (in the main thread; others hear of none).
+    """Hold a stop back for as long as this lasts, or until it is delivered.
 
-    Whatever is raised after the signal is a consequence of it.
+    Whatever is raised after the signal is a consequence of it. Threads beside the main one get no signals; they stop
+    when `ask_threads` says so.
     """
     held = Held()
     if threading.current_thread() is not threading.main_thread():
-        yield held
+        with _asked.of(held):
+            yield held
         return
     held.before = {number: signal.signal(number, held) for number in SIGNALS}
     try:
@@ -126,6 +133,36 @@ def held_back() -> Iterator[Held]:
     finally:
         _handle(held.before)
         held.deliver()
+
+
+class _Asked:
+    """The stop that threads were asked for, and those that hold it back."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._held: list[Held] = []
+
+    @contextmanager
+    def of(self, held: Held) -> Iterator[None]:
+        self._held.append(held)
+        held.signal = self.signal  # it may have come before
+        try:
+            yield
+        finally:
+            self._held.remove(held)
+
+    def __call__(self, number: signal.Signals) -> None:
+        self.signal = number
+        for held in self._held:
+            held.signal = held.signal or number
+
+
+_asked = _Asked()
+
+
+def ask_threads(number: signal.Signals) -> None:
+    """Stop what threads of this process hold back now or begin later, as this signal would stop the main thread."""
+    _asked(number)
 
 
 @contextmanager

@@ -77,6 +77,8 @@ class Location:
         if isinstance(path, Location):
             return path
         text = os.fspath(path)
+        if not text.strip():  # which would be the folder that the command is given in
+            raise ConfigError("a path of the configuration is empty; expected a file, a folder or an address")
         if holds_secret(text):
             raise ConfigError(
                 f"the address {text} holds a user name, password or key, and addresses are stored with every result; "
@@ -262,12 +264,12 @@ class Location:
         if not self.is_dir():
             return
         with self._asking():
-            found = self._fs.find(self._path, maxdepth=None if recursive else 1, detail=True)
-        for path in sorted(found):
-            yield self._at(path), found[path]
+            infos = self._fs.find(self._path, maxdepth=None if recursive else 1, detail=True)
+        for path in sorted(infos):
+            yield self._at(path), infos[path]
 
-    def glob(self) -> list[Location]:
-        """The files and folders that match this address, read as a pattern, sorted.
+    def glob(self) -> list[tuple[Location, bool]]:
+        """The files and folders that match this address, read as a pattern, sorted; with whether it is a folder.
 
         Folders at its start that are there are no pattern, whatever their names.
         """
@@ -277,7 +279,8 @@ class Location:
         with self._asking():
             start = literal._path
             pattern = _MAGIC.sub(r"[\g<0>]", start) + self._path.removeprefix(start)
-            return [self._at(path) for path in sorted(self._fs.glob(pattern))]
+            matches = self._fs.glob(pattern, detail=True)
+            return [(self._at(path), matches[path]["type"] == "directory") for path in sorted(matches)]
 
     def _at(self, path: str) -> Location:
         return Location(path) if self.is_local else Location(f"{self.protocol}://{path.lstrip('/')}")

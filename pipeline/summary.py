@@ -26,7 +26,7 @@ def shares(counts: Mapping[str, int], total: int, most: int = MOST_FIGURES) -> s
     """`too short 4 (2.4 %), off topic 2 (1.2 %)`: the largest counts with their shares of `total`."""
     largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     told = [f"{name} {count:,}{share(count, total)}" for name, count in largest if count]
-    return ", ".join(told[:most]) + (f", and {len(told) - most} more" if len(told) > most else "")
+    return ", ".join(told[:most]) + (f", and {len(told) - most:,} more" if len(told) > most else "")
 
 
 def share(count: int, total: int) -> str:
@@ -34,9 +34,9 @@ def share(count: int, total: int) -> str:
     return f" ({100 * count / total:.1f} %)" if total else ""
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 image`, `2,000 images`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def counted(count: int, one: str, several: str | None = None) -> str:
+    """`1 image`, `2,000 images`; `several` where an s is not all that differs: `1 row has`, `2 rows have`."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def number(value: float | str) -> str:

@@ -61,11 +61,11 @@ class Text(NamedTuple):
 def texts_of(value: Any, encoding: Encoding = "utf-8") -> Texts:
     """The texts of a value that a reader of tables or JSON gave. `encoding` is for bytes, as in `decode`."""
     if isinstance(value, (list, tuple)):
-        found = [_one(item, encoding) for item in value]
+        items = [_one(item, encoding) for item in value]
         return Texts(
-            tuple(one.text for one in found if one.text is not None),
-            tuple(fault for one in found for fault in one.faults),
-            next((one.refused for one in found if one.refused is not None), None),
+            tuple(one.text for one in items if one.text is not None),
+            tuple(fault for one in items for fault in one.faults),
+            next((one.refused for one in items if one.refused is not None), None),
         )
     text, faults, refused = _one(value, encoding)
     return Texts((text,) if text is not None else (), faults, refused)

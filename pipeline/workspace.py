@@ -36,12 +36,12 @@ class Workspace:
 
     def manifests(self, stage: str) -> list[Manifest]:
         """All results of a stage, newest first."""
-        found = [
+        manifests = [
             self._load(file)
             for file, _ in (self.root / "manifests").files(".json")
             if file.name.startswith(f"{stage}-")
         ]
-        return sorted(found, key=lambda manifest: manifest.created_at, reverse=True)
+        return sorted(manifests, key=lambda manifest: manifest.created_at, reverse=True)
 
     def save(self, manifest: Manifest) -> None:
         """Publish a result. Its store is written relative to the workspace, so that a workspace can be moved."""

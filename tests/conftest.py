@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def ray_instance() -> Iterator[None]:
-    """A quiet Ray cluster of two nodes on this machine, one logical CPU each; what runs meanwhile uses it as it is."""
+def ray_instance() -> Iterator[Any]:
+    """A quiet Ray cluster of two nodes on this machine, one logical CPU each; what runs meanwhile uses it as it is.
+
+    Whoever adds nodes takes them away again.
+    """
     pytest.importorskip("ray")
     from pipeline.cluster.config import ClusterConfig
     from pipeline.cluster.connection import connected, prepare
@@ -21,6 +25,6 @@ def ray_instance() -> Iterator[None]:
     nodes.add_node(num_cpus=1)
     try:
         with connected(ClusterConfig(address=nodes.address)):
-            yield
+            yield nodes
     finally:
         nodes.shutdown()

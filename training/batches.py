@@ -1,15 +1,17 @@
 """Batches as a pure function of their number.
 
-What is in batch n follows from (seed, n) alone: a permutation of the images per epoch, and a generator of its own for
-each (epoch, image) that draws the captions and the crop. So the loader's whole position is one number, any number of
-worker processes gives the same batches in the same order, and ranks share a batch by cutting it: any number of ranks
-up to the number of images in it, whose shares differ by one image at most.
+What is in batch n follows from (seed, n) alone: an order of the images per epoch (`training.shuffle`), and a generator
+of its own for each (epoch, image) that draws the captions and the crop. So the loader's whole position is one number,
+any number of worker processes gives the same batches in the same order, and ranks share a batch by cutting it: any
+number of ranks up to the number of images in it, whose shares differ by one image at most.
 """
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -23,9 +25,11 @@ from pipeline.shards import ShardReader
 from training.bundles import Bundles
 from training.config import RunConfig
 from training.index.piece import Piece
-from training.text import length_groups, pad, within
+from training.shuffle import Order, make_order
+from training.text import TOKEN_BYTES, length_groups, pad
 
 ASPECTS = (3 / 4, 4 / 3)  # of training crops, as CLIP's
+LOG_ASPECTS = tuple(np.log(ASPECTS).tolist())
 RELEASED_AFTER = 128  # samples: reading one maps up to 1 MB of the index, as neighbours of a page come with it
 
 
@@ -71,53 +75,13 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Order:
-    """Which images are in which batch."""
-
-    rows: int
-    global_batch: int
-    epochs: int
-    seed: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return self.rows // self.global_batch
-
-    @property
-    def steps(self) -> int:
-        return self.steps_per_epoch * self.epochs
-
-    def batch(self, step: int) -> tuple[int, np.ndarray]:
-        """The epoch and the rows of a global batch; each epoch leaves out the few images that fill no batch."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        permutation = _permutation(self.rows, self.seed, epoch)
-        return epoch, permutation[place * self.global_batch : (place + 1) * self.global_batch]
-
-
-@lru_cache(maxsize=1)
-def _permutation(rows: int, seed: int, epoch: int) -> np.ndarray:
-    """In four bytes a row, as it is kept for an epoch: 12 million images are 48 MB."""
-    permutation = np.arange(rows, dtype=np.uint32)
-    np.random.default_rng([seed, epoch]).shuffle(permutation)
-    return permutation
-
-
-def make_order(config: RunConfig, bundles: Bundles) -> Order:
-    if len(bundles) < config.global_batch:
-        raise ConfigError(
-            f"train.global_batch is {config.global_batch}, but only {len(bundles)} images have captions for its "
-            "slots; lower global_batch or ingest more images"
-        )
-    return Order(len(bundles), config.global_batch, config.epochs, config.seed)
-
-
-@dataclass(frozen=True)
 class Share:
     """What a rank makes of the batch of a step: these samples, as they are drawn in this epoch."""
 
     step: int
     epoch: int
     samples: np.ndarray
+    spans: np.ndarray | None  # (B, 2): the part of its shard that each lies in, where that is to be kept
 
 
 def share_sizes(global_batch: int, ranks: int) -> tuple[int, ...]:
@@ -145,14 +109,30 @@ class BatchMaker:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        self.order = make_order(config, bundles)
-        self.bundles = bundles
+        self.bundles, self.reader, self.rank = bundles, reader, rank
         self.share_sizes = share_sizes(config.global_batch, ranks)
-        self._config, self._reader = config, reader
+        self._config = config
         self._canvas, self._context_length = canvas, context_length
         start = sum(self.share_sizes[:rank])
         self._share = slice(start, start + self.share_sizes[rank])
         self._read_since = 0  # samples, since the index's pages were let go
+        self._keeps_spans = self._worth_keeping()
+
+    @cached_property
+    def order(self) -> Order:
+        """Which samples are in which batch; for whoever deals them out alone."""
+        return make_order(self._config, self.bundles, self.reader)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For workers, which are told their samples and need no order."""
+        return {name: value for name, value in self.__dict__.items() if name != "order"}
+
+    def _worth_keeping(self) -> bool:
+        """Whether blocks are read whole and kept: not where they would be gone before the next picture of theirs."""
+        blocks, cache = self.order.blocks, self.reader.cache
+        if blocks is None or cache is None:
+            return False
+        return self.order.window is not None or blocks.bytes <= cache.limit
 
     def __getitem__(self, step: int) -> Batch:
         return self.make(self.share(step))
@@ -160,37 +140,36 @@ class BatchMaker:
     def share(self, step: int) -> Share:
         """What is in a batch. It takes the order of an epoch in memory: one process asks, for all its workers."""
         epoch, samples = self.order.batch(step)
-        return Share(step, epoch, samples[self._share])
+        samples, blocks = samples[self._share], self.order.blocks
+        return Share(step, epoch, samples, blocks.spans(samples) if blocks and self._keeps_spans else None)
 
     def make(self, share: Share) -> Batch:
         """The batch itself: pictures read and decoded, captions drawn. Raises StoreError where a shard is damaged."""
         count, slots = len(share.samples), len(self._config.slots)
         image_BCSS = torch.zeros(count, 3, self._canvas, self._canvas, dtype=torch.uint8)
-        box_B4 = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(count, 1)
-        mask_BM = torch.zeros(count, slots, dtype=torch.bool)
+        box_B4 = np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (count, 1))
+        mask_BM = np.zeros((count, slots), dtype=bool)
         captions_of: dict[bytes, list[int]] = {}  # the places of each different text, by its tokens
         unreadable = []
         for b, sample in enumerate(share.samples.tolist()):
             piece, row = self._sample(sample)
             rng = np.random.default_rng([self._config.seed, share.epoch, sample])
-            of_row = piece.captions(row)
-            drawn = draw_captions(
-                piece.slot[of_row], piece.weight[of_row], slots, self._config.captions_per_image, rng
-            )
-            data = self._read(piece, row)  # a shard that cannot be read ends the run: no picture is at fault
+            drawn = self._draw(piece, row, rng)
+            span = None if share.spans is None else share.spans[b]
+            data = self._read(piece, row, span)  # a shard that cannot be read ends the run: no picture is at fault
             try:
                 canvas, width, height = self._decode(data)
             except Exception as error:  # decoders raise anything on damaged input, and one image must not end the run
                 unreadable.append(f"{piece.key[row]}: {error}")
                 continue
             image_BCSS[b] = canvas
-            box_B4[b] = torch.tensor(draw_crop(width, height, self._config.crop_scale, rng))
-            for slot, caption in drawn:
+            box_B4[b] = draw_crop(width, height, self._config.crop_scale, rng)
+            for slot, tokens in drawn:
                 mask_BM[b, slot] = True
-                tokens = piece.tokens(of_row.start + caption)[: self._context_length - 2].tobytes()
-                captions_of.setdefault(tokens, []).append(b * slots + slot)
-        grouped = _group(captions_of, self._context_length)
-        return Batch(share.step, image_BCSS, box_B4, *grouped, mask_BM, tuple(unreadable))
+                captions_of.setdefault(tokens[: self._context_length - 2].tobytes(), []).append(b * slots + slot)
+        grouped = self._group(captions_of)
+        made = image_BCSS, torch.from_numpy(box_B4), *grouped, torch.from_numpy(mask_BM)
+        return Batch(share.step, *made, tuple(unreadable))
 
     def inspect(self, step: int) -> Iterator[dict[str, Any]]:
         """What is in the whole batch of a step, over all ranks: each image and its captions by slot.
@@ -203,11 +182,8 @@ class BatchMaker:
         epoch, samples = self.order.batch(step)
         for sample in samples.tolist():
             piece, row = self._sample(sample)
-            of_row, rng = piece.captions(row), np.random.default_rng([self._config.seed, epoch, sample])
-            drawn = draw_captions(
-                piece.slot[of_row], piece.weight[of_row], len(slots), self._config.captions_per_image, rng
-            )
-            captions = {slots[m]: decode(piece.tokens(of_row.start + one).tolist()).strip() for m, one in drawn}
+            drawn = self._draw(piece, row, np.random.default_rng([self._config.seed, epoch, sample]))
+            captions = {slots[m]: decode(tokens.tolist()).strip() for m, tokens in drawn}
             yield {"image_id": piece.image_id[row].as_py(), "key": piece.key[row].as_py(), "captions": captions}
 
     def _sample(self, number: int) -> tuple[Piece, int]:
@@ -217,9 +193,20 @@ class BatchMaker:
             self._read_since = 1
         return self.bundles.sample(number)
 
-    def _read(self, piece: Piece, row: int) -> bytes:
-        shard = piece.shard_names[piece.shard[row]]
-        return self._reader.read(shard, int(piece.offset[row]), int(piece.size[row]), piece.image_id[row].as_py())
+    def _draw(self, piece: Piece, row: int, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
+        """Slots and tokens of the captions of an image."""
+        captions = piece.captions(row)
+        slot, weight, most = piece.slot[captions], piece.weight[captions], self._config.captions_per_image
+        drawn = draw_captions(slot, weight, len(self._config.slots), most, rng)
+        return [(slot, piece.tokens(captions.start + caption)) for slot, caption in drawn]
+
+    def _group(self, captions_of: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+        return group_texts(captions_of)
+
+    def _read(self, piece: Piece, row: int, span: np.ndarray | None) -> bytes:
+        place = piece.shard_names[piece.shard[row]], int(piece.offset[row]), int(piece.size[row])
+        part = None if span is None else (int(span[0]), int(span[1]))
+        return self.reader.read(*place, piece.image_id[row].as_py(), part)
 
     def _decode(self, data: bytes) -> tuple[Tensor, int, int]:
         """The picture on a square canvas, and its own width and height."""
@@ -234,15 +221,16 @@ def draw_captions(
     slot_C: np.ndarray, weight_C: np.ndarray, slots: int, most: int | None, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
     """(slot, caption) pairs of one image's captions: one caption a slot, drawn by weight, of at most `most` slots."""
-    uniform = rng.random(slots)
+    uniform, weight = rng.random(slots).tolist(), weight_C.tolist()
+    candidates: dict[int, list[int]] = {}
+    for caption, m in enumerate(slot_C.tolist()):
+        candidates.setdefault(m, []).append(caption)
     drawn = []
-    for m in np.unique(slot_C).tolist():
-        candidates = np.flatnonzero(slot_C == m)
-        upto = np.cumsum(weight_C[candidates], dtype=np.float64)
-        if upto[-1] <= 0:
-            continue
-        chosen = candidates[min(int(np.searchsorted(upto, uniform[m] * upto[-1], side="right")), len(candidates) - 1)]
-        drawn.append((m, int(chosen)))
+    for m in sorted(candidates):
+        upto = list(accumulate(weight[caption] for caption in candidates[m]))
+        if upto[-1] > 0:
+            place = bisect_right(upto, uniform[m] * upto[-1])
+            drawn.append((m, candidates[m][min(place, len(upto) - 1)]))
     if most is not None and len(drawn) > most:
         return [drawn[i] for i in np.sort(rng.choice(len(drawn), size=most, replace=False))]
     return drawn
@@ -257,8 +245,8 @@ def draw_crop(
     """
     for _ in range(10):
         area = width * height * rng.uniform(*scale)
-        aspect = np.exp(rng.uniform(*np.log(ASPECTS)))
-        w, h = np.sqrt(area * aspect), np.sqrt(area / aspect)
+        aspect = float(np.exp(rng.uniform(*LOG_ASPECTS)))
+        w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
         if w <= width and h <= height:
             left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
             return left / width, top / height, w / width, h / height
@@ -267,13 +255,12 @@ def draw_crop(
     return (width - w) / 2 / width, (height - h) / 2 / height, w / width, h / height
 
 
-def _group(places: Mapping[bytes, list[int]], context_length: int) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+def group_texts(places: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
     """The different texts in groups of like length, and for each caption its place and its text."""
     different = list(places)
-    tokens = [within(np.frombuffer(text, dtype=np.uint16), context_length) for text in different]
-    groups = length_groups([len(ids) for ids in tokens])
+    groups = length_groups([len(text) // TOKEN_BYTES + 2 for text in different])
     in_order = [different[i] for group in groups for i in group]
     place_P = [place for text in in_order for place in places[text]]
     text_P = [number for number, text in enumerate(in_order) for _ in places[text]]
-    texts = tuple(pad([tokens[i] for i in group]) for group in groups)
+    texts = tuple(pad([different[i] for i in group]) for group in groups)
     return texts, torch.tensor(place_P, dtype=torch.long), torch.tensor(text_P, dtype=torch.long)

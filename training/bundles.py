@@ -23,6 +23,7 @@ from pipeline.manifest import Manifest
 from pipeline.storage import Location
 from training.config import Slot
 from training.index.build import build, copies_file, order_file
+from training.index.old import InUse
 from training.index.order import in_order
 from training.index.piece import Piece, open_arrow_file, open_piece
 
@@ -42,6 +43,7 @@ class Bundles:
     captions: tuple[int, ...]
     path: str | None = None  # of the order's file
     memory: mmap.mmap | None = None  # that it is mapped into
+    mark: InUse | None = None  # which keeps its files from being removed
 
     def __len__(self) -> int:
         return len(self.row_S)
@@ -95,11 +97,12 @@ def read_bundles(curate: Manifest, slots: Sequence[Slot], folder: Location | Non
 def open_bundles(path: str) -> Bundles:
     """The samples of an order's file. Raises StoreError where it or a piece is not there, or damaged."""
     batch, facts, memory = open_arrow_file(path)
+    mark = InUse(path)
     order = Location(path)
     files = [*(order.parent / name for name in facts["pieces"]), copies_file(order)]
     pieces = tuple(open_piece(file.uri) for file in files)
     rows = batch["piece"].to_numpy(), batch["row"].to_numpy()
-    bundles = Bundles(pieces, *rows, facts["dropped"], tuple(facts["captions"]), path, memory)
+    bundles = Bundles(pieces, *rows, facts["dropped"], tuple(facts["captions"]), path, memory, mark)
     bundles.release()  # what was looked at to find the columns
     return bundles
 
@@ -119,13 +122,13 @@ def _temporary() -> Location:
 
 
 def _no_samples(curate: Manifest, slots: Sequence[Slot]) -> MissingInputError:
-    rows, found = 0, set()
+    rows, perspectives = 0, set()
     for part in curate.select("bundles/"):
         table = curate.read(part, schemas.BUNDLES, ["captions"])
         rows += len(table)
         for chunk in table["captions"].chunks:
-            found |= set(pc.list_flatten(chunk).field("perspective").unique().to_pylist())
+            perspectives |= set(pc.list_flatten(chunk).field("perspective").unique().to_pylist())
     return MissingInputError(
         f"none of the {rows} bundles has a caption for train.slots ({', '.join(slot.name for slot in slots)}); they "
-        f"hold {', '.join(sorted(map(str, found))) or 'no captions at all'}"
+        f"hold {', '.join(sorted(map(str, perspectives))) or 'no captions at all'}"
     )

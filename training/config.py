@@ -15,7 +15,9 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config import Section, Seed, added, build, merge, operational
 from pipeline.errors import ConfigError
+from training.launch_settings import Launch
 from training.towers import can_be_looked_up, resolve_architecture
+from training.watch import Best, Evaluation, Sinks, checked_sinks
 
 BranchKind = Literal["cls", "mlp", "query"]
 Isolation = Literal["none", "tokens", "full", "paper"]
@@ -119,6 +121,14 @@ class RunConfig(Section):
     canvas: int | None = Field(
         None, ge=8, le=8192, description="side of images before cropping; empty: 8/7 of what the model takes"
     )
+    shuffle: Literal["auto", "global", "blocks"] = added(
+        "auto",
+        description="the order of images: global, or by blocks of shards, of which each is read once an epoch; auto: "
+        "by blocks where shards are on an object store",
+    )
+    shuffle_window: int = added(
+        32768, ge=1, le=2**30, description="images that are mixed at a time, where the order is by blocks"
+    )
     seed: Seed = Field(0, description="of weights, order, crops and the draw of captions")
 
     freeze: tuple[Literal["image", "text"], ...] = added(
@@ -133,6 +143,11 @@ class RunConfig(Section):
         False, description="keep only the tokens between blocks, and make all else again in backward"
     )
     compile: bool = operational(False, description="compile the towers with torch.compile, for GPUs")
+    cache_features: bool = operational(
+        False,
+        description="make each picture's embedding once, keep it on this machine beside the index, and train without "
+        "reading pictures again; for a frozen image tower of one branch with crop_scale: [1, 1]",
+    )
     micro_batch: int | None = operational(
         None,
         ge=1,
@@ -144,6 +159,12 @@ class RunConfig(Section):
         None, gt=0, description="a checkpoint also after so many minutes, at the next look (log_every)"
     )
     keep_checkpoints: int = operational(2, ge=1, description="checkpoints that are kept; older ones are removed")
+    evaluation: Evaluation = operational(default_factory=Evaluation, description="measuring the model on the way")
+    best: Best | None = operational(None, description="keep the best evaluated model too; empty: the last only")
+    sinks: Sinks = operational(
+        {},
+        description="where figures go beside metrics.jsonl, each with its options: tensorboard, or MODULE:NAME",
+    )
     log_every: int = operational(10, ge=1, description="steps between looks at the device; every step is logged")
     workers: int = operational(
         default_factory=loader_workers,
@@ -153,6 +174,14 @@ class RunConfig(Section):
     )
     index: str | None = operational(
         None, description="folder of each machine for the training index; empty: in the workspace, if that is local"
+    )
+    shard_cache: str | None = operational(
+        None,
+        description="folder of each machine for parts of shards that are on an object store; empty: in the workspace, "
+        "if that is local",
+    )
+    shard_cache_gb: float = operational(
+        20.0, gt=0, description="the most that these parts take on a machine's disk, GB"
     )
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
     threads: int | None = operational(None, ge=1, le=4096, description="CPU threads of torch; empty: torch's choice")
@@ -169,6 +198,11 @@ class RunConfig(Section):
             if other != slot.name:
                 raise ValueError(f"{other} and {slot.name} want the same captions, of which the first would get all")
         return slots
+
+    @field_validator("sinks")
+    @classmethod
+    def _are_sinks(cls, sinks: Sinks) -> Sinks:
+        return checked_sinks(sinks)
 
     @field_validator("image_std")
     @classmethod
@@ -204,6 +238,24 @@ class RunConfig(Section):
             raise ValueError("diversity only keeps several branches apart; set branches above 1 and add another term")
         if set(self.losses) == {"text_conditioned"}:
             raise ValueError("text_conditioned re-ranks what another term has to find; add one, such as served")
+        return self
+
+    @model_validator(mode="after")
+    def _best_is_measured(self) -> "RunConfig":
+        if self.best and not self.evaluation.every:
+            raise ValueError("best is chosen by evaluations; set evaluation.every, or leave best out")
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_stay_the_same(self) -> "RunConfig":
+        reasons = {
+            "the image tower is trained; set freeze: [image]": "image" not in self.freeze,
+            "several branches own weights in it, which are trained; set branches: 1": len(self.branch_names) > 1,
+            "each epoch crops anew; set crop_scale: [1, 1], which takes all of a picture": self.crop_scale != (1, 1),
+            "text_conditioned reads the patches; leave it out": self.has_text_pooling,
+        }
+        if self.cache_features and (found := [reason for reason, holds in reasons.items() if holds]):
+            raise ValueError(f"cache_features needs embeddings that stay the same, but {found[0]}")
         return self
 
     @model_validator(mode="after")
@@ -248,12 +300,6 @@ class RunConfig(Section):
         return slots[:count] + tuple(f"free_{i}" for i in range(len(slots), count))
 
 
-class Launch(Section):
-    """Which processes train."""
-
-    ranks: int = Field(1, ge=1, le=1024, description="processes of this machine, on GPUs one each; 1: this process")
-
-
 class TrainConfig(RunConfig):
     """One recipe, and the runs that vary it. Each run names only what differs."""
 
@@ -279,6 +325,22 @@ class TrainConfig(RunConfig):
                 self.run(name)
             except ConfigError as error:
                 raise ValueError(str(error)) from error
+        return self
+
+    @model_validator(mode="after")
+    def _workers_fit(self) -> "TrainConfig":
+        workers = self.launch.ray
+        if workers is None:
+            return self
+        for name in self.runs:
+            recipe = self.run(name)
+            if recipe.device == "cuda" and workers.gpus == 0:
+                raise ValueError("device is cuda, but launch.ray.gpus is 0; set it to 1, or device to cpu")
+            if recipe.global_batch < workers.workers[1]:
+                raise ValueError(
+                    f"launch.ray.workers may become {workers.workers[1]}, but run {name} has a global_batch of "
+                    f"{recipe.global_batch}, which leaves some of them no image; lower it, or raise global_batch"
+                )
         return self
 
     def run(self, name: str) -> RunConfig:

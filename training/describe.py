@@ -19,5 +19,12 @@ def _run(summary: Mapping[str, Any]) -> str:
     return (
         f"{counted(summary['steps'], 'step')}, {counted(summary['images seen'], 'image')} seen, "
         f"loss {first}{summary['loss']:.3f}{f' ({terms})' if terms else ''}, "
-        f"logit scale {number(summary['logit_scale'])}"
+        f"logit scale {number(summary['logit_scale'])}{_best(summary)}"
     )
+
+
+def _best(summary: Mapping[str, Any]) -> str:
+    if "best" not in summary:
+        return ""
+    best = summary["best"]
+    return f", best {best['figure']} {best['value']:.3f} after step {best['step']}"

@@ -28,11 +28,12 @@ from pipeline.storage import Location
 from training.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load
 from training.model import HolisticCLIP
 from training.model_card import Facts, model_card
+from training.onnx_model import ABOUT, IMAGE_FILE, TEXT_FILE
 from training.towers import TOWER_KEYS
 
 FORMS = ("holism", "open_clip", "onnx")
 CARD, RECORD = "README.md", "export.json"
-FILES = (CONFIG_FILE, WEIGHTS_FILE, "open_clip_config.json", "open_clip_model.safetensors", "image.onnx", "text.onnx")
+FILES = (CONFIG_FILE, WEIGHTS_FILE, "open_clip_config.json", "open_clip_model.safetensors", IMAGE_FILE, TEXT_FILE)
 TOLERANCE = 1e-4  # of ONNX outputs, which are unit vectors
 MOST_BYTES = 2**31  # of a protocol buffer
 
@@ -57,7 +58,7 @@ def export(
     if "open_clip" in forms:
         files |= open_clip_files(model, description["preprocess"])
     if "onnx" in forms:
-        files |= onnx_files(model)
+        files |= onnx_files(model, description["preprocess"])
     files[CARD] = model_card(model, description, sorted(files), facts or Facts()).encode()
     _write(Location.of(target), files)
     return sorted(files)
@@ -144,8 +145,11 @@ class _TextTower(nn.Module):
         return (self.model.encode_text(text, normalize=True),)
 
 
-def onnx_files(model: HolisticCLIP) -> dict[str, bytes]:
-    """Both towers as ONNX, run with ONNX Runtime and compared with the model at two batch sizes."""
+def onnx_files(model: HolisticCLIP, preprocess: Mapping[str, Any]) -> dict[str, bytes]:
+    """Both towers as ONNX, run with ONNX Runtime and compared with the model at two batch sizes.
+
+    What `training.load` needs beside them is in the image tower's metadata.
+    """
     _require_onnx(model)
     height, width = model.visual.image_size
     device = model.logit_scale.device
@@ -159,13 +163,20 @@ def onnx_files(model: HolisticCLIP) -> dict[str, bytes]:
         text_TL[:, -1] = model.vocab_size - 1  # the end token has the highest id
         return text_TL.to(device)
 
+    about = {ABOUT: json.dumps({"branches": list(model.slots), "preprocess": dict(preprocess)})}
     return {
-        "image.onnx": _onnx(_ImageTower(model), "image", images, ("served", "branches")),
-        "text.onnx": _onnx(_TextTower(model), "text", texts, ("served",)),
+        IMAGE_FILE: _onnx(_ImageTower(model), "image", images, ("served", "branches"), about),
+        TEXT_FILE: _onnx(_TextTower(model), "text", texts, ("served",), {}),
     }
 
 
-def _onnx(tower: nn.Module, name: str, examples: Callable[[int], Tensor], outputs: Sequence[str]) -> bytes:
+def _onnx(
+    tower: nn.Module,
+    name: str,
+    examples: Callable[[int], Tensor],
+    outputs: Sequence[str],
+    metadata: Mapping[str, str],
+) -> bytes:
     import onnxruntime
 
     tower = tower.eval()
@@ -180,6 +191,7 @@ def _onnx(tower: nn.Module, name: str, examples: Callable[[int], Tensor], output
             verbose=False,
         )
     assert program is not None
+    program.model.metadata_props.update(metadata)
     buffer = io.BytesIO()
     program.save(buffer)
     session = onnxruntime.InferenceSession(buffer.getvalue(), providers=["CPUExecutionProvider"])

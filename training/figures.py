@@ -11,32 +11,38 @@ from torch import Tensor
 
 from training.batches import Batch
 from training.config import RunConfig
+from training.flops import Utilisation
 from training.health import branch_health
 from training.losses import Features, Loss
 from training.ranks import Ranks
 
-SUMS = ("unreadable", "tokens")  # over ranks; all other figures are means
+COUNTS = ("unreadable", "tokens")  # summed over ranks; all other figures are means
 
 
 class Figures:
     """The figures of the steps since the last look."""
 
-    def __init__(self, config: RunConfig, branches: Sequence[str], ranks: Ranks, unreadable: int = 0) -> None:
-        self.unreadable = unreadable  # decodings that failed, up to the last look
+    def __init__(
+        self, config: RunConfig, branches: Sequence[str], ranks: Ranks, utilisation: Utilisation | None = None
+    ) -> None:
+        self.unreadable = 0  # decodings that failed, up to the last look
         self._config, self._branches, self._ranks = config, branches, ranks
+        self._utilisation = utilisation  # of GPUs whose speed is known
         self._pending: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
 
     def measure(self, batch: Batch, features: Features, loss: Loss, norm: Tensor) -> dict[str, Tensor]:
         """The loss, by term and by term and slot, the branches' health, and what of the batch only its rank knows."""
         known = [float(len(batch.unreadable)), float(sum(text_TL.numel() for text_TL in batch.texts))]
-        unreadable, tokens = torch.tensor(known, device=self._ranks.device)
+        if self._utilisation:
+            known.append(self._utilisation.flops(len(batch.image_BCSS), batch.texts) / 1e12)
+        of_rank = dict(zip((*COUNTS, "tflop"), torch.tensor(known, device=self._ranks.device), strict=False))
         measured = {"grad_norm": norm, "logit_scale": features.scale.detach(), "loss": loss.total.detach()}
         measured |= {f"loss/{term}": value for term, value in loss.terms.items()}
         for term, slot_M in loss.by_slot.items():
             names = (slot.name for slot in self._config.slots)
             measured |= {f"loss/{term}/{name}": value for name, value in zip(names, slot_M, strict=True)}
         measured |= branch_health(features, self._branches, self._config.losses)
-        measured |= {"unreadable": unreadable, "tokens": tokens}
+        measured |= of_rank
         return {name: value.float() for name, value in measured.items()}
 
     def add(self, row: dict[str, Any], measured: dict[str, Tensor]) -> None:
@@ -56,10 +62,12 @@ class Figures:
         ]
         self._pending.clear()
         for row in rows:
-            row.update({name: round(row[name] * self._ranks.count) for name in SUMS})
+            row.update({name: round(row[name] * self._ranks.count) for name in COUNTS})
             self.unreadable += row["unreadable"]
             row["unreadable"] = self.unreadable
             row["img_per_s"] = round(self._config.global_batch / row["seconds"], 1)
+            if self._utilisation:
+                row["mfu"] = round(row.pop("tflop") * 1e12 / row["seconds"] / self._utilisation.peak, 4)
         return rows
 
 
@@ -85,9 +93,10 @@ def note(rows: Sequence[Mapping[str, Any]]) -> str:
     last, seconds = rows[-1], max(sum(row["seconds"] for row in rows), 1e-9)
     waiting = 100 * sum(row["wait"] for row in rows) / seconds
     tokens = sum(row["tokens"] for row in rows) / seconds
+    mfu = sum(row["mfu"] * row["seconds"] for row in rows) / seconds if "mfu" in last else None
     return (
         f"epoch {last['epoch']:.1f} loss {last['loss']:.3f} lr {last['lr']:.1e} {_thousands(tokens)} tokens/s "
-        f"data wait {waiting:.0f} % memory {memory_gib():.1f} GiB"
+        f"data wait {waiting:.0f} %{'' if mfu is None else f' MFU {100 * mfu:.0f} %'} memory {memory_gib():.1f} GiB"
     )
 
 

@@ -29,7 +29,7 @@ DUMMY_TEXT = [[49406, 49407]]  # a start and an end token
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some of a batch's images, and some of the texts of each length group."""
+    """Some of a batch's images (or embeddings made before), and some of the texts of each length group."""
 
     image_BCSS: Tensor
     box_B4: Tensor
@@ -79,13 +79,15 @@ class Gradients:
         return features, loss
 
     def _encode(self, piece: _Piece) -> Encoded:
-        image_BCSS = crop_and_normalise(
-            piece.image_BCSS,
-            piece.box_B4,
-            self._model.visual.image_size[0],
-            self._config.image_mean,
-            self._config.image_std,
-        )
+        image_BCSS = piece.image_BCSS
+        if not self._config.cache_features:
+            image_BCSS = crop_and_normalise(
+                image_BCSS,
+                piece.box_B4,
+                self._model.visual.image_size[0],
+                self._config.image_mean,
+                self._config.image_std,
+            )
         with self._autocast():
             encoded: Encoded = self._towers(image_BCSS, piece.texts)
         return encoded

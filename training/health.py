@@ -63,12 +63,12 @@ def dead_branches(rows: Sequence[Mapping[str, Any]], branches: Sequence[str]) ->
     rows = [row for row in rows if f"usage/{branches[0]}" in row][-WINDOW:]
     if len(rows) < WINDOW:
         return {}
-    found = {}
+    warnings = {}
     for name in branches:
         share = sum(row[f"usage/{name}"] for row in rows) / WINDOW
         if share < DEAD_SHARE / len(branches):
-            found[name] = (
+            warnings[name] = (
                 f"branch {name} is dead: in steps {rows[0]['step']} to {rows[-1]['step']} {share:.1%} of the captions "
                 f"chose it, a fair share being {1 / len(branches):.1%}; use fewer branches, or free_matching_balanced"
             )
-    return found
+    return warnings

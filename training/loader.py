@@ -1,66 +1,24 @@
-"""Batches made ahead by processes of their own.
-
-Loader processes are forked from a clean server (forkserver) and never from this process: one with threads, open file
-systems, CUDA or a Ray connection cannot be forked safely, and inside a Prefect task such a child ends at once. The
-server has this package imported, so a worker more costs little time and memory (docs/training.md has figures).
+"""Batches made ahead by clean processes (`training.processes`).
 
 What goes wrong in a worker comes back as a value and is raised here as it was, without a second traceback.
 """
 
 import contextlib
 import multiprocessing
-import os
 import signal
-import sys
-import threading
 from collections.abc import Collection, Generator, Iterator
-from multiprocessing import context, forkserver
+from contextlib import closing
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
-from types import ModuleType
-from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import HolismError, ScheduleError
-from pipeline.stops import SIGNALS
 from training.batches import Batch, BatchMaker, Share
+from training.processes import CleanContext, end_with_parent, start_server
+from training.read_ahead import ReadAhead
 
 SECONDS = 5.0  # that a worker may take to be gone
-
-
-class _Process(context.ForkServerProcess):
-    """Does not import this process's main module, of which workers need nothing.
-
-    It takes a Prefect run seconds, and a script that does not guard its `__main__` would run in every worker.
-    """
-
-    @staticmethod
-    def _Popen(process: Any) -> Any:  # the standard library's name
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            return context.ForkServerProcess._Popen(process)
-        finally:
-            sys.modules["__main__"] = main
-
-
-class _Context(context.ForkServerContext):
-    Process = _Process
-
-
-def start_server() -> None:
-    """Starts the server that workers are forked from, unless it runs. Returns at once: it imports beside this process.
-
-    Stops are for the training process alone, whose end is that of the server and the workers: they have them blocked,
-    so that a batch which the training process still wants is not lost.
-    """
-    multiprocessing.set_forkserver_preload([__name__])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> Generator[Batch]:
@@ -69,26 +27,34 @@ def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> G
     Close it (or use it up) to end the workers. Raises what a worker raised, ScheduleError where one died.
     """
     steps = range(start, batches.order.steps)
-    if not workers:
-        made_here = (batches[step] for step in steps)
+    with closing(ReadAhead(batches, start)) as ahead:
+        shares = map(ahead.share, steps)
+        if workers:
+            yield from _by_workers(batches, shares, len(steps), workers, pin_memory)
+            return
+        made_here = map(batches.make, shares)
         yield from (batch.pin_memory() for batch in made_here) if pin_memory else made_here
-        return
+
+
+def _by_workers(
+    batches: BatchMaker, shares: Iterator[Share], count: int, workers: int, pin_memory: bool
+) -> Iterator[Batch]:
     start_server()
     others = set(multiprocessing.active_children())
     made = iter(
         DataLoader(
             _InWorker(batches),
             batch_size=None,
-            sampler=map(batches.share, steps),
+            sampler=shares,
             num_workers=workers,
             pin_memory=pin_memory,
-            multiprocessing_context=_Context(),
-            worker_init_fn=_end_with_parent,
+            multiprocessing_context=CleanContext(),
+            worker_init_fn=end_with_parent,
         )
     )
     ours = set(multiprocessing.active_children()) - others
     try:
-        for _ in steps:
+        for _ in range(count):
             found = _next(made, ours)
             if isinstance(found, Exception):
                 raise found
@@ -126,18 +92,6 @@ class _InWorker(Dataset):
                 f"a loader process of training gets no shared memory for a batch ({str(error).splitlines()[0]}); give "
                 "the machine more room in /dev/shm (docker run --shm-size), or lower train.workers"
             )
-
-
-def _end_with_parent(_: int) -> None:
-    """Workers are the server's children, and it lives as long as they: neither would notice this process's death."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=end, name="parent", daemon=True).start()
 
 
 def _death(exitcode: int, workers: int) -> ScheduleError:

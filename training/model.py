@@ -111,8 +111,10 @@ class HolisticCLIP(open_clip.CLIP):
         self.transformer.compile()
 
     def forward(self, image_BCSS: Tensor, text_groups: Sequence[Tensor]) -> "Encoded":
-        """One training pass."""
+        """One training pass. In place of images (B, 3, S, S) may be their branches (B, H, D), made before."""
         texts = [self.encode_text(text_TL, normalize=True) for text_TL in text_groups]
+        if image_BCSS.ndim == 3:
+            return Encoded(image_BCSS, texts, self.logit_scale.exp(), None)
         if self.text_pooling is None:
             return Encoded(self.encode_branches(image_BCSS), texts, self.logit_scale.exp(), None)
         class_BHW, patch_BNW = self.visual.tokens(image_BCSS)

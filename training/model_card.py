@@ -142,8 +142,8 @@ def _training(recipe: Mapping[str, Any], steps: int) -> dict[str, str]:
 def _figures(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """The served vector's figures, a table over all benchmarks."""
     rows = ["| benchmark | of the served vector | % | chance |", "| --- | --- | ---: | ---: |"]
-    for benchmark, found in figures.items():
-        for name, figure in found.items():
+    for benchmark, of_benchmark in figures.items():
+        for name, figure in of_benchmark.items():
             if isinstance(figure, Mapping):
                 value, chance = 100 * figure["value"], 100 * figure["chance"]
                 rows.append(f"| {benchmark} | {name.replace('_', ' ')} | {value:.1f} | {chance:.1f} |")

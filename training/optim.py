@@ -65,8 +65,8 @@ def _lr_scale(model: HolisticCLIP, name: str, layer_decay: float) -> float:
     if layer_decay == 1.0 or name in _owned_by_branches(model):
         return 1.0
     image, text = len(model.visual.transformer.resblocks), len(model.transformer.resblocks)
-    if found := _BLOCK.match(name):
-        return layer_decay ** ((image if found[1] else text) - int(found[2]))
+    if block := _BLOCK.match(name):
+        return layer_decay ** ((image if block[1] else text) - int(block[2]))
     if name.startswith(STEMS):
         return layer_decay ** (image + 1)
     return layer_decay ** (text + 1) if name.startswith(TEXT_STEMS) else 1.0

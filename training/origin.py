@@ -35,12 +35,12 @@ def code() -> dict[str, str]:
     return {"holism": version, "training": digest(sources)[:12], "torch": str(torch.__version__)}
 
 
-def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], place: object) -> None:
+def require_same(theirs: Mapping[str, Any], wanted: Mapping[str, Any], place: object) -> None:
     """Raises StoreError, with the differences named, where recipe or data are others."""
     differences = [
         f"{kind} {key} is {there!r} there and {here!r} here"
         for kind in ("recipe", "data")
-        for key, there, here in _differences(found.get(kind, {}), wanted[kind])
+        for key, there, here in _differences(theirs.get(kind, {}), wanted[kind])
     ]
     if differences:
         more = f", and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
@@ -50,16 +50,16 @@ def require_same(found: Mapping[str, Any], wanted: Mapping[str, Any], place: obj
         )
 
 
-def other_code(found: Mapping[str, Any]) -> str | None:
+def other_code(theirs: Mapping[str, Any]) -> str | None:
     """A sentence where a checkpoint was written by other code, which may go on with it all the same."""
-    differences = [f"{key} {there} (now {here})" for key, there, here in _differences(found.get("code", {}), code())]
+    differences = [f"{key} {there} (now {here})" for key, there, here in _differences(theirs.get("code", {}), code())]
     return f"the checkpoint was written with {', '.join(differences)}" if differences else None
 
 
-def _differences(found: Any, wanted: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+def _differences(theirs: Any, wanted: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(key, there, here) of whatever is not the same."""
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        for name in [*wanted, *(name for name in found if name not in wanted)]:
-            yield from _differences(found.get(name), wanted.get(name), f"{key}.{name}" if key else name)
-    elif found != wanted:
-        yield key, found, wanted
+    if isinstance(theirs, Mapping) and isinstance(wanted, Mapping):
+        for name in [*wanted, *(name for name in theirs if name not in wanted)]:
+            yield from _differences(theirs.get(name), wanted.get(name), f"{key}.{name}" if key else name)
+    elif theirs != wanted:
+        yield key, theirs, wanted

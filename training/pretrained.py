@@ -21,16 +21,16 @@ def described(tag: str, recipe: RunConfig) -> dict[str, Any]:
     it was trained with.
     """
     name = recipe.model if isinstance(recipe.model, str) else None
-    found = open_clip.get_pretrained_cfg(name, tag) if name else None
-    if name is None or not found:
+    settings = open_clip.get_pretrained_cfg(name, tag) if name else None
+    if name is None or not settings:
         known = open_clip.list_pretrained_tags_by_model(name) if name else []
         raise ConfigError(
             f"train.warm_start: open_clip has no weights {tag!r} for train.model {name or 'spelled out'}; "
             f"it has {', '.join(known) or 'none: name the model as open_clip does, or give a file'}"
         )
-    _require_same_gelu(tag, name, found)
-    require_same_normalisation(f"the weights {tag!r}", found, recipe)
-    return dict(found)
+    _require_same_gelu(tag, name, settings)
+    require_same_normalisation(f"the weights {tag!r}", settings, recipe)
+    return dict(settings)
 
 
 def fetch(tag: str, recipe: RunConfig) -> Path:
@@ -38,9 +38,9 @@ def fetch(tag: str, recipe: RunConfig) -> Path:
 
     Raises ConfigError where the recipe does not go with them (`described`), or where they cannot be fetched.
     """
-    found = described(tag, recipe)
+    settings = described(tag, recipe)
     try:
-        return Path(open_clip.download_pretrained(found))
+        return Path(open_clip.download_pretrained(settings))
     except Exception as error:  # of whichever client fetches it
         raise ConfigError(
             f"train.warm_start: the weights {tag!r} could not be fetched ({first_line(error)}); download "
@@ -48,10 +48,10 @@ def fetch(tag: str, recipe: RunConfig) -> Path:
         ) from error
 
 
-def require_same_normalisation(weights: str, found: Mapping[str, Any], recipe: RunConfig) -> None:
-    """Raises ConfigError where `found` has another mean or standard deviation of colours than the recipe."""
+def require_same_normalisation(weights: str, settings: Mapping[str, Any], recipe: RunConfig) -> None:
+    """Raises ConfigError where `settings` has another mean or standard deviation of colours than the recipe."""
     for field in ("mean", "std"):
-        value = tuple(found.get(field) or ())
+        value = tuple(settings.get(field) or ())
         if value and value != getattr(recipe, f"image_{field}"):
             raise ConfigError(
                 f"train.warm_start: {weights} were trained with another normalisation; set train.image_{field} to "
@@ -64,10 +64,10 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _require_same_gelu(tag: str, name: str, found: Mapping[str, Any]) -> None:
+def _require_same_gelu(tag: str, name: str, settings: Mapping[str, Any]) -> None:
     config = open_clip.get_model_config(name) or {}
-    if bool(found.get("quick_gelu")) != bool(config.get("quick_gelu")):
-        other = f"{name}-quickgelu" if found.get("quick_gelu") else name.removesuffix("-quickgelu")
+    if bool(settings.get("quick_gelu")) != bool(config.get("quick_gelu")):
+        other = f"{name}-quickgelu" if settings.get("quick_gelu") else name.removesuffix("-quickgelu")
         raise ConfigError(
             f"train.warm_start: the weights {tag!r} were trained with another GELU than train.model {name} has; "
             f"set train.model to {other}"

@@ -94,10 +94,10 @@ class Votes:
         """To be called by every rank after every step."""
         if self._group is None:
             return wanted
-        found = self.last()
+        agreed = self.last()
         self._wanted = torch.full((1,), float(wanted))
         self._sent = dist.all_reduce(self._wanted, op=dist.ReduceOp.MAX, group=self._group, async_op=True)
-        return found
+        return agreed
 
     def last(self) -> bool:
         """What was agreed on the step before; to be called after the last one too."""
@@ -140,10 +140,10 @@ def _is_loss_of_a_rank(error: RuntimeError) -> bool:
 
 
 def _device(wanted: str) -> torch.device:
-    found = torch.cuda.is_available()
-    if wanted == "cuda" and not found:
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
         raise ConfigError("train.device is cuda, but torch sees no CUDA device; set it to auto or cpu")
-    if wanted == "cpu" or not found:
+    if wanted == "cpu" or not has_gpu:
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)

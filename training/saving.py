@@ -6,7 +6,7 @@ trained again, and goes when the next one is written.
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -20,12 +20,12 @@ from training.checkpoint import DamagedError, read_checkpoint
 
 
 class CheckpointWriter:
-    """Writes one checkpoint at a time; what goes wrong is raised by the next call. Leaving it waits for the last."""
+    """Writes one file at a time; what goes wrong is raised by a later call. Leaving it waits for the last."""
 
     def __init__(self, folder: Location, keep: int) -> None:
         self._folder, self._keep = folder, keep
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._last: Future[None] | None = None
+        self._last: dict[Callable[..., None], Future[None]] = {}  # what is written, by how
         self._written = time.monotonic()
 
     def __enter__(self) -> "CheckpointWriter":
@@ -43,24 +43,49 @@ class CheckpointWriter:
 
     def write(self, state: Mapping[str, Any], step: int) -> None:
         """Copies the state and returns; the file follows. One that is still being written is waited for first."""
-        self.wait()
         self._written = time.monotonic()
-        self._last = self._thread.submit(_write, self._folder, _copied(state), step, self._keep)
+        self._start(_write, self._folder, state, step, self._keep)
+
+    def write_best(self, state: Mapping[str, Any]) -> None:
+        """The same for the best model so far, beside the folder: its weights alone, as nobody goes on from it."""
+        weights = {name: value for name, value in state.items() if name not in ("optimizer", "rng")}
+        self._start(_write_best, best_file(self._folder.parent), weights)
+
+    def _start(self, write: Callable[..., None], place: Location, state: Mapping[str, Any], *more: Any) -> None:
+        if write in self._last:
+            self._last[write].result()
+        self._last[write] = self._thread.submit(write, place, _copied(state), *more)
 
     def wait(self) -> None:
-        """Until the last one is in its place. Raises StoreError where it could not be written."""
-        if self._last is not None:
-            self._last.result()
+        """Until all are in their places. Raises StoreError where one could not be written."""
+        for last in self._last.values():
+            last.result()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is being written."""
-        return self._last is None or self._last.done()
+        return all(last.done() for last in self._last.values())
 
     def check(self) -> None:
         """Raises what went wrong with the last one, if it has come to its end."""
         if self.is_idle:
             self.wait()
+
+
+def best_file(run: Location) -> Location:
+    """Where a run that is under way keeps its best model."""
+    return run / "best.pt"
+
+
+def best_checkpoint(run: Location) -> dict[str, Any] | None:
+    """The best model of a run, None if none is kept. A damaged one is named on the terminal, and is none."""
+    if not (file := best_file(run)).exists():
+        return None
+    try:
+        return read_checkpoint(file)
+    except DamagedError as error:
+        say(f"train: warning: the best model so far is lost: {error}", warning=True)
+        return None
 
 
 def newest_checkpoint(folder: Location) -> dict[str, Any] | None:
@@ -90,13 +115,18 @@ def _with_origin(state: dict[str, Any], file: Location) -> dict[str, Any]:
     return state
 
 
+def _write_best(file: Location, state: Mapping[str, Any]) -> None:
+    try:
+        file.write(_as_bytes(state))
+    except HolismError as error:
+        raise StoreError(f"the best model was not written: {error}") from error
+
+
 def _write(folder: Location, state: Mapping[str, Any], step: int, keep: int) -> None:
     """Writes step-N.pt in one atomic step, then removes older ones but for the newest, and those of later steps."""
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
     name = f"step-{step:09d}.pt"
     try:
-        (folder / name).write(buffer.getvalue())
+        (folder / name).write(_as_bytes(state))
     except HolismError as error:
         whole = [file.name for file, _ in folder.files(".pt")]
         raise StoreError(
@@ -106,6 +136,12 @@ def _write(folder: Location, state: Mapping[str, Any], step: int, keep: int) -> 
     upto = [file for file in files if file.name <= name]
     for old in upto[:-keep] + files[len(upto) :]:
         old.remove()
+
+
+def _as_bytes(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
 
 
 def _copied(value: Any) -> Any:

@@ -17,18 +17,22 @@ from pipeline.identity import digest
 from pipeline.ingest import shard_uris
 from pipeline.manifest import Manifest
 from pipeline.messages import say
+from pipeline.shard_cache import ShardCache
 from pipeline.shards import ShardReader
 from pipeline.stage import Outcome, Stage, StageRun
 from pipeline.storage import Location
 from training.config import RunConfig, TrainConfig
 from training.describe import describe
+from training.threads import wait_without_spinning
 from training.weights import weights_digest
 
 if TYPE_CHECKING:
+    from training.bundles import Bundles
     from training.ranks import Ranks
 
 VERSION = 4
-SERVICES = ("on_checkpoint",)
+EVALUATOR = "evaluator"
+SERVICES = ("on_checkpoint", EVALUATOR)
 
 
 def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
@@ -50,13 +54,19 @@ def _external(config: TrainConfig) -> dict[str, str]:
 def run_train(run: StageRun) -> Outcome:
     """Trains the runs that are not finished yet, here or on ranks that are started for it; the first one writes.
 
-    Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given. Ranks that are
-    started here get it pickled.
+    Services: `on_checkpoint(run name, model, step)` is called after each checkpoint, where given; `evaluator`
+    (`training.evaluations.Evaluator`) measures the model on the way. Ranks that are started here get them pickled.
     """
-    if run.config.launch.ranks > 1 and "WORLD_SIZE" not in os.environ:  # under torchrun this is a rank already
-        from training.launch import launched
+    wait_without_spinning()
+    if "WORLD_SIZE" not in os.environ:  # else this is a rank already: of torchrun, or of Ray Train
+        if run.config.launch.ray is not None:
+            from training.on_ray import launched_on_ray
 
-        return launched(run, run.config.launch.ranks, SERVICES)
+            return launched_on_ray(run, run.config.launch.ray, SERVICES)
+        if run.config.launch.ranks > 1:
+            from training.launch import launched
+
+            return launched(run, run.config.launch.ranks, SERVICES)
     from training.ranks import joined
 
     config: TrainConfig = run.config
@@ -74,6 +84,7 @@ def run_train(run: StageRun) -> Outcome:
             finished = finished or _train_one(run, name, recipe, store, folder, ranks)
             parts += finished
             metrics = finished[-1].detail
+            best = {"best": {"folder": f"{folder}/best", **metrics["best"]}} if "best" in metrics else {}
             counts[name] = metrics["summary"]
             warnings += metrics["warnings"]
             runs[name] = {
@@ -81,6 +92,7 @@ def run_train(run: StageRun) -> Outcome:
                 "fingerprint": identity,
                 "slots": [slot.name for slot in recipe.slots],
                 "branches": list(recipe.branch_names),
+                **best,
             }
     return Outcome(
         str(store), parts, digest=_identity(runs, parts), counts=counts, detail={"runs": runs}, warnings=warnings
@@ -91,9 +103,14 @@ def _identity(runs: Mapping[str, Any], parts: Sequence[Part]) -> str:
     """What evaluation depends on: the models by content, and what they are called."""
     models: dict[str, Any] = {}
     for name, run in runs.items():
-        files = sorted(part.digest for part in parts if part.name.startswith(f"{run['folder']}/"))
-        models[name] = {"files": files, "slots": run["slots"], "branches": run["branches"]}
+        models[name] = {"files": _files(parts, run), "slots": run["slots"], "branches": run["branches"]}
+        if "best" in run:
+            models[name]["best"] = _files(parts, run["best"])
     return digest(models)
+
+
+def _files(parts: Sequence[Part], model: Mapping[str, Any]) -> list[str]:
+    return sorted(part.digest for part in parts if part.name.startswith(f"{model['folder']}/"))
 
 
 def _finished(store: Location, folder: str) -> list[Part]:
@@ -102,18 +119,18 @@ def _finished(store: Location, folder: str) -> list[Part]:
     from training.trainer import METRICS
 
     log = CommitLog(store)
-    names = [f"{folder}/model/{CONFIG_FILE}", f"{folder}/model/{WEIGHTS_FILE}", f"{folder}/{METRICS}"]
-    found = [part for name in names if (part := log.get(name))]
-    whole = len(found) == len(names) and all(digest((store / part.name).read()) == part.digest for part in found)
-    return found if whole else []
+    metrics = log.get(f"{folder}/{METRICS}")
+    models = ("model", "best") if metrics and "best" in metrics.detail else ("model",)
+    names = [f"{folder}/{model}/{file}" for model in models for file in (CONFIG_FILE, WEIGHTS_FILE)]
+    parts = [part for name in [*names, f"{folder}/{METRICS}"] if (part := log.get(name))]
+    whole = len(parts) > len(names) and all(digest((store / part.name).read()) == part.digest for part in parts)
+    return parts if whole else []
 
 
 def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, folder: str, ranks: Ranks) -> list[Part]:
-    from training.bundles import read_bundles
     from training.trainer import train
 
-    bundles = read_bundles(run.inputs["curate"], recipe.slots, _index_folder(recipe, store))
-    reader = ShardReader(shard_uris(run.inputs["ingest"]))
+    bundles, reader = data_of(recipe, run.inputs, store)
     watch = run.services.get("on_checkpoint")
     warnings = _warnings_of(bundles, recipe)
     for sentence in warnings if ranks.is_first else ():  # now, not after days
@@ -127,16 +144,27 @@ def _train_one(run: StageRun, name: str, recipe: RunConfig, store: Location, fol
         ranks.on(recipe.device),
         on_checkpoint=(lambda model, step: watch(name, model, step)) if watch and ranks.is_first else None,
         data=run.inputs["curate"].digest,
+        evaluator=run.services.get(EVALUATOR),
+        cache=_folder_here(recipe.index, store, "index") / "embeddings",
     )
     parts = _commit(CommitLog(store), store, folder, recipe, trained, warnings) if ranks.is_first else []
     return list(ranks.agree(parts))
 
 
-def _index_folder(recipe: RunConfig, store: Location) -> Location:
-    """Where this machine has the training index: it is mapped into memory, so it lies in a file system."""
-    if recipe.index is not None:
-        return Location.of(recipe.index)
-    return store / "index" if store.is_local else Location.of(tempfile.gettempdir()) / f"holism-index-{os.getuid()}"
+def data_of(recipe: RunConfig, inputs: Mapping[str, Manifest], store: Location) -> tuple[Bundles, ShardReader]:
+    """The samples of a recipe and who reads their pictures; `store` is the stage's."""
+    from training.bundles import read_bundles
+
+    bundles = read_bundles(inputs["curate"], recipe.slots, _folder_here(recipe.index, store, "index"))
+    cache = ShardCache(_folder_here(recipe.shard_cache, store, "shards").uri, int(recipe.shard_cache_gb * 1e9))
+    return bundles, ShardReader(shard_uris(inputs["ingest"]), cache)
+
+
+def _folder_here(wanted: str | None, store: Location, name: str) -> Location:
+    """Where this machine has the training index, or parts of remote shards: in a file system of its own."""
+    if wanted is not None:
+        return Location.of(wanted)
+    return store / name if store.is_local else Location.of(tempfile.gettempdir()) / f"holism-{name}-{os.getuid()}"
 
 
 def _warnings_of(bundles: Any, recipe: RunConfig) -> list[str]:
@@ -152,8 +180,9 @@ def _warnings_of(bundles: Any, recipe: RunConfig) -> list[str]:
 def _commit(
     log: CommitLog, store: Location, folder: str, recipe: RunConfig, trained: Any, of_data: Sequence[str]
 ) -> list[Part]:
-    """Commits the model and the metrics, then removes the checkpoints: they are three times the model's size."""
+    """Commits the models and the metrics, then removes the checkpoints: they are three times the model's size."""
     from training.checkpoint import model_files
+    from training.saving import best_file
     from training.trainer import CHECKPOINTS, METRICS
 
     warnings = [f"{folder}: {sentence}" for sentence in of_data]
@@ -170,9 +199,35 @@ def _commit(
     summary["first_loss"] = json.loads(trained.metrics.split(b"\n", 1)[0])["loss"]
     summary["terms"] = {term: trained.last[f"loss/{term}"] for term in recipe.losses}
     detail = {"summary": summary, "warnings": warnings}
+    if recipe.best:
+        of_best, summary_of_best = _commit_best(log, store / folder, recipe)
+        parts += of_best
+        if summary_of_best:
+            detail["best"] = summary["best"] = summary_of_best
+        else:
+            warnings.append(f"{folder}: there is no best model: none was measured, or its file is damaged")
     parts.append(log.commit(f"{folder}/{METRICS}", trained.metrics, rows=trained.steps, detail=detail))
     (store / folder / CHECKPOINTS).remove(recursive=True)
+    if recipe.best:
+        best_file(store / folder).remove()
     return parts
+
+
+def _commit_best(log: CommitLog, folder: Location, recipe: RunConfig) -> tuple[list[Part], dict[str, Any] | None]:
+    """The model that was best at the figure that decides, and what it reached; nothing where its file is lost."""
+    from training.checkpoint import load, model_files
+    from training.evaluations import PREFIX
+    from training.saving import best_checkpoint, best_file
+
+    assert recipe.best is not None
+    state = best_checkpoint(folder)
+    value = state["figures"].get(f"{PREFIX}{recipe.best.figure}") if state else None
+    if state is None or value is None:
+        return [], None
+    model, *_ = load(best_file(folder))
+    files = model_files(model, recipe, state["step"])
+    parts = [log.commit(f"{folder.name}/best/{name}", data, rows=1) for name, data in files.items()]
+    return parts, {"step": state["step"], "figure": recipe.best.figure, "value": value}
 
 
 STAGE = Stage(

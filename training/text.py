@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.clip_tokens import END, START, clip_encoder
 
 MAX_GROUPS = 3
+TOKEN_BYTES = 2
 
 
 def tokenize(text: str, context_length: int) -> tuple[int, ...]:
@@ -62,9 +63,14 @@ def _cheapest_cuts(values: np.ndarray, upto: np.ndarray, most: int) -> list[int]
     return ends[::-1]
 
 
-def pad(tokens: Sequence[Sequence[int] | np.ndarray]) -> Tensor:
-    """Token ids (T, L), L being the longest text's length; zeros behind the shorter ones."""
-    padded = np.zeros((len(tokens), max(map(len, tokens))), dtype=np.int64)
-    for row, ids in zip(padded, tokens, strict=True):
-        row[: len(ids)] = ids
+def pad(texts: Sequence[bytes]) -> Tensor:
+    """Token ids (T, L), each text between its start and its end; zeros behind those shorter than the longest.
+
+    A text is its tokens as bytes, as the index holds them (uint16).
+    """
+    lengths = np.array([len(text) // TOKEN_BYTES for text in texts])
+    padded = np.zeros((len(texts), int(lengths.max()) + 2), dtype=np.int64)
+    padded[:, 0] = START
+    padded[:, 1:][np.arange(padded.shape[1] - 1) < lengths[:, None]] = np.frombuffer(b"".join(texts), dtype=np.uint16)
+    padded[np.arange(len(texts)), lengths + 1] = END
     return torch.from_numpy(padded)

@@ -148,8 +148,8 @@ def unknown_model(name: str) -> str | None:
 
 def _registry() -> Path | None:
     """The folder of open_clip's descriptions."""
-    found = find_spec("open_clip")
-    return Path(found.origin).parent / "model_configs" if found and found.origin else None
+    spec = find_spec("open_clip")
+    return Path(spec.origin).parent / "model_configs" if spec and spec.origin else None
 
 
 def _described(name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ on with the very batch, and on a CPU the very losses, that an undisturbed run wo
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, HolismError
+from pipeline.errors import ConfigError
 from pipeline.messages import say
 from pipeline.progress import Progress
 from pipeline.shards import ShardReader
@@ -26,16 +26,21 @@ from training.batches import Batch, BatchMaker
 from training.bundles import Bundles
 from training.checkpoint import describe, new_model
 from training.config import RunConfig
-from training.figures import Figures, not_a_number, note, without_nan
+from training.evaluations import PREFIX, Evaluations, Evaluator
+from training.figures import Figures, not_a_number
+from training.flops import utilisation
+from training.frozen import Embedder, FrozenEmbeddings, WithoutPictures
 from training.gradients import Gradients
-from training.health import WINDOW, dead_branches
-from training.loader import loader, start_server
+from training.loader import loader
 from training.metrics import MetricsLog
 from training.model import HolisticCLIP
 from training.optim import freeze, learning_rate, make_optimizer, set_learning_rate
 from training.origin import origin, other_code, require_same
+from training.processes import start_server
 from training.ranks import Ranks, Votes
-from training.saving import CheckpointWriter, newest_checkpoint
+from training.record import Record
+from training.saving import CheckpointWriter, best_checkpoint, newest_checkpoint
+from training.sinks import RunInfo, Sinks
 from training.warm_start import warm_start
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
@@ -66,6 +71,7 @@ class _Run:
     folder: Location
     origin: Mapping[str, Any]
     batches: BatchMaker
+    frozen: FrozenEmbeddings | None  # in place of pictures
     model: HolisticCLIP
     optimizer: torch.optim.Optimizer
     gradients: Gradients
@@ -73,40 +79,6 @@ class _Run:
     step: int = 0
     is_whole: bool = True  # False while weights are changed: all else that a step does leaves the state as it was
     examples: list[str] = field(default_factory=list)
-    dead: dict[str, str] = field(default_factory=dict)  # a warning for each branch that is dead now
-
-
-@dataclass
-class _Record:
-    """What the first rank writes of a run; the others write nothing."""
-
-    run: _Run
-    log: MetricsLog
-    checkpoints: CheckpointWriter
-    progress: Progress
-    is_closed: bool = False
-
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.log.add([without_nan(row) for row in rows])
-        _warn_of_the_dead(self.run, self.log.last(WINDOW))
-        if rows:
-            self.progress.update(len(rows) * self.run.config.global_batch, note(rows))
-
-    def save(self) -> None:
-        """A checkpoint, and the metrics up to it."""
-        self.log.save()
-        self.checkpoints.write(_state(self.run), self.run.step)
-
-    def save_and_say(self, stop: Held) -> None:
-        """Before the run is left; a checkpoint that cannot be written does not keep it."""
-        self.is_closed = True
-        try:
-            self.save()
-            self.checkpoints.wait()
-            text = f"a checkpoint of step {self.run.step} is written"
-        except HolismError as error:
-            text = str(error)
-        say(f"train {self.run.name}: stopped by {stop.join().name}; {text}")
 
 
 def train(
@@ -118,25 +90,31 @@ def train(
     ranks: Ranks,
     on_checkpoint: Callable[[HolisticCLIP, int], None] | None = None,
     data: str = "",
+    evaluator: Evaluator | None = None,
+    cache: Location | None = None,
 ) -> Trained:
-    """Trains one run to its end, from its newest checkpoint if `folder` holds one. `data` is a digest of the samples.
+    """Trains one run to its end, from its newest checkpoint if `folder` holds one.
 
-    A stop by hand writes a checkpoint first. Raises StoreError where the checkpoint that is there is of another recipe
-    or other data, ConfigError where the loss stops being a number.
+    `data` is a digest of the samples; `evaluator` measures the model on the way, where the recipe wants that; `cache`
+    is a folder of this machine for embeddings (without one: the run's own). A stop by hand writes a checkpoint first.
+    Raises StoreError where the checkpoint that is there is of another recipe or other data, ConfigError where the loss
+    stops being a number.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
     if config.workers:
         start_server()  # it imports its libraries while this process makes the model
-    run = _start(name, config, bundles, reader, folder, ranks, data)
+    run = _start(name, config, bundles, reader, folder, ranks, data, cache or folder / "embeddings")
     pin_memory = ranks.device.type == "cuda"
     with (
         held_back() as stop,
         CheckpointWriter(folder / CHECKPOINTS, config.keep_checkpoints) as checkpoints,
         closing(loader(run.batches, run.step, config.workers, pin_memory)) as batches,  # workers end with the loop
     ):
-        record = _record(run, checkpoints) if ranks.is_first else None
+        record = _record(run, checkpoints, evaluator) if ranks.is_first else None
         try:
+            if record and record.evaluations and run.step == 0:
+                record.evaluations.try_out()
             _loop(run, batches, record, stop, on_checkpoint)
         except BaseException:
             # A stop that did not wait for the end of its step.
@@ -145,60 +123,89 @@ def train(
                     record.add(_look(run))
                 record.save_and_say(stop)
             raise
+        finally:
+            if record:
+                record.sinks.close()
         if record:
-            record.log.save()
-            record.progress.close()
+            record.close()
     log = record.log if record else None
     last = log.last(1)[0] if log else {}
-    metrics, dead = log.to_bytes() if log else b"", list(run.dead.values())
+    metrics, dead = log.to_bytes() if log else b"", list(record.dead.values()) if record else []
     return Trained(run.model.eval(), metrics, run.step, run.figures.unreadable, run.examples, dead, last)
 
 
-def _record(run: _Run, checkpoints: CheckpointWriter) -> _Record:
-    size = run.config.global_batch
-    progress = Progress(f"train {run.name}", run.batches.order.steps * size, "images", done=run.step * size)
-    return _Record(run, MetricsLog(run.folder / METRICS, run.step), checkpoints, progress)
+def _record(run: _Run, checkpoints: CheckpointWriter, evaluator: Evaluator | None) -> Record:
+    config, size = run.config, run.config.global_batch
+    info = RunInfo(run.name, run.folder.name, run.origin["recipe"], run.folder, run.step)
+    return Record(
+        run.name,
+        config,
+        run.model.slots,
+        lambda: _state(run),
+        MetricsLog(run.folder / METRICS, run.step),
+        Sinks(config.sinks, info),
+        checkpoints,
+        Progress(f"train {run.name}", run.batches.order.steps * size, "images", done=run.step * size),
+        _evaluations(run, evaluator),
+    )
+
+
+def _evaluations(run: _Run, evaluator: Evaluator | None) -> Evaluations | None:
+    if not run.config.evaluation.every:
+        return None
+    if evaluator is None:
+        raise ConfigError("train.evaluation is set, but nothing that evaluates was handed in; use holism train or run")
+    evaluations = Evaluations(run.name, run.config, run.model, evaluator)
+    if run.config.best and run.step and (best := best_checkpoint(run.folder)):
+        evaluations.best = best["figures"].get(f"{PREFIX}{run.config.best.figure}")
+    return evaluations
 
 
 def _loop(
     run: _Run,
     batches: Iterable[Batch],
-    record: _Record | None,
+    record: Record | None,
     stop: Held,
     on_checkpoint: Callable[[HolisticCLIP, int], None] | None,
 ) -> None:
-    """Steps through the batches; looks, logs and writes checkpoints when they are due. Returns early when stopped."""
+    """Steps through the batches; looks, evaluates and saves when that is due. Returns early when stopped.
+
+    All ranks look, since figures are means over them. The first one alone evaluates and writes; the others go on to
+    the next step, and wait for it there.
+    """
     config, last_step = run.config, run.batches.order.steps
     votes = Votes(run.ranks)
-    waited_since = time.monotonic()
+    began = waiting = time.monotonic()  # of the step, and of the wait for its data
     for batch in batches:
-        began = time.monotonic()
-        wait = round(began - waited_since, 5)
+        wait = time.monotonic() - waiting
         row, measured = _step(run, batch)
-        waited_since, since = time.monotonic(), waited_since
-        row.update(seconds=round(waited_since - since, 5), wait=wait)
+        ended = time.monotonic()
+        row.update(seconds=round(ended - began, 5), wait=round(wait, 5))
+        began = ended
         run.figures.add(row, measured)
         run.is_whole = True
         stopping = votes(stop.signal is not None)
-        due = stopping or (run.step % config.checkpoint_every == 0 and run.step != last_step)
-        if due or run.step % config.log_every == 0 or run.step == last_step:
+        is_last = run.step == last_step
+        save = stopping or (run.step % config.checkpoint_every == 0 and not is_last)
+        every = config.evaluation.every
+        evaluate = every is not None and not stopping and (run.step % every == 0 or is_last)
+        if save or evaluate or run.step % config.log_every == 0 or is_last:
             rows = _look(run)
             if record:
                 record.checkpoints.check()
-                record.add(rows)
-                minutes = config.checkpoint_minutes
-                late = minutes is not None and record.checkpoints.minutes_ago >= minutes and run.step != last_step
-                if (due or late) and not stopping:
+                began += record.evaluate_and_add(rows) if evaluate else record.add(rows)
+                if not stopping and (save or (record.is_late and not is_last)):
                     record.save()
         if stopping:
             _leave(record, stop)
-        if due and on_checkpoint:
+        if save and on_checkpoint:
             on_checkpoint(run.model, run.step)
+        waiting = time.monotonic()
     if votes.last():
         _leave(record, stop)
 
 
-def _leave(record: _Record | None, stop: Held) -> None:
+def _leave(record: Record | None, stop: Held) -> None:
     """On all ranks, whichever of them was stopped."""
     stop.join()
     if record:
@@ -207,7 +214,14 @@ def _leave(record: _Record | None, stop: Held) -> None:
 
 
 def _start(
-    name: str, config: RunConfig, bundles: Bundles, reader: ShardReader, folder: Location, ranks: Ranks, data: str
+    name: str,
+    config: RunConfig,
+    bundles: Bundles,
+    reader: ShardReader,
+    folder: Location,
+    ranks: Ranks,
+    data: str,
+    cache: Location,
 ) -> _Run:
     """A fresh run, or the one whose newest checkpoint is in `folder`."""
     torch.manual_seed(config.seed)
@@ -215,26 +229,23 @@ def _start(
     if config.warm_start:
         warm_start(model, config.warm_start, config)
     freeze(model, config)
+    model.to(ranks.device).train()
+    share_of_peak = utilisation(model, config, ranks)
     if config.activation_checkpointing:
         model.make_activations_again()
     if config.compile:
         model.compile_towers()
-    model.to(ranks.device).train()
-    side = model.visual.image_size[0]
-    batches = BatchMaker(
-        config,
-        bundles,
-        reader,
-        canvas=config.canvas or round(side * 8 / 7),
-        context_length=model.context_length,
-        rank=ranks.rank,
-        ranks=ranks.count,
-    )
+    canvas = config.canvas or round(model.visual.image_size[0] * 8 / 7)
+    share = {"context_length": model.context_length, "rank": ranks.rank, "ranks": ranks.count}
+    batches, frozen = BatchMaker(config, bundles, reader, canvas=canvas, **share), None
+    if config.cache_features:
+        frozen = Embedder(name, model, config, reader, batches, canvas, ranks).embeddings(cache)
+        batches = WithoutPictures(config, bundles, reader, canvas=canvas, **share)
     optimizer, gradients = make_optimizer(model, config), Gradients(model, config, ranks)
-    samples = {"images": batches.order.rows, "captions": data}
-    figures = Figures(config, model.slots, ranks)
+    samples = {"images": batches.order.rows, "captions": data, **batches.order.facts}
+    figures = Figures(config, model.slots, ranks, share_of_peak)
     comes_from = origin(config, samples)
-    run = _Run(name, config, ranks, folder, comes_from, batches, model, optimizer, gradients, figures)
+    run = _Run(name, config, ranks, folder, comes_from, batches, frozen, model, optimizer, gradients, figures)
     _resume(run)
     return run
 
@@ -257,14 +268,14 @@ def _resume(run: _Run) -> None:
     state = newest_checkpoint(run.folder / CHECKPOINTS)
     if state is None:
         return
-    found = state["origin"]
-    require_same(found, run.origin, run.folder / CHECKPOINTS)
+    written_by = state["origin"]
+    require_same(written_by, run.origin, run.folder / CHECKPOINTS)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     torch.set_rng_state(state["rng"])
     run.step, run.figures.unreadable = int(state["step"]), int(state["unreadable"])
     if run.ranks.is_first:
-        changed = other_code(found)
+        changed = other_code(written_by)
         text = f"goes on from step {run.step}" + (f"; {changed}" if changed else "")
         say(f"train {run.name}: {text}")
 
@@ -275,6 +286,8 @@ def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     lr = learning_rate(config, batch.step, steps)
     set_learning_rate(run.optimizer, lr)
     run.optimizer.zero_grad(set_to_none=True)
+    if run.frozen:
+        batch = run.frozen.fill(batch, run.batches.share(batch.step).samples, run.batches.bundles)
     features, loss = run.gradients(batch.to(run.ranks.device))
     norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.grad_clip or math.inf)
     measured = run.figures.measure(batch, features, loss, norm)
@@ -291,10 +304,9 @@ def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
 def _look(run: _Run) -> list[dict[str, Any]]:
     """The figures since the last look. A loss that is no number ends the run, with its batch left for inspection."""
     rows = run.figures.look()
-    found = not_a_number(rows)
-    if found is None:
+    if (broken := not_a_number(rows)) is None:
         return rows
-    what, row = found
+    what, row = broken
     file = run.folder / f"batch-{row['step']:09d}.jsonl"
     if run.ranks.is_first:
         file.write("".join(json.dumps(sample) + "\n" for sample in run.batches.inspect(row["step"])).encode())
@@ -302,11 +314,3 @@ def _look(run: _Run) -> list[dict[str, Any]]:
         f"train: run {run.name} was ended, as {what}; look at its images and captions in {file}, lower train.lr, "
         "lengthen train.warmup_steps, or set train.precision to fp32"
     )
-
-
-def _warn_of_the_dead(run: _Run, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Says so when a branch dies; `run.dead` holds those that are dead by the last rows."""
-    dead = dead_branches(rows, run.model.slots)
-    for name in dead.keys() - run.dead.keys():
-        say(f"train {run.name}: warning: {dead[name]}", warning=True)
-    run.dead = dead

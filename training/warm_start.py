@@ -51,25 +51,25 @@ def warm_start(model: HolisticCLIP, source: str | Path, recipe: RunConfig | None
     """
     tag = pretrained_tag(source)
     file = weights_file(source) if tag is None else fetch(tag, recipe or RunConfig())
-    found = _read(file)
-    if found.options and len(found.branches) > 1 and (obstacle := _obstacle(found.options, model)):
+    weights = _read(file)
+    if weights.options and len(weights.branches) > 1 and (obstacle := _obstacle(weights.options, model)):
         raise ConfigError(f"train.warm_start: the branches of {source} {obstacle}")
-    if found.quick_gelu not in (None, bool(model.architecture.get("quick_gelu"))):
+    if weights.quick_gelu not in (None, bool(model.architecture.get("quick_gelu"))):
         raise ConfigError(
             f"train.warm_start: the weights in {source} were trained with another GELU than train.model has; name the "
-            f"model {'with' if found.quick_gelu else 'without'} -quickgelu, or set its quick_gelu"
+            f"model {'with' if weights.quick_gelu else 'without'} -quickgelu, or set its quick_gelu"
         )
     if recipe:
-        require_same_normalisation(f"the weights in {source}", found.preprocess, recipe)
-    state = {key: value.float() for key, value in found.state.items()}
+        require_same_normalisation(f"the weights in {source}", weights.preprocess, recipe)
+    state = {key: value.float() for key, value in weights.state.items()}
     if model.text_pooling is None:
         state = {key: value for key, value in state.items() if not key.startswith("text_pooling.")}
-    _branch(state, model, found.branches)
+    _branch(state, model, weights.branches)
     try:
         _fit_shapes(state, model)
     except RuntimeError as error:
         raise _misfit(source, "its image positions are not a class token's and a square grid's") from error
-    new = {key for key in model.state_dict() if _may_be_new(key, found)}
+    new = {key for key in model.state_dict() if _may_be_new(key, weights)}
     try:
         result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -130,11 +130,11 @@ def _fit_shapes(state: dict[str, Tensor], model: HolisticCLIP) -> None:
         state["positional_embedding"] = fit_text_positions(state["positional_embedding"], model.context_length)
 
 
-def _may_be_new(key: str, found: _Source) -> bool:
+def _may_be_new(key: str, weights: _Source) -> bool:
     """Whether a parameter may start as it was made: what a tower alone, or a model of one branch, cannot have."""
-    if key.startswith("text_pooling.") or (key == "visual.branch_queries" and len(found.branches) == 1):
+    if key.startswith("text_pooling.") or (key == "visual.branch_queries" and len(weights.branches) == 1):
         return True
-    return found.tower_only and (key == "visual.proj" or not key.startswith("visual."))
+    return weights.tower_only and (key == "visual.proj" or not key.startswith("visual."))
 
 
 def _read(file: Path) -> _Source:

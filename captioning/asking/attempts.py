@@ -1,11 +1,11 @@
-"""Notes of attempts, kept in the store: who had which work in hand, and how often somebody died alone with it.
+"""Notes of attempts, kept in the store: which worker began which work, and how often that crashed the engine alone.
 
-A note is written when work is handed to an engine that is up and has answered a probe, and goes with the work's
-commit. Work whose note is there was in the hands of somebody who died: it goes image by image, alone with the engine,
-each image with a note and a commit of its own. Only a death that somebody of the run lived to see counts against an
-image: its worker saw its engine die, or another worker of the same run finds its note. A note of another run says that
-everything died at once, of whatever it was: it blames nobody. The start of an engine is noted in the same way where
-the engine lives in its worker's own process.
+A note is written when work is handed to an engine that is up and has answered a probe, and is removed with the work's
+commit. Work whose note is there was begun by a worker or an engine that died: it goes image by image, alone with the
+engine, each image with a note and a commit of its own. A death counts against an image only if the run saw it: its
+worker saw its engine die, or another worker of the same run finds its note. A note of another run says that the whole
+run died, for whatever reason: it counts against no image. The start of an engine is noted in the same way where the
+engine lives in its worker's own process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.storage import Location
 
 ATTEMPTS = "_attempts"
 START = "start-"  # before the name of an actor: notes of engines that start
-TRIES = 2  # an image that was alone with the engine at this many deaths gets error rows
+TRIES = 2  # an image that crashed the engine so often on its own is quarantined: it gets error rows
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Worker:
 
 @dataclass
 class Attempt:
-    """A piece of work in somebody's hands. It is a suspect if somebody died with it in hand."""
+    """A piece of work that a worker has begun. It is a suspect if a worker or an engine died on it before."""
 
     note: Location
     worker: Worker
@@ -75,7 +75,7 @@ class Attempt:
 
 
 def forget_starts(store: Location) -> None:
-    """Remove what runs that were killed have left of starting engines; nobody asks for it again."""
+    """Remove what runs that were killed have left of starting engines; it is of no more use."""
     for note, _ in (store / ATTEMPTS).files(".json", recursive=True):
         if note.name.startswith(START):
             note.remove()
@@ -83,11 +83,11 @@ def forget_starts(store: Location) -> None:
 
 def notes(store: Location) -> dict[str, bytes]:
     """All notes of a store, by their place."""
-    found = {}
+    notes = {}
     for note, _ in (store / ATTEMPTS).files(".json", recursive=True):
         with suppress(FileNotFoundError):  # committed in the meantime
-            found[note.uri] = note.read()
-    return found
+            notes[note.uri] = note.read()
+    return notes
 
 
 def take_back(store: Location, before: Mapping[str, bytes]) -> None:

@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def question(self) -> str:
-        """The id without the share: what is asked, whoever it is asked about."""
+        """The id without the share: what is asked, of whichever images."""
         return question_of(self.id)
 
     @cached_property
@@ -203,8 +203,8 @@ def _field(parent: Cell, prompt: Prompt) -> Cell:
 def _sampling(temperature: float, top_p: float, seed: int, max_tokens: int, options: str) -> dict[str, Any]:
     """How an answer is drawn. Without options it is what it was before there were any."""
     greedy = {"temperature": 0, "max_tokens": max_tokens}
-    found = greedy if temperature == 0 else {**greedy, "temperature": temperature, "top_p": top_p, "seed": seed}
-    return found | ({"options": json.loads(options)} if options else {})
+    sampling = greedy if temperature == 0 else {**greedy, "temperature": temperature, "top_p": top_p, "seed": seed}
+    return sampling | ({"options": json.loads(options)} if options else {})
 
 
 def short_hash(ids: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from captioning.config import CaptionConfig
 from captioning.importing import tables
 from pipeline.commits import Part
 from pipeline.manifest import Manifest
+from pipeline.summary import counted
 from pipeline.workspace import Workspace
 
 HOUR = 3600
@@ -36,24 +37,24 @@ def preview(config: CaptionConfig, inputs: Mapping[str, Manifest], workspace: Wo
         rate = _rate(workspace, model.name)
         prompts = len({cell.prompt.id for cell in own if missing.get(cell.id)})
         lines.append(
-            f"{model.name}: {captions:,} captions by {prompts} prompt{'s' * (prompts != 1)}, "
-            f"{'about' if measured else 'at most'} {tokens:,} output tokens; {_time(captions, rate)}"
+            f"{model.name}: {counted(captions, 'caption')} by {counted(prompts, 'prompt')}, "
+            f"{'about' if measured else 'at most'} {counted(tokens, 'output token')}; {_time(captions, rate)}"
         )
     return lines
 
 
 def _missing(demand: Demand, cells: Sequence[Cell], chunk_images: int) -> dict[str, int]:
     """Captions that are missing, by cell."""
-    found: Counter[str] = Counter()
+    missing: Counter[str] = Counter()
     ids = {shard.name: images for shard, images in zip(demand.shards, demand.ids, strict=True)}
     for item in demand.work(cells, chunk_images, retry_failed=False):
         if item.captions == len(item.rows) * len(item.cells):
-            found.update(dict.fromkeys(item.cells, len(item.rows)))
+            missing.update(dict.fromkeys(item.cells, len(item.rows)))
             continue
         for row in item.rows:  # each is asked its share
             asked = demand.shares.asked(ids[item.shard.name][row].ljust(16, b"\0").hex())
-            found.update(cell.id for cell in asked if cell.id in item.cells)
-    return dict(found)
+            missing.update(cell.id for cell in asked if cell.id in item.cells)
+    return dict(missing)
 
 
 def _tokens(missing: Mapping[str, int], cells: Sequence[Cell], parts: Sequence[Part]) -> tuple[int, bool]:

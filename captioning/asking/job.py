@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from captioning.asking import attempts
-from captioning.asking.worker import IN_HAND, Actor, CaptionWorker, WorkerSpec
+from captioning.asking.worker import AT_ONCE, Actor, CaptionWorker, WorkerSpec
 from captioning.config import CaptionConfig
 from captioning.store import WorkItem
 from pipeline.cluster.actors import Pool, spread
@@ -37,7 +37,7 @@ def run(
             yield from _on_ray(spec, items, config, cluster)
         else:
             yield from _here(spec, items)
-    except BaseException:  # stopped by somebody or for a reason it names: nobody died
+    except BaseException:  # stopped, or failed for a reason that it names: no worker died
         attempts.take_back(spec.store, before)
         raise
 
@@ -46,10 +46,10 @@ def _here(spec: WorkerSpec, items: Sequence[WorkItem]) -> Iterator[Part]:
     """One worker in this process, as many items at once as an actor has."""
     worker, waiting = CaptionWorker(spec), deque(items)
     under_way: set[Future[list[Part]]] = set()
-    with ThreadPoolExecutor(IN_HAND, "caption") as threads:
+    with ThreadPoolExecutor(AT_ONCE, "caption") as threads:
         try:
             while waiting or under_way:
-                while waiting and len(under_way) < IN_HAND:
+                while waiting and len(under_way) < AT_ONCE:
                     under_way.add(threads.submit(worker.work, waiting.popleft()))
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
                 for future in done:
@@ -86,4 +86,4 @@ def pool_of(config: CaptionConfig, items: int, cluster: dict[str, float]) -> Poo
         serves = there and config.engine.kind not in ("fake", "openai")
         gpus = float(config.engine.tensor_parallel_size) if serves else 0.0
     fitting = int(there // gpus) if gpus else min(CPU_ENGINES, int(cluster.get("CPU", 0) // actors.cpus))
-    return Pool.of(actors, items, fitting, gpus=gpus, calls=IN_HAND)
+    return Pool.of(actors, items, fitting, gpus=gpus, calls=AT_ONCE)

@@ -13,7 +13,7 @@ from captioning.asking import cells as planning
 from captioning.asking.cells import Cell, question_of
 from captioning.asking.shares import Shares
 from captioning.config import CaptionConfig
-from captioning.index import Answers, Index
+from captioning.index import AnswerIndex, Answers
 from captioning.models import Model, resolve
 from captioning.rounds import Round
 from captioning.store import Shard, WorkItem
@@ -38,7 +38,7 @@ class Demand:
     ids: tuple[np.ndarray, ...]
     folder: Location
     parts: Mapping[str, Part]
-    index: Index
+    index: AnswerIndex
 
     @classmethod
     def of(
@@ -109,10 +109,10 @@ class Demand:
         ids = {cell.id for cell in self.cells}
         counts = {cell.id: {"captions": 0, "errors": 0, "quarantined": 0} for cell in self.cells}
         for answers, images in self._states():
-            for name, found in (
+            for name, held in (
                 ("captions", answers.ok), ("errors", answers.failed), ("quarantined", answers.quarantined)
             ):  # fmt: skip
-                for cell in found & ids:
+                for cell in held & ids:
                     counts[cell][name] += images
         return counts
 
@@ -204,7 +204,7 @@ class _Planner:
         parents = {cell.parent for cell in self.cells if cell.id in lacking and cell.parent} - set(lacking)
         questions = {question_of(cell) for cell in lacking}
         known = (self.demand.index.answers_of(place).ok for place in set(places.tolist()))
-        useful = {cell for found in known for cell in found if cell in parents or question_of(cell) in questions}
+        useful = {cell for held in known for cell in held if cell in parents or question_of(cell) in questions}
         held = self.demand.index.parts_of(places)
         if self.retry_failed:  # all, so that a further try has a part of its own beside that of the failure
             return tuple(sorted(held))

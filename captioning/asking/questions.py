@@ -90,7 +90,7 @@ class Questions:
         images = await asyncio.gather(*(self._image(want, room) for want in wanted))
         return [row for rows in images for row in rows]
 
-    def give_up(self, want: Wanted, reason: str) -> list[dict[str, Any]]:
+    def refuse(self, want: Wanted, reason: str) -> list[dict[str, Any]]:
         """Error rows for an image that is not asked about at all."""
         return [self._row(self._question(want, cell, {}), Answer(None, error=reason)) for cell in want.cells]
 
@@ -216,7 +216,7 @@ def _field(container: Mapping[str, Any], name: str) -> Answer:
 
 
 async def _finished(futures: Sequence[Future[Answer]], answered: Callable[[int], None]) -> None:
-    """Wait until all are there, with one wake-up for all of them. Whoever stops waiting takes the questions back."""
+    """Wait until all are there, with one wake-up for all of them. Stopping to wait cancels the questions."""
     loop, woken, arrived = asyncio.get_running_loop(), asyncio.Event(), itertools.count(1)
 
     def count(_: Future[Answer]) -> None:

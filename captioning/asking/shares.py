@@ -77,11 +77,11 @@ class Shares:
             cells = tuple(cell for cell in cells if (cell.model.name, cell.model.revision) == chosen)
         if self.sample is None:
             return cells
-        found: set[str] = set()
+        drawn: set[str] = set()
         for model in {(cell.model.name, cell.model.revision): None for cell in cells}:
             own = [cell for cell in cells if (cell.model.name, cell.model.revision) == model]
-            found |= self._sampled(image, model, own)
-        return tuple(cell for cell in cells if cell.id in found)
+            drawn |= self._sampled(image, model, own)
+        return tuple(cell for cell in cells if cell.id in drawn)
 
     def _claim(self, image: str, model: tuple[str, str]) -> float:
         """The model with the highest claim gets the image: each as often as its weight says."""

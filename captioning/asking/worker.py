@@ -23,7 +23,7 @@ from captioning.asking import attempts
 from captioning.asking.attempts import TRIES, Attempt, Worker
 from captioning.asking.cells import question_of
 from captioning.asking.questions import Questions, Wanted
-from captioning.asking.room import Room, Share
+from captioning.asking.room import Room, Workload
 from captioning.asking.shares import Shares
 from captioning.config import EngineConfig, ModelReference
 from captioning.engines import base, choose
@@ -37,8 +37,9 @@ from pipeline.identity import bag
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 
-IN_HAND = 8  # items that a worker is given; those the engine has no use for yet wait at its door
+AT_ONCE = 8  # items that a worker is given; those that the engine has no room for yet wait
 ACTOR_ENDED = "the process of its actor ended (often the machine was out of memory)"
+CRASHED = f"{store.QUARANTINED}: crashed the engine twice on its own"
 SHARDS = 2  # whose tables of images are kept: work comes shard by shard
 
 
@@ -77,21 +78,21 @@ class CaptionWorker:
         self._images: dict[str, list[dict[str, Any]]] = {}
 
     def work(self, item: WorkItem) -> list[Part]:
-        """Answer one item and commit its part, or its images' parts if somebody died on it before.
+        """Answer one item and commit its part, or its images' parts if an engine or worker died on it before.
 
         Raises `EngineError` if the engine does not start, or dies again and again without an answer.
         """
         while True:
             attempt = self._attempt_at(item)
-            with self._room.alone() if attempt.is_suspect else self._together(item) as share:
+            with self._room.alone() if attempt.is_suspect else self._together(item) as workload:
                 done = self._done(item)
                 if done is not None:
                     attempt.clear()
                     return [done]
-                if (parts := self._attempt(item, attempt, share, alone=attempt.is_suspect)) is not None:
+                if (parts := self._attempt(item, attempt, workload, alone=attempt.is_suspect)) is not None:
                     return parts
 
-    def _together(self, item: WorkItem) -> AbstractContextManager[Share]:
+    def _together(self, item: WorkItem) -> AbstractContextManager[Workload]:
         questions = len(item.rows) * sum(self.cells[cell].is_asked for cell in item.cells)
         return self._room.together(questions, self._keeper.engine().at_once)
 
@@ -101,18 +102,18 @@ class CaptionWorker:
     def _attempt_at_name(self, name: str) -> Attempt:
         return Attempt.at(self.spec.store, name, self._name)
 
-    def _attempt(self, item: WorkItem, attempt: Attempt, share: Share, *, alone: bool) -> list[Part] | None:
+    def _attempt(self, item: WorkItem, attempt: Attempt, workload: Workload, *, alone: bool) -> list[Part] | None:
         """Its parts, or None if the engine died on it. A suspect's images are tried here too, one by one."""
-        given_up = item.is_single and attempt.deaths >= TRIES
-        engine = self._keeper.engine() if given_up else self._keeper.running()
+        quarantined = item.is_single and attempt.deaths >= TRIES
+        engine = self._keeper.engine() if quarantined else self._keeper.running()
         attempt.begin(alone=alone)
         try:
             if alone and not item.is_single:
-                parts = self._one_by_one(item, attempt, share)
+                parts = self._one_by_one(item, attempt, workload)
             else:
-                parts = [self._answer(item, attempt, engine, share)]
+                parts = [self._answer(item, attempt, engine, workload)]
         except base.EngineDiedError as error:
-            self._keeper.bury(engine, error)  # raises if the run was stopped: then nobody died
+            self._keeper.remove(engine, error)  # raises if the run was stopped: then nothing crashed
             if alone:
                 attempt.died()
             return None
@@ -123,23 +124,22 @@ class CaptionWorker:
         """Release the engine; work that is under way raises `EngineError`."""
         self._keeper.stop()
 
-    def _answer(self, item: WorkItem, attempt: Attempt, engine: base.Engine, share: Share) -> Part:
+    def _answer(self, item: WorkItem, attempt: Attempt, engine: base.Engine, workload: Workload) -> Part:
         started = time.monotonic()
         wanted = self._wanted(item)
         known, same = self._sources(item)
-        questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same, share.answered)
-        share.expect(sum(cell.is_asked for want in wanted for cell in want.cells))
+        questions = Questions(engine, ShardReader({item.shard.name: item.shard.tar}), known, same, workload.answered)
+        workload.expect(sum(cell.is_asked for want in wanted for cell in want.cells))
         if item.is_single and attempt.deaths >= TRIES:
-            reason = f"{store.QUARANTINED}: the engine died {attempt.deaths} times on this image"
-            rows = [row for want in wanted for row in questions.give_up(want, reason)]
+            rows = [row for want in wanted for row in questions.refuse(want, CRASHED)]
         else:
             rows = questions.ask(wanted)
             self._keeper.answered()
         asked = time.monotonic()
         return self._commit(item, rows, questions, started, asked)
 
-    def _one_by_one(self, item: WorkItem, attempt: Attempt, share: Share) -> list[Part]:
-        """Every image is committed alone, so that whoever dies costs no other image a second attempt."""
+    def _one_by_one(self, item: WorkItem, attempt: Attempt, workload: Workload) -> list[Part]:
+        """Every image is committed alone, so that a death costs no other image a second attempt."""
         if attempt.deaths >= HOPELESS:
             raise EngineError(
                 f"{attempt.deaths} workers died on shard {item.shard.name} without one answer in between; "
@@ -147,22 +147,22 @@ class CaptionWorker:
             )
         parts: dict[str, Part] = {}
         for row in item.rows:
-            made = self._alone(item.narrow(row), share)
+            made = self._alone(item.narrow(row), workload)
             parts[made.name] = made
             if made.rows > made.errors:
                 attempt.progress()
         return list(parts.values())
 
-    def _alone(self, item: WorkItem, share: Share) -> Part:
-        """The part of one image, tried until it is there or given up."""
+    def _alone(self, item: WorkItem, workload: Workload) -> Part:
+        """The part of one image, tried until it is there or quarantined."""
         if (done := self._done(item)) is not None:
             return done
-        while (parts := self._attempt(item, self._attempt_at(item), share, alone=True)) is None:
+        while (parts := self._attempt(item, self._attempt_at(item), workload, alone=True)) is None:
             pass
         return parts[0]
 
     def _done(self, item: WorkItem) -> Part | None:
-        """The part, if it was committed since the item was planned: by whoever died with it in hand."""
+        """The part, if it was committed since the item was planned: by a worker that died after that."""
         return self.log.get(item.part)
 
     def _make(self) -> base.Engine:
@@ -187,11 +187,11 @@ class CaptionWorker:
 
     def _wanted(self, item: WorkItem) -> list[Wanted]:
         """Which images of the item are asked which cells."""
-        images, found = self._image_rows(item.shard), []
+        images, wanted = self._image_rows(item.shard), []
         for row in item.rows:
             asked = self.spec.shares.asked(images[row]["image_id"])
-            found.append(Wanted(images[row], tuple(cell for cell in asked if cell.id in item.cells)))
-        return found
+            wanted.append(Wanted(images[row], tuple(cell for cell in asked if cell.id in item.cells)))
+        return wanted
 
     def _sources(self, item: WorkItem) -> tuple[dict[tuple[str, str], Any], dict[tuple[str, str], Any]]:
         """Rows of the store that this item's chains go on from, by (image id, cell), and those that it need not ask

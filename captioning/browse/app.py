@@ -1,7 +1,7 @@
 """The caption browser's web application.
 
 Pages are rendered on the server with everything escaped, and no page loads anything from elsewhere: captions and
-alt texts are strangers' words.
+alt texts are not to be trusted.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from captioning.browse.results import Find
 from captioning.curate.gadgets import meanings
 from pipeline.errors import HolismError
 from pipeline.shards import ShardReader
+from pipeline.summary import counted
 from pipeline.thumbnails import for_browser
 from pipeline.workspace import Workspace
 
@@ -57,7 +58,13 @@ class Browser:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.templates.filters |= {"number": _number, "share": _share, "plain": _plain, "mark": _mark}
+        self.templates.filters |= {
+            "number": _number,
+            "counted": counted,
+            "share": _share,
+            "plain": _plain,
+            "mark": _mark,
+        }
         self.templates.globals |= {
             "workspace": str(workspace.root),
             "meaning": meanings(),
@@ -160,7 +167,7 @@ def _plain(name: str | None) -> str:
 
 
 def _cut(value: Any) -> Any:
-    """What a template prints, long texts cut: strangers' words, so whatever they are, pages stay small."""
+    """What a template prints, long texts cut: texts can be of any length, and pages stay small."""
     if not isinstance(value, str) or isinstance(value, Markup) or len(value) <= MAX_TEXT:
         return value
     return f"{value[:MAX_TEXT]}… (cut: {len(value):,} characters)"

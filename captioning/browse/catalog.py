@@ -93,8 +93,8 @@ class Catalog:
         return [(file.uri, stamp_of(info)) for file, info in files if file.name.startswith(shown)]
 
     def _load(self, results: Results) -> Snapshot:
-        found = results.manifests
-        if "ingest" not in found:
+        manifests = results.manifests
+        if "ingest" not in manifests:
             raise MissingInputError(
                 f"there is nothing to browse in the workspace {self.workspace.root}. {' '.join(results.notes)}"
             )
@@ -102,9 +102,9 @@ class Catalog:
         folder = self._scratch.new()
         try:
             connection = duckdb.connect(folder / "catalog.duckdb")
-            self._fill(connection, found)
+            self._fill(connection, manifests)
             snapshot = Snapshot(
-                found, shard_uris(found["ingest"]), connection, time.monotonic() - started, results.notes
+                manifests, shard_uris(manifests["ingest"]), connection, time.monotonic() - started, results.notes
             )
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -112,20 +112,24 @@ class Catalog:
         weakref.finalize(snapshot, shutil.rmtree, folder, ignore_errors=True)
         return snapshot
 
-    def _fill(self, connection: Any, found: Mapping[str, Manifest]) -> None:
-        captions = self._captions(found)
+    def _fill(self, connection: Any, manifests: Mapping[str, Manifest]) -> None:
+        captions = self._captions(manifests)
         with ThreadPoolExecutor(READERS) as threads:  # DuckDB would not see that a part is damaged
-            for manifest in [found["ingest"], *captions, *([found["curate"]] if "curate" in found else [])]:
+            for manifest in [
+                manifests["ingest"],
+                *captions,
+                *([manifests["curate"]] if "curate" in manifests else []),
+            ]:
                 list(threads.map(manifest.check, manifest.parts))
         sources = {
-            "images_parts": _uris(found["ingest"], "images/"),
+            "images_parts": _uris(manifests["ingest"], "images/"),
             "captions_parts": [uri for manifest in captions for uri in _uris(manifest, "captions/")],
-            "verdicts_parts": _uris(found.get("curate"), "verdicts/"),
-            "bundles_parts": _uris(found.get("curate"), "bundles/"),
+            "verdicts_parts": _uris(manifests.get("curate"), "verdicts/"),
+            "bundles_parts": _uris(manifests.get("curate"), "bundles/"),
         }
         cells = sorted({cell for manifest in captions for cell in manifest.detail["cells"]})
         try:
-            _register_filesystems(connection, found.values())
+            _register_filesystems(connection, manifests.values())
             with ThreadPoolExecutor(1) as thread:  # in the main thread DuckDB would swallow what Ctrl-C raises
                 created = thread.submit(_create, connection, sources, cells)
                 try:
@@ -137,11 +141,11 @@ class Catalog:
             message = str(error).splitlines()[0]
             raise StoreError(f"the parts of {self.workspace.root} cannot be read: {message}") from error
 
-    def _captions(self, found: Mapping[str, Manifest]) -> list[Manifest]:
+    def _captions(self, manifests: Mapping[str, Manifest]) -> list[Manifest]:
         """The caption stage's manifest, and those of the regeneration rounds that curation asked for."""
-        if "caption" not in found:
+        if "caption" not in manifests:
             return []
-        caption, curate = found["caption"], found.get("curate")
+        caption, curate = manifests["caption"], manifests.get("curate")
         if curate is None or curate.inputs.get("caption") != caption.digest:
             return [caption]
         rounds = [self.workspace.manifest(ROUND, fingerprint) for fingerprint in curate.detail.get("rounds", ())]

@@ -49,10 +49,10 @@ class Rules:
 
     def know(self, header: str) -> bool:
         """Whether a Host header names this browser."""
-        found = HOST.fullmatch(header.lower())
-        if found is None:
+        match = HOST.fullmatch(header.lower())
+        if match is None:
             return False
-        name = found["v6"] or found["name"]
+        name = match["v6"] or match["name"]
         number = _number(name)
         if number is not None and (number.is_loopback or self.any_address):
             return True
@@ -64,7 +64,7 @@ class Rules:
 
 
 class Gate:
-    """Refuses strangers, and puts the security headers on every answer: pages, pictures and refusals."""
+    """Refuses what the rules do not allow, and puts the security headers on every answer, refusals too."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self.app, self.rules = app, rules

@@ -58,11 +58,11 @@ class Filters:
             name: query.get(name, "").strip()[:MAX_ASKED] for name in (*CAPTION_CONDITIONS, "q", "status", "sort")
         }
         page = query.get("page", "1")
-        found = cls(**known, page=max(int(page), 1) if page.isascii() and page.isdecimal() and len(page) < 10 else 1)
+        filters = cls(**known, page=max(int(page), 1) if page.isascii() and page.isdecimal() and len(page) < 10 else 1)
         return replace(
-            found,
-            status=found.status if found.status in STATUSES else "",
-            sort=found.sort if found.sort in SORTS else "",
+            filters,
+            status=filters.status if filters.status in STATUSES else "",
+            sort=filters.sort if filters.sort in SORTS else "",
         )
 
     def url(self, **changes: Any) -> str:
@@ -123,8 +123,8 @@ def find_images(snapshot: Snapshot, filters: Filters) -> tuple[int, list[dict[st
 def locate(snapshot: Snapshot, shard: str, key: str) -> dict[str, Any] | None:
     """The row of one image, or None; `key` is what its address has."""
     known = f"(key = $key OR (length(key) > {MAX_KEY} AND 'sha256:' || sha256(key) = $key))"
-    found = snapshot.rows(f"SELECT * FROM images WHERE shard = $shard AND {known}", {"shard": shard, "key": key})
-    return found[0] if found else None
+    images = snapshot.rows(f"SELECT * FROM images WHERE shard = $shard AND {known}", {"shard": shard, "key": key})
+    return images[0] if images else None
 
 
 def find_image(snapshot: Snapshot, shard: str, key: str) -> dict[str, Any] | None:
@@ -148,10 +148,10 @@ def _captions_of(snapshot: Snapshot, images: list[int], filters: Filters | None 
         f"SELECT * FROM captions c WHERE {where} ORDER BY perspective, granularity, model, caption_id",
         {**parameters, "images": images},
     )
-    found: dict[int, list[Any]] = {}
+    captions: dict[int, list[Any]] = {}
     for row in rows:
-        found.setdefault(row["image"], []).append(row)
-    return found
+        captions.setdefault(row["image"], []).append(row)
+    return captions
 
 
 def _attach(image: dict[str, Any], captions: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""The server that `holism browse` runs: it takes the port, loads the tables and says where it is found."""
+"""The server that `holism browse` runs: it takes the port, loads the tables and prints its address."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from captioning.browse.catalog import Catalog
 from captioning.browse.gate import Rules
 from captioning.browse.results import Find
 from pipeline.errors import ConfigError
+from pipeline.summary import counted
 from pipeline.workspace import Workspace
 
 FORCED_STOP_SECONDS = 5  # how long requests under way may take once the server is to stop
@@ -45,7 +46,7 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Says where it is found once it answers."""
+    """Prints its address once it answers."""
 
     def __init__(self, app: Starlette, address: str) -> None:
         grace = FORCED_STOP_SECONDS
@@ -66,14 +67,14 @@ def _introduce(catalog: Catalog, workspace: Workspace) -> None:
     counts = ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in ("images", "captions"))
     figures = snapshot.row(f"SELECT {counts}")
     print(
-        f"{workspace.root}: {figures['images']:,} images, {figures['captions']:,} captions, "
+        f"{workspace.root}: {counted(figures['images'], 'image')}, {counted(figures['captions'], 'caption')}, "
         f"loaded in {snapshot.seconds:.1f} s",
         flush=True,
     )
 
 
 def _address(host: str, address: str, port: int, rules: Rules) -> str:
-    """Where the browser is found, with its token if there is one; that comes with a warning."""
+    """The address of the browser, with its token if there is one; that comes with a warning."""
     name = socket.gethostname() if rules.any_address else host
     url = f"http://{name if ':' not in name else f'[{name}]'}:{port}"
     if rules.token is None:

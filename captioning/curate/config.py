@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, create_model, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from captioning.curate.gadget import Gadget
-from captioning.curate.gadgets import GADGETS
+from captioning.curate.gadgets import GADGETS, judging
 from pipeline.cluster.config import StageRayConfig
-from pipeline.config import Section, operational
+from pipeline.config import Section, added, operational
 
-VERSION = 4  # of what the stage makes, raised by hand when results change
+VERSION = 5  # of what the stage makes, raised by hand when results change
 
 
 class SubCaptionsConfig(Section):
     """Parts of long captions as captions of their own (FLAIR, PAPER 5)."""
 
-    enabled: bool = Field(False, description="whether parts are added")
-    per_caption: int = Field(default=4, ge=1, description="at most so many parts of one caption")
-    max_sentences: int = Field(default=3, ge=1, description="of a part; half of the parts are consecutive sentences")
+    enabled: bool = Field(False, description="whether parts of long captions are added to the bundles")
+    per_caption: int = Field(default=4, ge=1, description="most parts of one caption")
+    max_sentences: int = Field(
+        default=3, ge=1, description="most sentences of a part; half of the parts are consecutive sentences"
+    )
 
 
 class RegenerateConfig(Section):
@@ -32,22 +34,61 @@ class RegenerateConfig(Section):
 
     moved: ClassVar = {"warmer": "curate.regenerate.temperature_step"}
 
-    rounds: int = Field(default=0, ge=0, le=10, description="at most so many regeneration rounds; 0: none")
-    max_similarity: float = Field(default=0.5, ge=0, le=1, description="mean similarity of an image's kept captions")
-    min_captions: int = Field(default=2, ge=0, description="kept captions of an image")
-    temperature: float = Field(default=1.0, gt=0, description="of the first regeneration round")
-    temperature_step: float = Field(default=0.1, ge=0, description="what each round after it adds to the temperature")
+    rounds: int = Field(default=0, ge=0, le=10, description="most regeneration rounds; 0: none")
+    max_similarity: float = Field(
+        default=0.5, ge=0, le=1, description="an image is asked again if its kept captions are on average more alike"
+    )
+    min_captions: int = Field(default=2, ge=0, description="an image is asked again if it keeps fewer captions")
+    temperature: float = Field(default=1.0, gt=0, description="sampling temperature of the first regeneration round")
+    temperature_step: float = Field(
+        default=0.1, ge=0, description="what each further regeneration round adds to the temperature"
+    )
+
+
+class ImportedConfig(Section):
+    """Imported captions (`caption.tables`): no model has written them for these prompts, so few gadgets judge them."""
+
+    gadgets: tuple[str, ...] = Field(
+        judging("imported"), description="gadgets that judge imported captions too; the others judge models' alone"
+    )
+
+    @field_validator("gadgets")
+    @classmethod
+    def _are_gadgets(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _in_order(names, [gadget.name for gadget in GADGETS])
+
+
+class AltTextConfig(Section):
+    """Alt texts: as ingest read them, or judged by gadgets."""
+
+    enabled: bool = added(False, description="whether alt texts are cleaned and filtered by gadgets")
+    gadgets: tuple[str, ...] = added(
+        judging("alt_text"), description="gadgets that judge alt texts, of those that judge texts"
+    )
+
+    @field_validator("gadgets")
+    @classmethod
+    def _judge_texts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return _in_order(names, [gadget.name for gadget in GADGETS if gadget.judges == "texts"])
+
+
+def _in_order(names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    """The names in the order of those that are known: how they are written changes nothing."""
+    known, names = list(known), set(names)
+    if unknown := sorted(names.difference(known)):
+        raise ValueError(f"{unknown[0]!r} is none of {', '.join(known)}")
+    return tuple(name for name in known if name in names)
 
 
 class CommonConfig(Section):
     """What holds for all gadgets."""
 
-    ngram: int = Field(default=2, ge=1, le=5, description="similarity is over word n-grams up to this order")
+    ngram: int = Field(default=2, ge=1, le=5, description="longest word n-grams that lexical similarity compares")
     max_compared: int = Field(
         default=1_000,
         ge=1,
-        description="captions of one image that are compared with each other, which takes memory and time with the "
-        "square of their number; further ones are dropped as too_many",
+        description="most captions of one image that are compared with each other, which takes memory and time with "
+        "the square of their number; further ones are dropped as too_many",
     )
     coverage: bool = Field(
         default=True,
@@ -58,6 +99,8 @@ class CommonConfig(Section):
         StageRayConfig(enabled=False), description="spread shards over the cores, or over a cluster"
     )
     phrases: str | None = Field(default=None, description="a YAML file of your own in place of phrases.yaml")
+    imported: ImportedConfig = Field(default_factory=ImportedConfig)
+    alt_text: AltTextConfig = added(AltTextConfig())
 
 
 def with_sections(base: type[Section], gadgets: Iterable[type[Gadget]]) -> type[Section]:
@@ -126,11 +169,11 @@ def perspectives_beyond_defaults(config: CurateConfig) -> dict[str, tuple[str, .
 
 def _perspectives(config: CurateConfig) -> dict[str, tuple[str, ...]]:
     """The perspectives that each setting of a gadget names."""
-    found: dict[str, tuple[str, ...]] = {}
+    perspectives: dict[str, tuple[str, ...]] = {}
     for gadget in GADGETS:
         for name, field in gadget.settings.model_fields.items():
             extra = field.json_schema_extra
             if isinstance(extra, Mapping) and extra.get("perspectives"):
                 value = getattr(getattr(config, gadget.name), name)
-                found[f"{gadget.name}.{name}"] = (value,) if isinstance(value, str) else tuple(value)
-    return found
+                perspectives[f"{gadget.name}.{name}"] = (value,) if isinstance(value, str) else tuple(value)
+    return perspectives

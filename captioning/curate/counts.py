@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from captioning.curate.gadgets.duplicates import TOO_MANY
 from pipeline.errors import InputError
+from pipeline.summary import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,10 +40,10 @@ def of_shard(draft: Draft, bundles: pa.Table) -> dict[str, Any]:
         "kept": sum(kept),
         "dropped": len(draft) - sum(kept),
         "cleaned": sum(text != (raw or "") for text, raw in zip(draft.texts, draft.columns["text"], strict=True)),
-        "sub_captions": sum(found.count("sub") for found in sources),
+        "sub_captions": sum(texts.count("sub") for texts in sources),
         "images": len(bundles),
-        "images_without_captions": sum("caption" not in found for found in sources),
-        "images_with_nothing": sum(not found for found in sources),
+        "images_without_captions": sum("caption" not in texts for texts in sources),
+        "images_with_nothing": sum(not texts for texts in sources),
         "similarity_sum": sum(similarity),
         "similarity_images": len(similarity),
         "reasons": dict(Counter(str(verdict[1]) for verdict in draft.verdicts if verdict)),
@@ -53,16 +54,18 @@ def of_shard(draft: Draft, bundles: pa.Table) -> dict[str, Any]:
 
 def total(shards: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Add up the counts of shards; tables are sorted by their largest figure."""
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for counts in shards:
-        _add(found, counts)
-    similarity, images = found.pop("similarity_sum", 0.0), found.pop("similarity_images", 0)
-    found["seconds_by_gadget"] = {name: round(spent, 3) for name, spent in found.get("seconds_by_gadget", {}).items()}
-    found["mean_similarity"] = round(similarity / images, 4) if images else None
-    for name, value in found.items():
+        _add(figures, counts)
+    similarity, images = figures.pop("similarity_sum", 0.0), figures.pop("similarity_images", 0)
+    figures["seconds_by_gadget"] = {
+        name: round(spent, 3) for name, spent in figures.get("seconds_by_gadget", {}).items()
+    }
+    figures["mean_similarity"] = round(similarity / images, 4) if images else None
+    for name, value in figures.items():
         if isinstance(value, dict) and not name.endswith("_by_gadget"):  # gadgets stay in the order they ran
-            found[name] = dict(sorted(value.items(), key=lambda item: (-item[1], item[0])))
-    return found
+            figures[name] = dict(sorted(value.items(), key=lambda item: (-item[1], item[0])))
+    return figures
 
 
 def _add(into: dict[str, Any], counts: Mapping[str, Any]) -> None:
@@ -77,14 +80,14 @@ def check_not_empty(counts: Mapping[str, Any]) -> None:
     """Training on nothing would only fail later and less clearly."""
     if not counts["captions"]:
         raise InputError(
-            f"there is nothing to curate: none of the {counts['images']:,} readable images has a caption; "
+            f"there is nothing to curate: none of {counted(counts['images'], 'readable image')} has a caption; "
             "look at what the caption stage reports (holism status CONFIG)"
         )
     if not counts["kept"]:
         reasons = ", ".join(f"{reason} {number:,}" for reason, number in list(counts["reasons"].items())[:NAMED])
         raise InputError(
-            f"curation kept none of {counts['captions']:,} captions (dropped as {reasons}); if these are not errors "
-            "of the engine, loosen the limits under 'curate' in the configuration"
+            f"curation kept none of {counted(counts['captions'], 'caption')} (dropped as {reasons}); if these are not "
+            "errors of the engine, loosen the limits under 'curate' in the configuration"
         )
 
 
@@ -93,15 +96,15 @@ def find_warnings(counts: Mapping[str, Any], silent: Sequence[str], shards: int)
     warnings = []
     if silent:
         names = ", ".join(silent[:NAMED]) + (", …" if len(silent) > NAMED else "")
-        warnings.append(f"{len(silent)} of {shards} shards have no caption at all ({names})")
+        warnings.append(f"{counted(len(silent), 'shard has', 'shards have')} no caption (of {shards:,}): {names}")
     if beyond := counts["reasons"].get(TOO_MANY):
         warnings.append(
-            f"{beyond:,} captions were dropped as too_many: their images have more different captions than are "
-            "compared with each other; curate.max_compared sets how many are"
+            f"{counted(beyond, 'caption was', 'captions were')} dropped as too_many: their images have more different "
+            "captions than are compared with each other; curate.max_compared sets how many are"
         )
     if alone := counts["images_without_captions"]:
         warnings.append(
-            f"{alone:,} of {counts['images']:,} images keep no caption; "
-            f"{counts['images_with_nothing']:,} of them have no alt text either and cannot be trained on"
+            f"{counted(alone, 'image keeps', 'images keep')} no caption (of {counts['images']:,}); "
+            f"without alt text, and not in training: {counts['images_with_nothing']:,} of them"
         )
     return warnings

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pipeline.manifest import Manifest
 from pipeline.summary import counted, number, share, shares, words
 
@@ -9,15 +12,19 @@ from pipeline.summary import counted, number, share, shares, words
 def describe(manifest: Manifest) -> list[str]:
     """What is kept, what was dropped and why, and what regeneration rounds brought."""
     counts = manifest.counts
-    captions, kept, images = counts["captions"], counts["kept"], counts["images"]
+    captions, kept, rows = counts["captions"], counts["kept"], counts["images"]
+    images = counts.get("distinct_images", rows)
+    each = counted(images, "image") if images == rows else f"{counted(rows, 'row')} of {counted(images, 'image')}"
     of_all = f"kept {kept:,} of {counted(captions, 'caption')}{share(kept, captions)}"
-    lines = [f"{of_all}, {kept / max(1, images):.1f} for each of {counted(images, 'image')}"]
+    lines = [f"{of_all}, {kept / max(1, rows):.1f} for each of {each}"]
     if counts["dropped"]:
         reasons = {words(reason): count for reason, count in counts["reasons"].items()}
         lines.append(f"dropped: {shares(reasons, captions)}")
-    changed = [f"{counts[name]:,} {what}" for name, what in _CHANGED.items() if counts.get(name)]
+    changed = [f"{counted(counts[name], noun)} {done}" for name, (noun, done) in _CHANGED.items() if counts.get(name)]
     if changed:
         lines.append(", ".join(changed))
+    if "alt_texts" in counts:
+        lines.append(_alt_texts(counts))
     if counts.get("mean_similarity") is not None:
         lines.append(f"mean similarity of an image's captions {number(counts['mean_similarity'])}")
     for number_, gained in enumerate(counts.get("rounds", ()), 1):
@@ -29,7 +36,15 @@ def describe(manifest: Manifest) -> list[str]:
     return lines
 
 
-_CHANGED = {"cleaned": "captions cleaned", "sub_captions": "sub-captions added"}
+def _alt_texts(counts: Mapping[str, Any]) -> str:
+    alt_texts, kept, cleaned = (counts[name] for name in ("alt_texts", "alt_texts_kept", "alt_texts_cleaned"))
+    line = f"kept {kept:,} of {counted(alt_texts, 'alt text')}{share(kept, alt_texts)}"
+    line += f", {cleaned:,} of them cleaned" if cleaned else ""
+    reasons = {words(reason): count for reason, count in counts["alt_text_reasons"].items()}
+    return f"{line}; dropped: {shares(reasons, alt_texts)}" if reasons else line
+
+
+_CHANGED = {"cleaned": ("caption", "cleaned"), "sub_captions": ("sub-caption", "added")}
 
 
 def _or_none(value: float | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -17,6 +18,7 @@ import numpy as np
 
 from captioning.curate.selection import lexical, padding
 from captioning.curate.text_rules.words import cut
+from captioning.importing import IMPORTED
 from pipeline.errors import StoreError
 
 IDENTITY = ("caption_id", "key")  # columns every draft has
@@ -27,7 +29,7 @@ KEPT = 1 << 25  # similarities of a draft that are kept, 128 MB
 
 
 @dataclass
-class Batch:
+class CaptionBlock:
     """Captions of many images as arrays: rows of the draft (see `padding`) and their lexical similarity.
 
     Similarities are computed when they are asked for, and `kept` for the next time where there is room.
@@ -41,9 +43,9 @@ class Batch:
     @property
     def similarity_BMM(self) -> np.ndarray:
         """Of all captions of an image with each other, (B, M, M) float32."""
-        found = self._similarity_BMM if self._similarity_BMM is not None else self.compute(self.rows_BM)
-        self._similarity_BMM = found if self.kept else None
-        return found
+        similarity_BMM = self._similarity_BMM if self._similarity_BMM is not None else self.compute(self.rows_BM)
+        self._similarity_BMM = similarity_BMM if self.kept else None
+        return similarity_BMM
 
 
 class Judge(Protocol):
@@ -62,7 +64,8 @@ class Draft:
     """One row per caption of a shard, in an order that depends on content alone.
 
     `texts` are cleaned in place; `scores` and `verdicts` grow as gadgets go over the rows. `images` lists the rows
-    of each image, of which `compared` at most are compared with each other.
+    of each image, of which `compared` at most are compared with each other; `imported` are the rows of imported
+    captions, where the columns have `engine`.
     """
 
     def __init__(self, columns: Mapping[str, Sequence[Any]], *, ngram: int = 2, compared: int = COMPARED) -> None:
@@ -73,21 +76,38 @@ class Draft:
         self.verdicts: list[tuple[str, str] | None] = [None] * len(order)
         self.scores: list[dict[str, float]] = [{} for _ in order]
         self.images = _runs(self.columns["key"])
+        self.imported = frozenset(
+            row for row, engine in enumerate(self.columns.get("engine", ())) if engine == IMPORTED
+        )
+        self._aside = frozenset[int]()
         self._words: list[tuple[str, tuple[str, ...]]] = [("", ())] * len(order)
         self._ngram = ngram
         self.compared = compared
-        self._batches: list[Batch] | None = None
+        self._blocks: list[CaptionBlock] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def open_rows(self) -> Iterator[int]:
-        """Rows that no gadget has dropped so far; dropping while iterating is fine."""
-        return (row for row, verdict in enumerate(self.verdicts) if verdict is None)
+        """Rows to judge: those that no gadget has dropped so far; dropping while iterating is fine."""
+        return (row for row, verdict in enumerate(self.verdicts) if verdict is None and row not in self._aside)
 
     def open_of(self, image: range) -> list[int]:
-        """The rows of an image that no gadget has dropped so far."""
+        """The rows of an image to judge."""
+        return [row for row in image if self.verdicts[row] is None and row not in self._aside]
+
+    def kept_of(self, image: range) -> list[int]:
+        """The rows of an image that no gadget has dropped so far, whether or not they are to be judged now."""
         return [row for row in image if self.verdicts[row] is None]
+
+    @contextmanager
+    def setting_aside(self, rows: frozenset[int]) -> Iterator[None]:
+        """Rows that are not judged meanwhile: they stay as they are, and the others can be compared with them."""
+        self._aside = rows
+        try:
+            yield
+        finally:
+            self._aside = frozenset()
 
     def drop(self, row: int, gadget: Judge, reason: str) -> None:
         """Close a row. A reason the gadget does not declare, or a second verdict, is a mistake of ours."""
@@ -113,7 +133,7 @@ class Draft:
             None if gadget is None or reason is None else (gadget, reason)
             for gadget, reason in zip(gadgets, reasons, strict=True)
         ]
-        self.scores = [dict(found) for found in scores]
+        self.scores = [dict(own) for own in scores]
         self.texts = [old if new is None else new for old, new in zip(self.texts, texts, strict=True)]
 
     def slot(self, row: int) -> tuple[str, str]:
@@ -127,15 +147,15 @@ class Draft:
             self._words[row] = known = (text, cut(text))
         return known[1]
 
-    def batches(self) -> Sequence[Batch]:
+    def blocks(self) -> Sequence[CaptionBlock]:
         """The images side by side, with the rows that are open when this is first asked: after the text gadgets."""
-        if self._batches is None:
-            images = [self._thinned(self.open_of(image)) for image in self.images]
-            self._batches, cells = [], 0
-            for rows_BM in padding.batches(images):
+        if self._blocks is None:
+            images = [self._thinned(self.kept_of(image)) for image in self.images]
+            self._blocks, cells = [], 0
+            for rows_BM in padding.blocks(images):
                 cells += rows_BM.size * rows_BM.shape[1]
-                self._batches.append(Batch(rows_BM, self._similarity, kept=cells <= KEPT))
-        return self._batches
+                self._blocks.append(CaptionBlock(rows_BM, self._similarity, kept=cells <= KEPT))
+        return self._blocks
 
     def _similarity(self, rows_BM: np.ndarray) -> np.ndarray:
         return lexical.similarity(self.words, rows_BM, self._ngram)
@@ -152,9 +172,12 @@ class Draft:
         return sorted(row for _, row in sorted(turns)[: self.compared])
 
     def is_open(self, rows_BM: np.ndarray) -> np.ndarray:
-        """Which of these rows are there and open, as booleans."""
-        found = [row != padding.ABSENT and self.verdicts[row] is None for row in rows_BM.ravel().tolist()]
-        return np.array(found, bool).reshape(rows_BM.shape)
+        """Which of these rows are there and to be judged, as booleans."""
+        is_open = [
+            row != padding.ABSENT and self.verdicts[row] is None and row not in self._aside
+            for row in rows_BM.ravel().tolist()
+        ]
+        return np.array(is_open, bool).reshape(rows_BM.shape)
 
     @cached_property
     def slot_numbers(self) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Any, ClassVar, Literal, Self
@@ -23,6 +23,7 @@ from pipeline.config import Section
 
 Pass = Literal["texts", "images"]
 PASSES: tuple[Pass, ...] = ("texts", "images")
+Origin = Literal["model", "imported", "alt_text"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,9 @@ class Gadget(ABC):
     """`texts`: what a caption can be judged by alone, or beside its image's other answers. `images`: what needs the
     corpus, the picture, or the clean captions beside it."""
 
+    origins: ClassVar[tuple[Origin, ...]] = ("model",)
+    """Whose texts it judges where the settings `imported` and `alt_text` do not say. All judge those of models."""
+
     after: ClassVar[str] = ""
     """The gadget of the same pass that it comes after, as soon as it can; empty: it begins."""
 
@@ -103,12 +107,12 @@ def in_order(gadgets: Iterable[type[Gadget]]) -> tuple[type[Gadget], ...]:
             raise ValueError(f"gadget {gadget.name} comes after {gadget.after!r}, which is no gadget of its pass")
     sorter = TopologicalSorter({name: [one.after] if one.after else [] for name, one in by_name.items()})
     sorter.prepare()
-    found: list[type[Gadget]] = []
+    ordered: list[type[Gadget]] = []
     while sorter.is_active():
         ready = sorted(sorter.get_ready())
-        found += [by_name[name] for name in ready]
+        ordered += [by_name[name] for name in ready]
         sorter.done(*ready)
-    return tuple(sorted(found, key=lambda gadget: PASSES.index(gadget.judges)))
+    return tuple(sorted(ordered, key=lambda gadget: PASSES.index(gadget.judges)))
 
 
 @dataclass(frozen=True)
@@ -121,12 +125,13 @@ class GadgetReport:
     seconds: float
 
 
-def run_gadgets(draft: Draft, gadgets: Sequence[Gadget]) -> dict[str, GadgetReport]:
-    """Apply gadgets in order and report each alone."""
+def run_gadgets(draft: Draft, gadgets: Sequence[Gadget], imported: Collection[str] = ()) -> dict[str, GadgetReport]:
+    """Apply gadgets in order and report each alone. Those named in `imported` judge imported captions too."""
     reports = {}
     for gadget in gadgets:
-        started, before, seen = time.perf_counter(), list(draft.texts), sum(1 for _ in draft.open_rows())
-        gadget.apply(draft)
+        with draft.setting_aside(frozenset() if gadget.name in imported else draft.imported):
+            started, before, seen = time.perf_counter(), list(draft.texts), sum(1 for _ in draft.open_rows())
+            gadget.apply(draft)
         seconds = time.perf_counter() - started
         dropped = Counter(verdict[1] for verdict in draft.verdicts if verdict and verdict[0] == gadget.name)
         changed = sum(old != new for old, new in zip(before, draft.texts, strict=True))

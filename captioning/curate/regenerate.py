@@ -24,7 +24,7 @@ SERVICE = "caption_again"  # its name among what the stage is handed
 
 
 @dataclass(frozen=True)
-class Diversity:
+class KeptCaptions:
     """What an image has: kept captions, and how alike they are on average (None: fewer than two)."""
 
     captions: int
@@ -38,27 +38,27 @@ class Diversity:
 
 def request(
     config: RegenerateConfig, number: int, curated: Curated, captions: Location
-) -> tuple[Round | None, dict[str, Diversity]]:
+) -> tuple[Round | None, dict[str, KeptCaptions]]:
     """The next round, or None if no image needs one, and what the images of it have now by image id.
 
     `captions` is the caption store, where the list of images is kept.
     """
-    wanting = {image: found for image, found in _diversities(curated) if found.too_little(config)}
+    wanting = {image: kept for image, kept in _kept_captions(curated) if kept.too_little(config)}
     if not wanting:
         return None, {}
     temperature = config.temperature + config.temperature_step * (number - 1)
     return Round(number, ImageList.write(captions, list(wanting)), temperature), wanting
 
 
-def gained(asked: Round, before: Mapping[str, Diversity], curated: Curated) -> dict[str, Any]:
+def gained(asked: Round, before: Mapping[str, KeptCaptions], curated: Curated) -> dict[str, Any]:
     """What a round changed for the images that were asked again: figures for the report."""
-    after = {image: found for image, found in _diversities(curated) if image in before}
+    after = {image: kept for image, kept in _kept_captions(curated) if image in before}
     return {
         "round": asked.number,
         "temperature": round(asked.temperature, 4),
         "images": len(before),
-        "captions_before": sum(found.captions for found in before.values()),
-        "captions_after": sum(found.captions for found in after.values()),
+        "captions_before": sum(kept.captions for kept in before.values()),
+        "captions_after": sum(kept.captions for kept in after.values()),
         "similarity_before": _mean(before),
         "similarity_after": _mean(after),
     }
@@ -80,7 +80,7 @@ def service(services: Mapping[str, Any]) -> CaptionAgain:
     return again
 
 
-def _diversities(curated: Curated) -> Iterator[tuple[str, Diversity]]:
+def _kept_captions(curated: Curated) -> Iterator[tuple[str, KeptCaptions]]:
     """Every image's, from its bundle. A picture that occurs twice counts as its first bundle does."""
     seen: set[str] = set()
     for table in curated.bundles(["image_id", "captions", "mean_similarity"]):
@@ -88,9 +88,9 @@ def _diversities(curated: Curated) -> Iterator[tuple[str, Diversity]]:
         for image, captions, similarity in zip(*columns, strict=True):
             if image not in seen:
                 seen.add(image)
-                yield image, Diversity(sum(caption["source"] == "caption" for caption in captions), similarity)
+                yield image, KeptCaptions(sum(caption["source"] == "caption" for caption in captions), similarity)
 
 
-def _mean(found: Mapping[str, Diversity]) -> float | None:
-    values = [diversity.similarity for diversity in found.values() if diversity.similarity is not None]
+def _mean(images: Mapping[str, KeptCaptions]) -> float | None:
+    values = [kept.similarity for kept in images.values() if kept.similarity is not None]
     return round(sum(values) / len(values), 4) if values else None

@@ -31,14 +31,14 @@ def run(stage_run: StageRun) -> Outcome:
     """
     from captioning.curate.bundles.tokens import TOKENIZER
     from captioning.curate.steps.curation import Curation
-    from captioning.curate.steps.inputs import Source
+    from captioning.curate.steps.inputs import CurationInput
     from captioning.curate.steps.spread import Spread
 
     config, workspace = stage_run.config, stage_run.workspace
     _refuse_own_checkpoint(stage_run)
     if config.regenerate.rounds:
         regenerate.service(stage_run.services)  # rather missed now than after hours of curation
-    source = Source(stage_run.inputs["ingest"], (stage_run.inputs["caption"],))
+    source = CurationInput(stage_run.inputs["ingest"], (stage_run.inputs["caption"],))
     curation = Curation(
         config,
         workspace.folder("curate"),
@@ -58,13 +58,14 @@ def run(stage_run: StageRun) -> Outcome:
         curated = curation.run()
         rounds.append(regenerate.gained(asked, before, curated))
         said += regenerate.new_warnings(asked, more, stage_run.inputs["caption"].warnings)
-    found = curated.total() | ({"rounds": rounds} if rounds else {})
-    counts.check_not_empty(found)
-    warnings = said + counts.find_warnings(found, curated.silent(), len(curated.verdicts))
-    warnings += unknown_perspectives(config, {*found["kept_by_perspective"], *found["dropped_by_perspective"]})
+    figures = curated.total() | ({"rounds": rounds} if rounds else {})
+    figures["distinct_images"] = stage_run.inputs["ingest"].counts.get("distinct_images", figures["images"])
+    counts.check_not_empty(figures)
+    warnings = said + counts.find_warnings(figures, curated.silent(), len(curated.verdicts))
+    warnings += unknown_perspectives(config, {*figures["kept_by_perspective"], *figures["dropped_by_perspective"]})
     further = [manifest.fingerprint for manifest in curation.source.captions[1:]]
     detail = {"tokenizer": TOKENIZER, "rounds": further}
-    return Outcome(curated.store, curated.selected(), found, detail, warnings, digest=curated.samples(TOKENIZER))
+    return Outcome(curated.store, curated.selected(), figures, detail, warnings, digest=curated.samples(TOKENIZER))
 
 
 def external(config: CurateConfig) -> dict[str, str]:

@@ -97,7 +97,7 @@ def converse(
 
 
 @dataclass(frozen=True)
-class Group:
+class ConversationGroup:
     """Exchanges of similar length, padded at the end: (R, T) each, and (R,) the row of the image they are about."""
 
     token_RT: torch.Tensor
@@ -105,7 +105,7 @@ class Group:
     image_R: torch.Tensor
 
 
-def collate(conversations: list[list[Exchange]], pad: int) -> list[Group]:
+def collate(conversations: list[list[Exchange]], pad: int) -> list[ConversationGroup]:
     """Sorts the exchanges of a batch of images into groups by length, so that little is padded."""
     rows = [(image, exchange) for image, exchanges in enumerate(conversations) for exchange in exchanges]
     groups, shortest = [], 0
@@ -116,6 +116,8 @@ def collate(conversations: list[list[Exchange]], pad: int) -> list[Group]:
             token = [np.pad(e.token, (0, length - len(e.token)), constant_values=pad) for _, e in chosen]
             learn = [np.pad(e.learn, (0, length - len(e.learn))) for _, e in chosen]
             image_R = torch.tensor([image for image, _ in chosen])
-            groups.append(Group(torch.from_numpy(np.stack(token)), torch.from_numpy(np.stack(learn)), image_R))
+            groups.append(
+                ConversationGroup(torch.from_numpy(np.stack(token)), torch.from_numpy(np.stack(learn)), image_R)
+            )
         shortest = longest
     return groups

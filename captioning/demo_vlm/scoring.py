@@ -32,8 +32,8 @@ def parse_json(text: str) -> dict[str, str] | None:
 def _named(text: str, words: tuple[str, ...]) -> set[str]:
     """Which of the words the text holds; where one contains another, the longer one only."""
     lowered = f" {text.lower().replace(',', ' ').replace('.', ' ').replace(':', ' ').replace(';', ' ')} "
-    found = {word for word in words if f" {word} " in lowered}
-    return {word for word in found if not any(word != longer and word in longer for longer in found)}
+    named = {word for word in words if f" {word} " in lowered}
+    return {word for word in named if not any(word != longer and word in longer for longer in named)}
 
 
 def bars(t: Truth, said: dict[str, str]) -> dict[str, bool | None]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from transformers import DynamicCache, LlavaForConditionalGeneration
 
 from captioning.demo_vlm.attributes import AttributeHeads, normalise, patch_tokens, pool_targets
-from captioning.demo_vlm.conversations import Exchange, Group, PromptBook, collate, converse, pick_prompts
+from captioning.demo_vlm.conversations import ConversationGroup, Exchange, PromptBook, collate, converse, pick_prompts
 from captioning.demo_vlm.model import IMAGE_TOKENS
 from captioning.demo_vlm.pool import FIRST_SEED
 from captioning.demo_vlm.schedule import apply_step, batches, learning_rate, make_optimizer
@@ -47,7 +47,7 @@ class SpeakSettings:
 
 
 def answer_loss(
-    model: LlavaForConditionalGeneration, patch_BPD: torch.Tensor, groups: list[Group], user_token: int
+    model: LlavaForConditionalGeneration, patch_BPD: torch.Tensor, groups: list[ConversationGroup], user_token: int
 ) -> torch.Tensor:
     """Cross entropy (N,) of every answer token in all groups. An image is read once, its exchanges share that."""
     inner, device = model.model, patch_BPD.device
@@ -97,8 +97,8 @@ def image_control(
     return losses
 
 
-def _on(groups: list[Group], device: torch.device) -> list[Group]:
-    return [Group(g.token_RT.to(device), g.learn_RT.to(device), g.image_R.to(device)) for g in groups]
+def _on(groups: list[ConversationGroup], device: torch.device) -> list[ConversationGroup]:
+    return [ConversationGroup(g.token_RT.to(device), g.learn_RT.to(device), g.image_R.to(device)) for g in groups]
 
 
 class Speaker:

@@ -70,7 +70,7 @@ class ChildEngine:
         self._reader = threading.Thread(target=self._read, args=(process, started), name="engine reader", daemon=True)
         self._reader.start()
         try:
-            with suppress(OSError):  # its death is found by whoever reads
+            with suppress(OSError):  # its death is seen by the thread that reads
                 self._pipe.send(self._arguments)
             started.result()
         except BaseException:
@@ -139,8 +139,8 @@ class ChildEngine:
 
     def _hand_out(self, answers: Sequence[tuple[int, Answer | Failure]]) -> None:
         with self._lock:
-            found = [(self._pending.pop(key), answer) for key, answer in answers]
-        for future, answer in found:
+            answered = [(self._pending.pop(key), answer) for key, answer in answers]
+        for future, answer in answered:
             if isinstance(answer, Answer):
                 future.set_result(answer)
             else:

@@ -57,7 +57,7 @@ def _send(pipe: Connection) -> None:
                 answers.append(_outgoing.get())
             pipe.send(answers)
     except OSError:
-        return  # the parent is gone: whoever reads ends this process
+        return  # the parent is gone: the reading thread ends this process
 
 
 def _submit(engine: Engine, fields: list[Any], headers: list[Any], pixels: list[bytes]) -> None:

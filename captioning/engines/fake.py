@@ -75,7 +75,7 @@ class FakeEngine:
             return sum(line.endswith("call\n") for line in lines)
 
     def _pay(self, futures: Sequence[Future[Answer]]) -> None:
-        """Note what a real engine would have been paid for, whoever dies afterwards."""
+        """Note what a real engine would have been paid for, even if a process dies afterwards."""
         if self._ledger is not None:
             tokens = sum(future.result().output_tokens for future in futures)
             self._ledger.write(f"{os.getpid()} {len(futures)} {tokens}\n")

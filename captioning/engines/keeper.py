@@ -60,8 +60,8 @@ class EngineKeeper:
                 self._start(engine)
             return engine
 
-    def bury(self, engine: Engine, error: Exception) -> None:
-        """Take a dead engine away, once, whoever finds it first. Raises `EngineError` after too many deaths."""
+    def remove(self, engine: Engine, error: Exception) -> None:
+        """Take a dead engine away, once, however many threads see it. Raises `EngineError` after too many deaths."""
         with self._lock:
             if self._stopped:
                 raise EngineError(STOPPED)

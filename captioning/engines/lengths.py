@@ -15,9 +15,9 @@ def length_fault(config: EngineConfig, error: Exception) -> str | None:
     reason = " ".join(str(error).split())
     if not _LENGTH.search(reason):
         return None
-    found = config.max_model_len or "not set"
+    limit = config.max_model_len or "not set"
     reason = _ADVICE.split(reason.rpartition("Value error, ")[2])[0].rstrip(". ")
     return (
-        f"caption.engine.max_model_len is {found}, which does not fit ({reason}); it has to hold a question, its "
+        f"caption.engine.max_model_len is {limit}, which does not fit ({reason}); it has to hold a question, its "
         "image and the answer, and no more than the model takes"
     )

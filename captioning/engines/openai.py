@@ -168,9 +168,9 @@ class OpenAIEngine:
         said = self._quote(error).removeprefix("Error code: ")
         if error.status_code in KEY_REFUSED:
             name = self.config.api_key_env
-            found = f"refuses the key in {name}" if self._key else f"wants a key, and {name} is not set"
+            refusal = f"refuses the key in {name}" if self._key else f"wants a key, and {name} is not set"
             return EngineError(
-                f"the server at {self._url} {found} ({said}); set {name} to a key of this server where the engine "
+                f"the server at {self._url} {refusal} ({said}); set {name} to a key of this server where the engine "
                 "runs, or name another variable in caption.engine.server.api_key_env"
             )
         if error.status_code == NOT_FOUND:
@@ -201,8 +201,8 @@ class OpenAIEngine:
             try:
                 owners = {one["id"]: one.get("owned_by") for one in listed["data"]}
             except (AttributeError, KeyError, TypeError):
-                found = self._quote(listed)
-                raise EngineError(f"{self._url} has no list of models: {found}; {expected}") from None
+                answer = self._quote(listed)
+                raise EngineError(f"{self._url} has no list of models: {answer}; {expected}") from None
             owner = self._owner(owners)
         self.version = await self._said_version(owner)
 

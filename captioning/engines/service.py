@@ -1,6 +1,6 @@
 """A thread that owns a model: the frame of engines that run one in this process.
 
-Whoever asks puts requests into a queue and gets futures. The thread loads the model, takes requests out as it has
+Callers put requests into a queue and get futures. The thread loads the model, takes requests out as it has
 room, and answers them. Models and their libraries see one thread only, whatever calls from outside.
 """
 

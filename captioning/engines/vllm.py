@@ -31,7 +31,7 @@ from pipeline.errors import EngineError
 QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_CONFIGURE_LOGGING": "1", "VLLM_NO_USAGE_STATS": "1"}
 ON_CPU = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; plenty for models that a CPU can serve
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # shares the cores with whoever else is there
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # shares the cores with other processes
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no second process that imports everything again: starts in seconds
 }
 CPU_BLOCK_TOKENS = 32  # the default of 128 would cache nothing of a small model's image

@@ -1,1 +1,3 @@
-"""Captions that are there already, in tables of people or of other models, as captions of the store."""
+"""Imported captions: tables that people or other models have written, as captions of the store."""
+
+IMPORTED = "table"  # what the captions table calls the engine of imported captions

@@ -1,4 +1,4 @@
-"""Reads somebody's table of captions and finds the images it speaks of, in DuckDB, which spills to disk.
+"""Reads a table of imported captions and matches it with the images, in DuckDB, which spills to disk.
 
 What a user can have wrong is found before anything is written, and said in one sentence: a file that cannot be read, a
 column that is not there, ids that match nothing.
@@ -109,13 +109,13 @@ class TableRows:
 
     def kinds(self) -> list[tuple[str, str, str]]:
         """The (perspective, granularity, level) that occur."""
-        found = self._query(f"SELECT DISTINCT {', '.join(KIND)} FROM said ORDER BY ALL LIMIT {KINDS + 1}")
-        if len(found) > KINDS:
+        kinds = self._query(f"SELECT DISTINCT {', '.join(KIND)} FROM said ORDER BY ALL LIMIT {KINDS + 1}")
+        if len(kinds) > KINDS:
             raise InputError(
                 f"{self._name}: column {self.config.columns.perspective!r} has more than {KINDS:,} different "
-                f"perspectives, such as {found[0][0]!r}; expected a few, such as detail or style"
+                f"perspectives, such as {kinds[0][0]!r}; expected a few, such as detail or style"
             )
-        return found
+        return kinds
 
     def matched(self) -> Iterator[dict[str, Any]]:
         """Captions with their image, each once, sorted by shard, key and content."""
@@ -156,8 +156,8 @@ class TableRows:
 
     def _examples(self, table: str, column: str, which: str = "true") -> str:
         where = f"{column} IS NOT NULL AND {which}"
-        found = self._query(f"SELECT DISTINCT {column} FROM {table} WHERE {where} ORDER BY 1 LIMIT 2")
-        return " and ".join(repr(value) for (value,) in found) or NOTHING
+        examples = self._query(f"SELECT DISTINCT {column} FROM {table} WHERE {where} ORDER BY 1 LIMIT 2")
+        return " and ".join(repr(value) for (value,) in examples) or NOTHING
 
     def _query(self, sql: str) -> list[Any]:
         rows: list[Any] = self._connection.execute(sql).fetchall()
@@ -180,11 +180,11 @@ def _load(connection: Any, images: Sequence[Location], match: str) -> None:
     """The images of a workspace, each with the value by which captions find it."""
     connection.execute("CREATE TABLE images (shard VARCHAR, key VARCHAR, image_id VARCHAR, value VARCHAR)")
     for part in images:
-        found = schemas.read(part, schemas.IMAGES, list({"shard", "key", "image_id", "status", match}))
-        values = found.column(match).to_pylist()
+        rows = schemas.read(part, schemas.IMAGES, list({"shard", "key", "image_id", "status", match}))
+        values = rows.column(match).to_pylist()
         if match in PATHS:
             values = [None if value is None else name_key(value) for value in values]
-        connection.register("part", found.append_column("value", pa.array(values, pa.string())))
+        connection.register("part", rows.append_column("value", pa.array(values, pa.string())))
         connection.execute(
             "INSERT INTO images SELECT shard::VARCHAR, key, image_id, value FROM part "
             "WHERE status::VARCHAR = 'ok' AND value IS NOT NULL"

@@ -1,9 +1,9 @@
 """Imported captions: a table becomes captions of the store, as if a model had written them.
 
-A table is a model that has already spoken. Its rows enter as parts, one a shard, under cells that are named by the
-table's content and by what the captions look at; so browsing, curation and training need to know nothing of tables. A
-table that did not change is not read again; one that did is another revision, whose rows replace the old ones in the
-manifest, and a caption that stayed as it was keeps its caption_id.
+A table is treated as a model whose answers are there already. Its rows enter as parts, one a shard, under cells that
+are named by the table's content and by what the captions look at; so browsing and training need to know nothing of
+tables. A table that did not change is not read again; one that did is another revision, whose rows replace the old
+ones in the manifest, and a caption that stayed as it was keeps its caption_id.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from captioning import store
 from captioning.config import TableConfig
+from captioning.importing import IMPORTED
 from captioning.importing.rows import KIND, Counts, open_rows
 from captioning.store import Shard
 from pipeline import contents, schemas
@@ -35,6 +36,7 @@ from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.stage import Outcome
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 READ_WHOLE = 1 << 28  # bytes; of a bigger file size and time of change count, as they do for images
 ENDS = {"word": "list", "phrase": "phrase"}
@@ -42,7 +44,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class CaptionTable:
+class ImportedTable:
     """A table as it is now: its files, and their digest as its revision."""
 
     config: TableConfig
@@ -50,7 +52,7 @@ class CaptionTable:
     revision: str
 
     @classmethod
-    def find(cls, config: TableConfig) -> CaptionTable:
+    def find(cls, config: TableConfig) -> ImportedTable:
         """Look up its files. Raises `InputError` if there is none."""
         files = _files(config)
         if not files:
@@ -99,7 +101,7 @@ class Imported:
 
 def external(configs: Sequence[TableConfig]) -> dict[str, str]:
     """Digests of what the tables hold."""
-    return {f"table:{config.name}": CaptionTable.find(config).revision for config in configs}
+    return {f"table:{config.name}": ImportedTable.find(config).revision for config in configs}
 
 
 def import_captions(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) -> Imported:
@@ -108,7 +110,7 @@ def import_captions(configs: Sequence[TableConfig], ingest: Manifest, folder: Lo
         return Imported((), 0)
     log, shards = CommitLog(folder), store.shards(ingest)
     committed, parts, new = log.parts(), list[Part](), 0
-    for table in map(CaptionTable.find, configs):
+    for table in map(ImportedTable.find, configs):
         names = {shard: table.part_name(shard) for shard in shards}
         missing = [shard for shard, name in names.items() if name not in committed]
         made = list(_write(table, missing, shards, log)) if missing else []
@@ -123,14 +125,14 @@ def preview(configs: Sequence[TableConfig], ingest: Manifest, folder: Location) 
         return []
     committed, shards = CommitLog(folder).parts(), store.shards(ingest)
     lines = []
-    for table in map(CaptionTable.find, configs):
+    for table in map(ImportedTable.find, configs):
         missing = sum(table.part_name(shard) not in committed for shard in shards)
-        todo = f"its captions of {missing:,} shards are to be taken over" if missing else "nothing is missing"
+        todo = f"captions of {counted(missing, 'shard')} to import" if missing else "nothing is missing"
         lines.append(f"{table.model}: {todo}")
     return lines
 
 
-def _write(table: CaptionTable, missing: Sequence[Shard], shards: Sequence[Shard], log: CommitLog) -> Iterator[Part]:
+def _write(table: ImportedTable, missing: Sequence[Shard], shards: Sequence[Shard], log: CommitLog) -> Iterator[Part]:
     progress = Progress(f"caption: {table.model}", len(missing), "shards")
     images = [Location.of(shard.images) for shard in shards]
     for place, known in zip(images, shards, strict=True):
@@ -139,9 +141,9 @@ def _write(table: CaptionTable, missing: Sequence[Shard], shards: Sequence[Shard
         rows.check()
         counts, cells = rows.counts(), table.cells(rows.kinds())
         left = {shard.name: shard for shard in missing}
-        for name, found in groupby(rows.matched(), key=lambda row: row["shard"]):
+        for name, own in groupby(rows.matched(), key=lambda row: row["shard"]):
             if (shard := left.pop(name, None)) is not None:
-                yield _commit(table, shard, cells, list(found), counts, log)
+                yield _commit(table, shard, cells, list(own), counts, log)
                 progress.update()
         for shard in left.values():  # nothing is said of these; an empty part tells that it was looked for
             yield _commit(table, shard, cells, [], counts, log)
@@ -150,7 +152,7 @@ def _write(table: CaptionTable, missing: Sequence[Shard], shards: Sequence[Shard
 
 
 def _commit(
-    table: CaptionTable, shard: Shard, cells: Mapping[str, Any], rows: Sequence[Row], counts: Counts, log: CommitLog
+    table: ImportedTable, shard: Shard, cells: Mapping[str, Any], rows: Sequence[Row], counts: Counts, log: CommitLog
 ) -> Part:
     data = _captions(table, rows)
     said = Counter(data["cell"].to_pylist())
@@ -169,7 +171,7 @@ def _commit(
     )
 
 
-def _captions(table: CaptionTable, rows: Sequence[Row]) -> pa.Table:
+def _captions(table: ImportedTable, rows: Sequence[Row]) -> pa.Table:
     """Rows of the captions table, column by column: millions of rows have most of their columns in common."""
     kinds = [(row["perspective"], row["granularity"], row["level"]) for row in rows]
     cells = {kind: digest([table.id, *kind]) for kind in set(kinds)}
@@ -185,7 +187,7 @@ def _captions(table: CaptionTable, rows: Sequence[Row]) -> pa.Table:
         "prompt_id": table.model,
         "model": table.model,
         "revision": table.revision,
-        "engine": "table",
+        "engine": IMPORTED,
         "sampling": canonical({}),
         "sample_index": 0,
         "status": "ok",
@@ -232,13 +234,17 @@ def add(outcome: Outcome, imported: Imported) -> Outcome:
 def _warnings(table: Mapping[str, Any]) -> list[str]:
     said = f"table {table['name']!r}"
     lost = table["rows"] - table["matched"]
-    found = []
+    warnings = []
     if lost:
         examples = f": {table['unmatched']}" if table.get("unmatched") else ""  # parts of earlier versions have none
-        found.append(f"{said}: {lost:,} of its {table['rows']:,} captions match no image of this workspace{examples}")
+        warnings.append(
+            f"{said}: {counted(lost, 'caption matches', 'captions match')} no image of this workspace "
+            f"(of {table['rows']:,}){examples}"
+        )
     if table["empty"]:
-        found.append(f"{said}: {table['empty']:,} captions are empty and were left out")
-    return [*found, *table.get("faults", ())]
+        empty = counted(table["empty"], "caption is empty and was", "captions are empty and were")
+        warnings.append(f"{said}: {empty} left out")
+    return [*warnings, *table.get("faults", ())]
 
 
 def _files(config: TableConfig) -> tuple[Location, ...]:
@@ -248,13 +254,13 @@ def _files(config: TableConfig) -> tuple[Location, ...]:
     """
     place = Location.of(config.path)
     if place.is_dir():
-        found = [file for file, _ in place.entries(recursive=True)]
+        files = [file for file, _ in place.entries(recursive=True)]
     elif place.exists():
         return (place,)
     else:
-        found = [file for file in place.glob() if not file.is_dir()]
-    found = [file for file in found if is_shown(file, place)]
-    return tuple([file for file in found if kind_of(file.name) == f".{config.kind}"] or found)
+        files = [file for file, is_folder in place.glob() if not is_folder]
+    files = [file for file in files if is_shown(file, place)]
+    return tuple([file for file in files if kind_of(file.name) == f".{config.kind}"] or files)
 
 
 def _file_digest(file: Location) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.cluster.config import ActorsConfig, ClusterConfig
 from pipeline.cluster.connection import reason
+from pipeline.cluster.room import require_room
 from pipeline.errors import HolismError, ScheduleError, StoreError
 from pipeline.faults import outside_faults
 
@@ -74,7 +75,12 @@ def spread(
     import ray
     from ray.data import ActorPoolStrategy
 
-    _require_room(pool, stage, cluster.schedule_seconds)
+    require_room(
+        [pool.bundle] * pool.min,
+        f"{stage} actors",
+        f"lower {stage}.ray.actors or raise ray.num_cpus",
+        cluster.schedule_seconds,
+    )
     rows = [{"item": pickle.dumps(item)} for item in items]
     results = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map_batches(
         _Actor,
@@ -103,23 +109,3 @@ def spread(
             f"Ray stopped restarting the {stage} actors ({reason(error)}); see that nobody ends them and that all "
             "nodes can import what they need, and run the same command again: it goes on from here"
         ) from error
-
-
-def _require_room(pool: Pool, stage: str, seconds: float) -> None:
-    """Ask for all the room that is needed at once: actors that do not fit would wait for ever without a word."""
-    import ray
-    from ray.util.placement_group import placement_group, remove_placement_group
-
-    bundle, needed = pool.bundle, pool.min
-    there = ray.cluster_resources()
-    group = placement_group([bundle] * needed)
-    try:
-        if not group.wait(seconds):
-            wanted = " and ".join(f"{amount:g} {name}" for name, amount in bundle.items())
-            has = ", ".join(f"{there.get(name, 0):g} {name}" for name in bundle)
-            raise ScheduleError(
-                f"{needed} {stage} actors with {wanted} each found no room within {seconds:g} s: the Ray cluster "
-                f"has {has}, some of it perhaps in use; lower {stage}.ray.actors or raise ray.num_cpus"
-            )
-    finally:
-        remove_placement_group(group)

@@ -17,7 +17,7 @@ Fact = tuple[str, ...]
 def facts(t: Truth) -> frozenset[Fact]:
     """All that is true of a scene. What a style hides is no fact."""
     main, others = t["main"], t["others"]
-    found: set[Fact] = {
+    facts: set[Fact] = {
         ("background", t["background"]),
         ("style", t["style"]),
         ("sign", t["sign"] or "none"),
@@ -27,14 +27,14 @@ def facts(t: Truth) -> frozenset[Fact]:
         ("main place", main["shape"], main["place"]),
     }
     if main["color"]:
-        found.add(("main color", main["shape"], main["color"]))
+        facts.add(("main color", main["shape"], main["color"]))
     for thing in (main, *others):
-        found |= {("object", thing["shape"]), ("object place", thing["shape"], thing["place"])}
+        facts |= {("object", thing["shape"]), ("object place", thing["shape"], thing["place"])}
         if thing["color"]:
-            found.add(("object color", thing["shape"], thing["color"]))
+            facts.add(("object color", thing["shape"], thing["color"]))
     for other in others:
-        found |= {("other", other["shape"]), ("relation", other["shape"], other["relation"], main["shape"])}
-    return frozenset(found)
+        facts |= {("other", other["shape"]), ("relation", other["shape"], other["relation"], main["shape"])}
+    return frozenset(facts)
 
 
 # The kinds of fact that the answer to each prompt claims.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import StoreError
 from pipeline.manifest import Manifest
+from pipeline.summary import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,5 +37,7 @@ def shard_images(manifest: Manifest, shard: str, columns: Sequence[str] | None =
 
     parts = manifest.of_shard(shard)
     if not parts:
-        raise StoreError(f"shard {shard!r} is not in the ingest manifest (it has {len(manifest.parts)} shards)")
+        raise StoreError(
+            f"shard {shard!r} is not in the ingest manifest (it has {counted(len(manifest.parts), 'shard')})"
+        )
     return manifest.read(parts[0], schemas.IMAGES, columns)

@@ -22,10 +22,10 @@ def private_address(host: str) -> str | None:
     A name that does not resolve has none: the request will say so itself.
     """
     try:
-        found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
+        addresses = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
     except (OSError, UnicodeError):
         return None
-    return next((str(address) for *_, (address, *_rest) in found if not is_public(str(address))), None)
+    return next((str(address) for *_, (address, *_rest) in addresses if not is_public(str(address))), None)
 
 
 def is_public(address: str) -> bool:

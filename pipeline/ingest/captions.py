@@ -9,12 +9,13 @@ from pipeline.errors import InputError
 from pipeline.ingest.config import FolderSource
 from pipeline.ingest.tables import find_tables, read_table, told
 from pipeline.storage import Location
+from pipeline.summary import counted
 from pipeline.texts import name_key
 
 EXAMPLES = 2
 
 
-class CaptionTable:
+class AltTextTable:
     """The texts of a table by picture: each row of a picture has one. Of a list the first counts; more are told.
 
     Names match after Unicode normalisation and with either slash. Raises `InputError` if the table cannot be read.
@@ -64,7 +65,7 @@ class CaptionTable:
             )
         if not self._used:
             raise InputError(
-                f"none of the {count:,} captions of {self.about} is for an image of {self.root}; its "
+                f"no caption of {self.about} ({count:,} in all) is for an image of {self.root}; its "
                 f"column {self.config.file_column!r} must hold paths inside that folder, like {without[0]}; it holds "
                 f"{_examples(lost)}"
             )
@@ -72,15 +73,15 @@ class CaptionTable:
             others = f"images without a caption: {_examples(without)}" if without else "all images have one"
             lost_count = sum(len(self._texts[name]) for name in lost)
             faults.append(
-                f"{self.about}: {lost_count:,} of its {count:,} captions are for no image of the folder, "
-                f"such as {_examples(lost)}; {others}"
+                f"{self.about}: {counted(lost_count, 'caption is', 'captions are')} for no image of the folder "
+                f"(of {count:,}), such as {_examples(lost)}; {others}"
             )
         if self._nameless:
-            faults.append(f"{self.about}: {self._nameless:,} captions name no file")
+            faults.append(f"{self.about}: {counted(self._nameless, 'caption names', 'captions name')} no file")
         if self._more:
             faults.append(
-                f"{self.about}: {self._more:,} rows have more than one caption, and the first that is not empty is "
-                "the alt text; name the table in caption.tables to have them all"
+                f"{self.about}: {counted(self._more, 'row has', 'rows have')} more than one caption, and the first "
+                "that is not empty is the alt text; name the table in caption.tables to have them all"
             )
         return faults
 

@@ -35,7 +35,7 @@ def decoders() -> int:
 
 
 class _Files(Section):
-    """What folders and tars have in common: texts in files, and sizes that somebody else decided."""
+    """What folders and tars have in common: texts in files, and sizes that were decided elsewhere."""
 
     text: tuple[str, ...] | None = added(
         None,
@@ -65,9 +65,10 @@ class FolderSource(_Files):
     """
 
     kind: Literal["folder"] = "folder"
-    path: str = Field(description="folder on any fsspec location")
+    path: str = Field(min_length=1, description="folder on any fsspec location")
     captions: str | None = Field(
         None,
+        min_length=1,
         description="csv, tsv, jsonl or parquet table, a folder of these or a glob, with a file column (path inside "
         "the folder) and a caption column; a relative path is inside the folder. Without it, a text beside an "
         "image is its alt text",
@@ -91,7 +92,7 @@ class UrlSource(Section):
     """A table of links, downloaded once by img2dataset; dead links become error rows."""
 
     kind: Literal["urls"] = "urls"
-    path: str = Field(description="parquet, csv, tsv or jsonl table, a folder of these, or a glob")
+    path: str = Field(min_length=1, description="parquet, csv, tsv or jsonl table, a folder of these, or a glob")
     url_column: Column = Field("url", description="its name, or its number counted from 0")
     caption_column: Column | None = Field(
         "caption", description="column of the alt text, by name or number; null if there is none"
@@ -114,13 +115,13 @@ class UrlSource(Section):
     threads: int = operational(32, ge=1, description="links in flight per worker")
 
 
-Source = Annotated[FolderSource | WebdatasetSource | UrlSource, Field(discriminator="kind")]
+AnySource = Annotated[FolderSource | WebdatasetSource | UrlSource, Field(discriminator="kind")]
 
 
 class IngestConfig(Section):
     """Images: where they come from, and how they are packed into shards."""
 
-    source: Source
+    source: AnySource
     shard_images: int = Field(
         1000, ge=1, description="images of one shard; a shard being packed is held in memory (urls and folders only)"
     )

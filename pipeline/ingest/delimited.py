@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ingest.faults import Faults
 from pipeline.ingest.lines import Lines, as_bytes, open_lines
+from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 from pipeline.texts import decode_name
 
@@ -44,32 +44,32 @@ class Delimited:
     @cached_property
     def _first(self) -> list[str]:
         with open_lines(self.location) as lines:
-            return next(self._cells(lines, Faults()), [])
+            return next(self._cells(lines, Tally()), [])
 
     def types(self) -> list[pa.DataType]:
         return []
 
-    def rows(self, columns: Sequence[int | None], faults: Faults) -> Iterator[tuple[int, list[Any]]]:
+    def rows(self, columns: Sequence[int | None], left_out: Tally) -> Iterator[tuple[int, list[Any]]]:
         last = max((column for column in columns if column is not None), default=-1)
         with open_lines(self.location) as lines:
-            rows = self._cells(lines, faults)
+            rows = self._cells(lines, left_out)
             first = next(rows, [])
             width, always = len(first), all(_is_quoted(cell.strip()) for cell in first)
             if not self.header and first:
                 yield lines.first, self._values(first, columns, lines, always)
             for cells in rows:
                 if len(cells) > width and any(cell.strip() for cell in cells[width:]):
-                    faults.add(LONG, self._place(lines))
+                    left_out.add(LONG, self._place(lines))
                     continue
                 if len(cells) <= last:
-                    faults.add(SHORT, self._place(lines))
+                    left_out.add(SHORT, self._place(lines))
                 yield lines.first, self._values(cells, columns, lines, always)
 
-    def _cells(self, lines: Lines, faults: Faults) -> Iterator[list[str]]:
-        found = _split(lines) if self.tabs else self._quoted(lines, faults)
-        return (cells for cells in found if any(map(str.strip, cells)))
+    def _cells(self, lines: Lines, left_out: Tally) -> Iterator[list[str]]:
+        rows = _split(lines) if self.tabs else self._quoted(lines, left_out)
+        return (cells for cells in rows if any(map(str.strip, cells)))
 
-    def _quoted(self, lines: Lines, faults: Faults) -> Iterator[list[str]]:
+    def _quoted(self, lines: Lines, left_out: Tally) -> Iterator[list[str]]:
         """Rows of a csv. A row whose quotation marks make no sense is its first line as it stands.
 
         So is one whose further lines all look like rows: its mark was closed by one that belongs to another row.
@@ -83,16 +83,16 @@ class Delimited:
             except StopIteration:
                 return
             except csv.Error:
-                cells = self._mend(lines, faults)
+                cells = self._mend(lines, left_out)
             if len(lines.taken) > 1:
                 first, *more = (_looks_like_a_row(line, len(cells)) for line in lines.taken)
                 if first and all(more):
-                    cells = self._mend(lines, faults)
+                    cells = self._mend(lines, left_out)
                 elif any(more):
-                    faults.add(SWALLOWED, self._place(lines))
+                    left_out.add(SWALLOWED, self._place(lines))
             yield cells
 
-    def _mend(self, lines: Lines, faults: Faults) -> list[str]:
+    def _mend(self, lines: Lines, left_out: Tally) -> list[str]:
         lines.keep_first()
         line = lines.taken[0].rstrip("\r\n")
         try:
@@ -100,7 +100,7 @@ class Delimited:
                 return next(csv.reader([line], strict=True, escapechar="\\"))
         except csv.Error:
             pass
-        faults.add(QUOTE, self._place(lines))
+        left_out.add(QUOTE, self._place(lines))
         return line.split(",")
 
     def _values(self, cells: list[str], columns: Sequence[int | None], lines: Lines, always: bool) -> list[Any]:

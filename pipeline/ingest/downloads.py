@@ -74,12 +74,12 @@ class Download:
     def take(self, lines: Sequence[str]) -> bool:
         """Take in what a process noted. Says whether there was anything."""
         for line in lines:
-            position, *found = json.loads(line)
-            if len(found) == 1:
-                self._results[position] = OPT_OUT if found[0] == OPT_OUT_OF_IMG2DATASET else found[0]
+            position, *result = json.loads(line)
+            if len(result) == 1:
+                self._results[position] = OPT_OUT if result[0] == OPT_OUT_OF_IMG2DATASET else result[0]
             else:
-                self._results[position] = Reference(*found)
-                self._last_of[found[0]] = max(position, self._last_of.get(found[0], 0))
+                self._results[position] = Reference(*result)
+                self._last_of[result[0]] = max(position, self._last_of.get(result[0], 0))
         return bool(lines)
 
     def forget_before(self, position: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline import picture_kinds
 from pipeline.errors import InputError
 from pipeline.identity import digest, image_id
-from pipeline.ingest.captions import CaptionTable
+from pipeline.ingest.captions import AltTextTable
 from pipeline.ingest.config import FolderSource
 from pipeline.ingest.inspect import Reference
 from pipeline.ingest.listing import LEAVING, File, files_of, pictures_among
@@ -27,6 +27,7 @@ from pipeline.ingest.sidecars import (
 from pipeline.ingest.source import Described, Identity, Item
 from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
+from pipeline.summary import counted
 from pipeline.texts import NAME, name_key
 
 IN_TABLE = "texts beside pictures, since ingest.source.captions names a table"
@@ -53,10 +54,10 @@ class Folder:
     def items(self) -> list[Item]:
         """The images, by path; raises `InputError` if the folder is missing or holds none."""
         if not self.root.is_dir():
-            found = "a file" if self.root.exists() else "not there"
-            raise InputError(f"ingest.source.path {self.root} is {found}; expected a folder of images ({_suffixes()})")
+            kind = "a file" if self.root.exists() else "not there"
+            raise InputError(f"ingest.source.path {self.root} is {kind}; expected a folder of images ({_suffixes()})")
         self.left_out, self.mended = Tally(), Tally()
-        captions = CaptionTable(self.config, self.root) if self.config.captions is not None else None
+        captions = AltTextTable(self.config, self.root) if self.config.captions is not None else None
         files = files_of(self.root, follow_links=self.config.follow_links, left_out=self.left_out)
         if captions is not None:
             files = [file for file in files if self.root / file.path not in captions.files]
@@ -91,10 +92,10 @@ class Folder:
     def unchanged(self, item: Item, row: Mapping[str, Any]) -> bool:
         """Time stamps change with every copy of a data set; content decides."""
         try:
-            found = image_id(self._place(item).read()) if self._fits(item) else None
+            content = image_id(self._place(item).read()) if self._fits(item) else None
         except OSError:
-            found = None
-        return found == row["source_hash"] and self.describe(item).alt_text == row["alt_text"]
+            content = None
+        return content == row["source_hash"] and self.describe(item).alt_text == row["alt_text"]
 
     def describe(self, item: Item) -> Described:
         """Alt text from the table, or from the texts beside the image."""
@@ -168,13 +169,16 @@ class Folder:
         return self.root / self._files[item.name].path
 
     def _why_none(self, files: Sequence[File]) -> str:
-        links = self.left_out.counts().get(LEAVING, 0)
+        links = self.left_out[LEAVING]
         also = (
-            f", and {links:,} links that lead out of it: set ingest.source.follow_links to take those" if links else ""
+            f", and {counted(links, 'link that leads', 'links that lead')} out of it: set "
+            "ingest.source.follow_links to take those"
+            if links
+            else ""
         )
         return (
-            f"the folder {self.root} holds no images ({len(files)} other files{also}); expected files that end in "
-            f"{_suffixes()}, or pictures of another name, in it or in its subfolders"
+            f"the folder {self.root} holds no images ({counted(len(files), 'other file')}{also}); expected files that "
+            f"end in {_suffixes()}, or pictures of another name, in it or in its subfolders"
         )
 
 

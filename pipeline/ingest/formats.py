@@ -1,4 +1,4 @@
-"""The formats of tables that people bring: what columns a file has, and its rows, one by one.
+"""The formats of imported tables: what columns a file has, and its rows, one by one.
 
 Nothing is read but the columns that are asked for, and no more of them than a batch is in memory. Values come as they
 stand in the file: no text is taken for a number or a date, and bytes that are not UTF-8 stay bytes.
@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.ingest.delimited import Delimited
-from pipeline.ingest.faults import Faults
 from pipeline.ingest.json_lines import JsonLines
 from pipeline.ingest.lines import COMPRESSED
 from pipeline.ingest.parquet import Parquet
+from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ KINDS = (".parquet", ".csv", ".tsv", ".jsonl")
 SUFFIXES = {**{kind: kind for kind in KINDS}, ".ndjson": ".jsonl"}
 
 
-class File(Protocol):
+class TableFile(Protocol):
     """A file of a table. A column is known by its position, in JSON lines by its name."""
 
     unit: str  # what its rows are counted in
@@ -34,7 +34,7 @@ class File(Protocol):
     def types(self) -> list[pa.DataType]:
         """What its columns are declared to hold; empty if nothing is."""
 
-    def rows(self, columns: Sequence[Any], faults: Faults) -> Iterator[tuple[int, list[Any]]]:
+    def rows(self, columns: Sequence[Any], left_out: Tally) -> Iterator[tuple[int, list[Any]]]:
         """The number and the values of each row; for a column that is None all are None."""
 
 
@@ -46,7 +46,7 @@ def kind_of(file: str) -> str | None:
     return None if packed and kind == ".parquet" else kind
 
 
-def open_file(location: Location, kind: str, *, header: bool) -> File:
+def open_file(location: Location, kind: str, *, header: bool) -> TableFile:
     """The file of a table. `header` says whether the first line of a csv or tsv names the columns."""
     if kind == ".parquet":
         return Parquet(location)

@@ -173,7 +173,7 @@ class Inspector:
                 yield from map(self._alone, chunk)
 
     def _ahead(self, chunks: Sequence[Sequence[Reference]]) -> Iterator[list[Picture]]:
-        """The chunks in order, with a few more in hand than there are workers, so that memory holds no more than these.
+        """The chunks in order, with a few more in hand than there are workers, so that memory holds no more.
 
         Not the pool's own `map`: that cancels its futures when it is left early, and the pool's thread fails on
         cancelled futures if a stop has ended the workers meanwhile (CPython 3.11).

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ingest.faults import Faults
 from pipeline.ingest.lines import as_bytes, is_escaped, open_lines
+from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 from pipeline.texts import decode_name, parse_json
 
@@ -32,7 +32,7 @@ class JsonLines:
     def types(self) -> list[pa.DataType]:
         return []
 
-    def rows(self, columns: Sequence[str | None], faults: Faults) -> Iterator[tuple[int, list[Any]]]:
+    def rows(self, columns: Sequence[str | None], left_out: Tally) -> Iterator[tuple[int, list[Any]]]:
         asked = frozenset(columns)
         with open_lines(self.location) as lines:
             for line in lines:
@@ -45,7 +45,7 @@ class JsonLines:
                 except ValueError:
                     row = None
                 if not isinstance(row, dict):
-                    faults.add(NO_JSON, f"{self.location.name} line {lines.number}")
+                    left_out.add(NO_JSON, f"{self.location.name} line {lines.number}")
                     continue
                 self.empty = False
                 self.seen |= row.keys() & asked
@@ -54,7 +54,7 @@ class JsonLines:
 
     def columns(self) -> list[str]:
         """The names that occur, for a message that one is missing."""
-        found: dict[str, None] = {}
+        names: dict[str, None] = {}
         with open_lines(self.location) as lines:
             for line in lines:
                 lines.begin()
@@ -62,5 +62,5 @@ class JsonLines:
                     row = parse_json(line)
                 except ValueError:
                     continue
-                found |= dict.fromkeys(row if isinstance(row, dict) else ())
-        return [decode_name(name)[0] for name in found]
+                names |= dict.fromkeys(row if isinstance(row, dict) else ())
+        return [decode_name(name)[0] for name in names]

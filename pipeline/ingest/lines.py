@@ -1,4 +1,4 @@
-"""The lines of a text file that people bring, numbered, with a way back for a reader of quoted fields."""
+"""The lines of an imported text file, numbered, with a way back for a reader of quoted fields."""
 
 from __future__ import annotations
 

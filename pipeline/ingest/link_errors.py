@@ -66,14 +66,14 @@ def not_a_picture(data: bytes) -> str | None:
     start = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not data:
         return "the server sent nothing"
-    found = next((kind for sign, kind in OTHER_FILES if start.startswith(sign)), None)
+    sent = next((kind for sign, kind in OTHER_FILES if start.startswith(sign)), None)
     if start.startswith(PAGES) or (start.startswith(b"<!--") and b"<html" in start):
-        found = "a web page (HTML)"
+        sent = "a web page (HTML)"
     elif start.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--")):
-        found = "a drawing (SVG)" if b"<svg" in start else "an XML document"
+        sent = "a drawing (SVG)" if b"<svg" in start else "an XML document"
     elif data[4:8] == b"ftyp" and data[8:12].lower() in VIDEO:
-        found = "a video"
-    return f"not an image: the server sent {found} instead" if found else None
+        sent = "a video"
+    return f"not an image: the server sent {sent} instead" if sent else None
 
 
 def _of_status(error: urllib.error.HTTPError) -> str:

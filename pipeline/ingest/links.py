@@ -75,13 +75,13 @@ def in_ascii(written: str) -> str:
 def _split_scheme(text: str) -> tuple[str, str]:
     if not text:
         raise NoLinkError("there is no link in this row")
-    if found := SCHEME.match(text):
-        scheme = found[1].lower()
+    if match := SCHEME.match(text):
+        scheme = match[1].lower()
         if scheme == "data":
             raise NoLinkError("refused: a data: link holds its picture itself; expected http: or https:")
         if scheme not in SCHEMES:
             raise NoLinkError(f"refused: {scheme}: links are not opened; expected http: or https:")
-        return scheme, text[found.end() :]
+        return scheme, text[match.end() :]
     if text.startswith(("//", "\\\\")) or HOST_FIRST.match(text):
         return "http", text
     raise NoLinkError("this is not a link; expected one that begins with http:// or https://")
@@ -97,8 +97,8 @@ def _without_dots(path: str) -> str:
 def _host(text: str, scheme: str) -> str:
     """The host in lower case and IDNA, and its port if it is not the usual one."""
     name, port = text, ""
-    if found := re.fullmatch(r"(.*?):([0-9]*)", text, re.DOTALL):
-        name, port = found[1], found[2].lstrip("0") or found[2][:1]
+    if match := re.fullmatch(r"(.*?):([0-9]*)", text, re.DOTALL):
+        name, port = match[1], match[2].lstrip("0") or match[2][:1]
     if not name or (port and int(port) > 65535):
         raise NoLinkError("this link names no host" if not name else f"there is no port {port}")
     if not (name.startswith("[") and name.endswith("]")):

@@ -33,8 +33,8 @@ class File:
 
 def files_of(root: Location, *, follow_links: bool, left_out: Tally) -> list[File]:
     """The files of a folder, sorted by name."""
-    found = _local(root, follow_links, left_out) if root.is_local else _remote(root, left_out)
-    return sorted(found, key=lambda file: file.name)
+    files = _local(root, follow_links, left_out) if root.is_local else _remote(root, left_out)
+    return sorted(files, key=lambda file: file.name)
 
 
 def pictures_among(root: Location, files: Sequence[File]) -> set[str]:
@@ -52,7 +52,8 @@ def pictures_among(root: Location, files: Sequence[File]) -> set[str]:
     if root.is_local:
         return {file.name for file in files if begins_as_picture(file)}
     with ThreadPoolExecutor(READERS) as pool:
-        return {file.name for file, found in zip(files, pool.map(begins_as_picture, files), strict=True) if found}
+        are_pictures = pool.map(begins_as_picture, files)
+        return {file.name for file, is_picture in zip(files, are_pictures, strict=True) if is_picture}
 
 
 def _remote(root: Location, left_out: Tally) -> Iterator[File]:

@@ -1,4 +1,4 @@
-"""The members of a tar, one by one, whatever somebody wrote into its headers.
+"""The members of a tar, one by one, whatever its headers say.
 
 Python's `tarfile` ends at the first header that is damaged, reads headers of any length into memory, and may go round
 in circles at a negative size. Here each header is read by itself: one that is of no use costs its member, and what
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from pipeline.summary import counted
 from pipeline.texts import decode_name
 
 BLOCK = tarfile.BLOCKSIZE
@@ -43,7 +44,7 @@ class Members:
         self.handle, self.size = handle, size
         self._damage: list[str] = []
         self._places = 0
-        self.joined = 0  # tars that begin behind an end mark: somebody wrote one behind the other
+        self.joined = 0  # tars that begin behind an end mark: written one behind the other
         self._tar = tarfile.TarFile(fileobj=io.BytesIO(bytes(2 * BLOCK)), encoding="utf-8", errors="surrogateescape")
         first = self._block(0)
         if not size:
@@ -67,16 +68,16 @@ class Members:
                 self.joined += following is not None
                 continue
             try:
-                found, following = self._read(position)
+                member, following = self._read(position)
             except Exception as error:  # tarfile raises anything on headers that were made up
-                found, following = self._lost(position, block, error)
-            if found is not None:
-                yield found
+                member, following = self._lost(position, block, error)
+            if member is not None:
+                yield member
 
     def in_words(self) -> str | None:
         """What is damaged, and lost by it; None if nothing is."""
         more = self._places - len(self._damage)
-        return "; ".join(self._damage + [f"and {more:,} more places"] * (more > 0)) or None
+        return "; ".join(self._damage + [f"and {counted(more, 'more place')}"] * (more > 0)) or None
 
     def _tell(self, sentence: str) -> None:
         self._places += 1

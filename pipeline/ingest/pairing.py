@@ -29,7 +29,7 @@ _ROLE = re.compile(r"[A-Za-z_][\w-]*\Z")
 
 
 @dataclass(slots=True)
-class Sample:
+class TarPicture:
     """A picture of a tar with the text that belongs to it, or with the reason why its bytes cannot be used."""
 
     key: str
@@ -41,7 +41,7 @@ class Sample:
     url: str | None = None
 
 
-Entry = Sample | Sidecar
+TarFile = TarPicture | Sidecar
 
 
 def key_of(name: str) -> str:
@@ -59,9 +59,9 @@ def role_of(name: str) -> str | None:
     return middle if not middle or _ROLE.match(middle) else None
 
 
-def pair(entries: Iterable[Entry], rules: TextRules, left_out: Tally, mended: Tally) -> None:
+def pair(entries: Iterable[TarFile], rules: TextRules, left_out: Tally, mended: Tally) -> None:
     """Give every picture its text and URL. `entries` come in the order of the tar."""
-    by_key: dict[str, list[Entry]] = defaultdict(list)
+    by_key: dict[str, list[TarFile]] = defaultdict(list)
     for entry in entries:
         by_key[name_key(key_of(_name(entry)))].append(entry)
     for group in by_key.values():
@@ -69,22 +69,22 @@ def pair(entries: Iterable[Entry], rules: TextRules, left_out: Tally, mended: Ta
             _pair_one_of_each(part, rules, left_out, mended)
 
 
-def _rounds(group: list[Entry], left_out: Tally) -> list[list[Entry]]:
+def _rounds(group: list[TarFile], left_out: Tally) -> list[list[TarFile]]:
     """A group in parts in which each name occurs once."""
     names = [name_key(_name(entry)) for entry in group]
     counts = Counter(names)
     if len(counts) == len(names):
         return [group]
-    rounds: list[dict[str, Entry]] = [{}]
+    rounds: list[dict[str, TarFile]] = [{}]
     for name, entry in zip(names, group, strict=True):
         if name in rounds[-1]:
             rounds.append({})
         rounds[-1][name] = entry
     if all(one.keys() == rounds[0].keys() for one in rounds):
         return [list(one.values()) for one in rounds]
-    twins = {n for n, entry in zip(names, group, strict=True) if counts[n] > 1 and isinstance(entry, Sample)}
+    twins = {n for n, entry in zip(names, group, strict=True) if counts[n] > 1 and isinstance(entry, TarPicture)}
     unclear = {stem for name in twins for stem in (name, stem_of(name), key_of(name))}
-    single: dict[str, Entry] = {}
+    single: dict[str, TarFile] = {}
     for name, entry in zip(names, group, strict=True):
         if isinstance(entry, Sidecar) and stem_of(name) in unclear:
             left_out.add(TWINS, entry.file)
@@ -95,8 +95,8 @@ def _rounds(group: list[Entry], left_out: Tally) -> list[list[Entry]]:
     return [list(single.values())]
 
 
-def _pair_one_of_each(part: Sequence[Entry], rules: TextRules, left_out: Tally, mended: Tally) -> None:
-    pictures = [entry for entry in part if isinstance(entry, Sample)]
+def _pair_one_of_each(part: Sequence[TarFile], rules: TextRules, left_out: Tally, mended: Tally) -> None:
+    pictures = [entry for entry in part if isinstance(entry, TarPicture)]
     by_stem: dict[str, list[Sidecar]] = defaultdict(list)
     for entry in part:
         if isinstance(entry, Sidecar):
@@ -117,12 +117,12 @@ def _pair_one_of_each(part: Sequence[Entry], rules: TextRules, left_out: Tally, 
             left_out.add(UNPAIRED, entry.file)
 
 
-def _by_role(picture: Sample, part: Sequence[Entry], near: set[str]) -> list[Sidecar]:
+def _by_role(picture: TarPicture, part: Sequence[TarFile], near: set[str]) -> list[Sidecar]:
     if role_of(picture.name) is None:
         return []
     others = [entry for entry in part if isinstance(entry, Sidecar) and entry.file not in near]
     return [replace(entry, role=role, by_role=True) for entry in others if (role := role_of(entry.file))]
 
 
-def _name(entry: Entry) -> str:
-    return entry.name if isinstance(entry, Sample) else entry.file
+def _name(entry: TarFile) -> str:
+    return entry.name if isinstance(entry, TarPicture) else entry.file

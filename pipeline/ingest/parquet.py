@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from pipeline.ingest.faults import Faults
+from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Parquet:
     def types(self) -> list[pa.DataType]:
         return [field.type for field in self._schema]
 
-    def rows(self, columns: Sequence[int | None], faults: Faults) -> Iterator[tuple[int, list[Any]]]:  # noqa: ARG002
+    def rows(self, columns: Sequence[int | None], left_out: Tally) -> Iterator[tuple[int, list[Any]]]:  # noqa: ARG002
         import pyarrow.parquet as pq
 
         with _opened(self.location) as handle:

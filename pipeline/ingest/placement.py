@@ -2,8 +2,8 @@
 
 An image that moves is decoded and curated again. So a shard is used again if everything usable in it is still in the
 source, unchanged; otherwise it is left alone (manifests of earlier runs may still name it) and its surviving images
-are packed anew, as new ones. Rows of failed images are all that ever changes in a shard: they succeed later, or go
-with their file, and a further row of a picture that it holds joins it. A tar that is lost is packed again under its
+are packed anew, as new ones. Its tar only grows: failed images succeed later, or go with their file. Rows that share
+a picture with an earlier row come and go, which leaves the tar as it is. A tar that is lost is packed again under its
 name.
 
 Items that name one picture (a list with a row for every caption) go into one shard, which holds the picture once.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Batch:
+class ShardTask:
     """Work on one shard: items to read under their keys, and rows of an earlier run that stay as they are.
 
     `stored` has those of the items, by key, whose picture is packed already.
@@ -60,7 +60,7 @@ class Plan:
     """Parts to use as they are, and the work left to do, in order."""
 
     kept: list[Part] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
+    tasks: list[ShardTask] = field(default_factory=list)
 
 
 def stamps_of(items: Sequence[Item]) -> str:
@@ -90,8 +90,8 @@ def plan(
     left = _joined(source, new, items, shards)
     result = Plan()
     for shard in shards:
-        if shard.batch is not None:
-            result.batches.append(shard.batch)
+        if shard.task is not None:
+            result.tasks.append(shard.task)
         elif shard.is_used:
             result.kept.append(shard.part)
     first = max((int(part.detail["shard"]) for part in earlier), default=-1) + 1
@@ -99,7 +99,7 @@ def plan(
         name = f"{number:06d}"
         keys = tuple(f"{name}_{row:06d}" for row in range(len(group)))
         stored = {key: one.stored for key, one in zip(keys, group, strict=True) if one.stored is not None}
-        result.batches.append(Batch(name, tuple(one.item for one in group), keys, stored=stored))
+        result.tasks.append(ShardTask(name, tuple(one.item for one in group), keys, stored=stored))
     return result
 
 
@@ -121,7 +121,7 @@ class _Shard:
         self.tar = log.folder / part.detail["tar"]
         self.claims: list[int | None] | None = None
         self.is_whole = False
-        self.batch: Batch | None = None  # what is to be done
+        self.task: ShardTask | None = None  # what is to be done
 
     @property
     def is_used(self) -> bool:
@@ -137,36 +137,36 @@ class _Shard:
         rows = self.rows().to_pylist()
         claimed = [_claim(waiting[self.source.identity(row)]) for row in rows]
         self.is_whole = holds(self.tar, rows, verify=self.verify)
-        batch = self._reuse(items, rows, claimed)
-        if batch is None:
+        task = self._reuse(items, rows, claimed)
+        if task is None:
             for row, index in reversed(list(zip(rows, claimed, strict=True))):
                 if index is not None:
                     waiting[self.source.identity(row)].appendleft(index)
             return []
         self.claims = claimed
-        self.batch = batch if batch.items or len(batch.rows) < len(rows) else None
+        self.task = task if task.items or len(task.rows) < len(rows) else None
         return [index for index in claimed if index is not None]
 
     def join(self, items: Sequence[Item], more: Sequence[_New]) -> None:
         """Add items whose pictures are those of rows that it has."""
         assert self.claims is not None
         rows = self.rows().to_pylist()
-        batch = self.batch or self._reuse(items, rows, self.claims)
-        assert batch is not None
+        task = self.task or self._reuse(items, rows, self.claims)
+        assert task is not None
         start = max(int(row["key"].rpartition("_")[2]) for row in rows) + 1
-        keys = tuple(f"{batch.shard}_{number:06d}" for number in range(start, start + len(more)))
-        self.batch = replace(
-            batch,
-            items=(*batch.items, *(one.item for one in more)),
-            keys=(*batch.keys, *keys),
+        keys = tuple(f"{task.shard}_{number:06d}" for number in range(start, start + len(more)))
+        self.task = replace(
+            task,
+            items=(*task.items, *(one.item for one in more)),
+            keys=(*task.keys, *keys),
             stored={key: one.stored for key, one in zip(keys, more, strict=True) if one.stored is not None},
         )
 
     def _reuse(
         self, items: Sequence[Item], rows: Sequence[Mapping[str, Any]], claimed: Sequence[int | None]
-    ) -> Batch | None:
-        found = [None if index is None else items[index] for index in claimed]
-        return _reuse(self.source, self.part, rows, found, self.is_whole, self.retry_failed)
+    ) -> ShardTask | None:
+        claimed_items = [None if index is None else items[index] for index in claimed]
+        return _reuse(self.source, self.part, rows, claimed_items, self.is_whole, self.retry_failed)
 
 
 def _joined(source: Source, new: Sequence[_New], items: Sequence[Item], shards: Sequence[_Shard]) -> list[_New]:
@@ -234,21 +234,22 @@ def _reuse(
     source: Source,
     part: Part,
     rows: Sequence[Mapping[str, Any]],
-    found: Sequence[Item | None],
+    claimed: Sequence[Item | None],
     whole: bool,
     retry_failed: bool,
-) -> Batch | None:
+) -> ShardTask | None:
     """The work left on an earlier shard, or None if it cannot be used any more.
 
     If its tar is not `whole`, all its images are packed again, in the order in which they lay there.
     """
-    same = None not in found and part.detail["stamps"] == stamps_of([item for item in found if item is not None])
+    same = None not in claimed and part.detail["stamps"] == stamps_of([item for item in claimed if item is not None])
+    named = _named_in_tar(rows)
     again: list[tuple[Item, Mapping[str, Any]]] = []
     stay: list[tuple[Item, Mapping[str, Any]]] = []
-    for item, row in zip(found, rows, strict=True):
+    for item, row in zip(claimed, rows, strict=True):
         failed = row["status"] == "error"
         if item is None:
-            if failed:
+            if failed or row["key"] not in named:
                 continue
             return None
         changed = not same and not source.unchanged(item, row)
@@ -261,10 +262,19 @@ def _reuse(
     if not again and not stay:
         return None
     again.sort(key=lambda pair: (pair[1]["offset"] is None, pair[1]["offset"] or 0))
-    return Batch(
+    return ShardTask(
         part.detail["shard"],
         tuple(item for item, _ in again),
         tuple(row["key"] for _, row in again),
         tuple(row for _, row in stay),
         tuple(item for item, _ in stay),
     )
+
+
+def _named_in_tar(rows: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The keys that pictures have in the tar: of rows that share one, the first."""
+    first: dict[int, str] = {}
+    for row in sorted(rows, key=lambda row: row["key"]):
+        if row["status"] == "ok":
+            first.setdefault(row["offset"], row["key"])
+    return set(first.values())

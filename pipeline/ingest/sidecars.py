@@ -110,9 +110,9 @@ def _read(file: str, data: bytes, rules: TextRules) -> Sidecar:
         return Sidecar(file, problem=NO_JSON)
     if not isinstance(content, dict):
         return Sidecar(file, {"json": texts.first_text(content)})
-    found = {name: texts.first_text(content[name]) for name in rules.wanted if name in content}
+    by_name = {name: texts.first_text(content[name]) for name in rules.wanted if name in content}
     url = content.get("url")
-    return Sidecar(file, found, texts.clean(url).text if isinstance(url, str) else None, has_fields=True)
+    return Sidecar(file, by_name, texts.clean(url).text if isinstance(url, str) else None, has_fields=True)
 
 
 def _first_line(text: Text) -> Text:
@@ -173,9 +173,9 @@ def _beside(chosen: Sidecar, text: Text, groups: Sequence[Sequence[Sidecar]], ru
     ]
     return [
         other.file
-        for other, found in said
+        for other, own in said
         if other is not chosen
-        and (words := {one.text for one in found if one is not None and one.text is not None})
+        and (words := {one.text for one in own if one is not None and one.text is not None})
         and text.text not in words
     ]
 

@@ -17,7 +17,7 @@ class Item:
     """One image of a source, before anybody has looked at it.
 
     `name` is its path inside the folder, or its URL; `stamp` is another one if the image or its alt text may
-    have changed; `identity` says which row of an earlier run it is; `size` is 0 where nobody knows it yet.
+    have changed; `identity` says which row of an earlier run it is; `size` is 0 where it is not known yet.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Described:
 
 
 class Source(Protocol):
-    """Images that are packed into shards of ours.
+    """Images that are packed into shards here.
 
     `lasting` says whether what is packed stays the picture of its name, whatever becomes of the source. `warnings`
     says what `items` left out, for the manifest; `left_out` and `mended` count it by reason.

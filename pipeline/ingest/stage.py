@@ -10,11 +10,12 @@ from pipeline.identity import digest, union
 from pipeline.ingest import summary
 from pipeline.ingest.config import FolderSource, IngestConfig, UrlSource, WebdatasetSource
 from pipeline.ingest.describe import describe
-from pipeline.ingest.summary import Found, reasons
+from pipeline.ingest.summary import Ingested, reasons
 from pipeline.ingest.tally import Tally
 from pipeline.manifest import Manifest
 from pipeline.stage import Outcome, Stage, StageRun, what_is_gone
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 SETTINGS_DIGITS = 12
 
@@ -40,21 +41,21 @@ def run(stage_run: StageRun) -> Outcome:
     config: IngestConfig = stage_run.config
     settings = digest(semantic(config))[:SETTINGS_DIGITS]
     store = stage_run.workspace.folder("ingest") / settings
-    found = _found(config, store, stage_run.retry_failed)
-    counts = summary.counts(found, store)
+    ingested = _ingested(config, store, stage_run.retry_failed)
+    counts = summary.counts(ingested, store)
     if not counts["images"]:
-        raise InputError(_nothing_usable(config, found, counts["errors"]))
+        raise InputError(_nothing_usable(config, ingested, counts["errors"]))
     return Outcome(
         store=store.uri,
-        parts=found.parts,
+        parts=ingested.parts,
         counts=counts,
-        detail={"shards": {part.detail["shard"]: part.detail["tar"] for part in found.parts}},
-        digest=digest({"rows": union(part.content for part in found.parts)}),  # wherever the tars lie
-        warnings=summary.warnings(config, found, counts),
+        detail={"shards": {part.detail["shard"]: part.detail["tar"] for part in ingested.parts}},
+        digest=digest({"rows": union(part.content for part in ingested.parts)}),  # wherever the tars lie
+        warnings=summary.warnings(config, ingested, counts),
     )
 
 
-def _found(config: IngestConfig, store: Location, retry_failed: bool) -> Found:
+def _ingested(config: IngestConfig, store: Location, retry_failed: bool) -> Ingested:
     """The parts of the store, brought up to date, and what the source left out."""
     source = config.source
     if isinstance(source, WebdatasetSource):
@@ -63,7 +64,7 @@ def _found(config: IngestConfig, store: Location, retry_failed: bool) -> Found:
         left_out = Tally()
         tars = find_tars(source, left_out)
         indexed = index_tars(tars, store, source, workers=config.workers, retry_failed=retry_failed)
-        return Found(indexed.parts, left_out, Tally(), unusable=indexed.unusable)
+        return Ingested(indexed.parts, left_out, Tally(), unusable=indexed.unusable)
     from pipeline.ingest.folder import Folder
     from pipeline.ingest.packing import pack_source
     from pipeline.ingest.urls import UrlList
@@ -78,17 +79,17 @@ def _found(config: IngestConfig, store: Location, retry_failed: bool) -> Found:
         workers=config.workers,
         retry_failed=retry_failed,
     )
-    return Found(parts, opened.left_out, opened.mended, opened.warnings)
+    return Ingested(parts, opened.left_out, opened.mended, opened.warnings)
 
 
-def _nothing_usable(config: IngestConfig, found: Found, errors: int) -> str:
-    reason = reasons(found.parts).most_common(1)[0][0]
+def _nothing_usable(config: IngestConfig, ingested: Ingested, errors: int) -> str:
+    reason = reasons(ingested.parts).most_common(1)[0][0]
     if config.source.kind == "urls":
         return (
-            f"none of the {errors} links of {config.source.path} gave an image (most often: {reason}); "
+            f"no link of {config.source.path} gave an image ({errors:,} in all, most often: {reason}); "
             "check the network and the list, then run again: all are tried again"
         )
-    return f"none of the {errors} images of {config.source.path} can be used (most often: {reason})"
+    return f"no image of {config.source.path} can be used ({errors:,} in all, most often: {reason})"
 
 
 def damage(manifest: Manifest) -> str | None:
@@ -100,7 +101,7 @@ def damage(manifest: Manifest) -> str | None:
         sizes |= {file.uri: size for file, size in (store / folder).files()}
     lost = [name for name, size in own.items() if sizes.get((store / name).uri, -1) < size]
     if lost:
-        return f"gone or cut: {len(lost):,} of its {len(own):,} shards, such as {lost[0]}"
+        return f"gone or cut: {len(lost):,} of its {counted(len(own), 'shard')}, such as {lost[0]}"
     return what_is_gone(manifest)
 
 

@@ -13,6 +13,7 @@ from pipeline.ingest.config import IngestConfig
 from pipeline.ingest.names import HIDDEN
 from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 FEW_DOWNLOADED = 0.5  # below this share of links that work, the warning says what usually helps
 FEW_REPEATS = 0.05  # above this share of rows whose picture another row has too, there is a warning
@@ -20,7 +21,7 @@ MOST_TARS = 5  # that are named one by one
 
 
 @dataclass(frozen=True)
-class Found:
+class Ingested:
     """The parts of a store that is up to date, and what its source holds beside them.
 
     `unusable` has the tars that are of no use, and why; `told` are sentences of the source.
@@ -38,7 +39,7 @@ class Found:
         self.mended.update(part.detail.get("mended", {}) for part in self.parts)
 
 
-def counts(found: Found, store: Location) -> dict[str, Any]:
+def counts(ingested: Ingested, store: Location) -> dict[str, Any]:
     """Figures for people and reports, the plain ones first."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -46,7 +47,7 @@ def counts(found: Found, store: Location) -> dict[str, Any]:
     columns = ["image_id", "alt_text"]
     tables = [
         schemas.read(store / part.name, schemas.IMAGES, columns, recorded=(part.digest, "ingest"))
-        for part in found.parts
+        for part in ingested.parts
     ]
     table = pa.concat_tables(tables)
     usable = table.filter(pc.is_valid(table["image_id"]))
@@ -55,11 +56,11 @@ def counts(found: Found, store: Location) -> dict[str, Any]:
         "errors": table.num_rows - usable.num_rows,
         "with_alt_text": usable.num_rows - usable["alt_text"].null_count,
         "distinct_images": pc.count_distinct(usable["image_id"]).as_py(),
-        "shards": len(found.parts),
-        **({"unusable_tars": len(found.unusable)} if found.unusable else {}),
-        "reasons": dict(reasons(found.parts).most_common(10)),
-        "left_out": found.left_out.counts(),
-        "mended": found.mended.counts(),
+        "shards": len(ingested.parts),
+        **({"unusable_tars": len(ingested.unusable)} if ingested.unusable else {}),
+        "reasons": dict(reasons(ingested.parts).most_common(10)),
+        "left_out": ingested.left_out.counts(),
+        "mended": ingested.mended.counts(),
     }
 
 
@@ -71,38 +72,40 @@ def reasons(parts: Sequence[Part]) -> Counter[str]:
     return counted
 
 
-def warnings(config: IngestConfig, found: Found, figures: Mapping[str, Any]) -> list[str]:
+def warnings(config: IngestConfig, ingested: Ingested, figures: Mapping[str, Any]) -> list[str]:
     """Sentences about all that is not as it should be."""
     images, errors, described = figures["images"], figures["errors"], figures["with_alt_text"]
     said = []
     if errors:
-        reason, count = reasons(found.parts).most_common(1)[0]
-        noun = "links" if config.source.kind == "urls" else "images"
+        reason, count = reasons(ingested.parts).most_common(1)[0]
+        noun = "link" if config.source.kind == "urls" else "image"
         said.append(
-            f"{errors} of {images + errors} {noun} could not be used (most often, {count} times: {reason}); "
-            "the images table names each, with status error"
+            f"{errors:,} of {counted(images + errors, noun)} could not be used (most often, {counted(count, 'time')}: "
+            f"{reason}); the images table names each, with status error"
         )
     if config.source.kind == "urls" and images < FEW_DOWNLOADED * (images + errors):
         said.append(
             "fewer than half of the links work: if the reasons are time-outs or name resolution, lower "
             "ingest.source.threads or use a caching name server, then run ingest with --retry-failed"
         )
-    if found.unusable:
+    if ingested.unusable:
+        tars = len(ingested.unusable) + len(ingested.parts)
         said.append(
-            f"{len(found.unusable):,} of {len(found.unusable) + len(found.parts):,} tars are not used "
-            f"(--retry-failed looks at them again): {_first(list(found.unusable.values()))}"
+            f"{len(ingested.unusable):,} of {counted(tars, 'tar')} cannot be used "
+            f"(--retry-failed looks at them again): {_first(list(ingested.unusable.values()))}"
         )
-    damaged = [f"{p.detail['tar']}: {p.detail['damage']}" for p in found.parts if p.detail.get("damage")]
+    damaged = [f"{p.detail['tar']}: {p.detail['damage']}" for p in ingested.parts if p.detail.get("damage")]
     said += damaged[:MOST_TARS]
     if len(damaged) > MOST_TARS:
-        said.append(f"{len(damaged) - MOST_TARS:,} more tars are damaged; the records of their parts say where")
-    if left_out := found.left_out.without(HIDDEN):
+        more = counted(len(damaged) - MOST_TARS, "more tar is", "more tars are")
+        said.append(f"{more} damaged; the records of the parts say where")
+    if left_out := ingested.left_out.without(HIDDEN):
         said.append(f"not used: {left_out}")
-    if found.mended:
-        said.append(f"mended: {found.mended}")
-    said += found.told
+    if ingested.mended:
+        said.append(f"mended: {ingested.mended}")
+    said += ingested.told
     if 0 < described < images:
-        said.append(f"{images - described:,} of {images:,} images have no alt text")
+        said.append(f"{counted(images - described, 'image has', 'images have')} no alt text (of {images:,})")
     return said + _repeats(images, figures["distinct_images"])
 
 
@@ -110,11 +113,9 @@ def _repeats(images: int, distinct: int) -> list[str]:
     """What is to be known of a data set with a row for every caption, or with many copies."""
     if images - distinct <= FEW_REPEATS * images:
         return []
-    said = (
-        f"{images - distinct:,} of {images:,} rows have a picture that a row before them has; each of the "
-        f"{distinct:,} pictures is asked about once and is one sample in training, with the texts of all its rows"
-    )
-    return [said]
+    repeated = counted(images - distinct, "row has", "rows have")
+    said = f"{repeated} the picture of an earlier row (of {images:,} rows); a picture is asked about once and is one "
+    return [f"{said}sample in training, with the texts of all its rows"]
 
 
 def _first(reasons: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""Tables that people bring, in one file or many: their rows, with names and texts by the rule of `pipeline.texts`."""
+"""Imported tables, in one file or many: their rows, with names and texts by the rule of `pipeline.texts`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pyarrow as pa
 from pipeline import faults
 from pipeline.errors import HolismError, InputError
 from pipeline.ingest.config import Column
-from pipeline.ingest.faults import Faults
-from pipeline.ingest.formats import KINDS, File, kind_of, open_file
+from pipeline.ingest.formats import KINDS, TableFile, kind_of, open_file
 from pipeline.ingest.json_lines import NO_JSON, JsonLines
 from pipeline.ingest.parquet import may_hold
+from pipeline.ingest.tally import Tally
 from pipeline.storage import OF_FILES, Location
 from pipeline.texts import NOT_TEXT, Encoding, decode, decode_name, texts_of
 from pipeline.texts import kind_of as value_in_words
@@ -27,20 +27,32 @@ SHOWN, LETTERS = 30, 60  # columns of a table in a message, and letters of the n
 def find_tables(path: str, what: str) -> list[Location]:
     """The tables of a path, a folder or a glob, sorted by name. Raises `InputError` if there is none.
 
-    A folder stands for those in it and in its subfolders. A path that is there is no glob, whatever its name.
+    A folder stands for those in it and in its subfolders, also a folder that matches a glob. A path that is there is
+    no glob, whatever its name.
     """
     place = Location.of(path)
     if place.is_dir():
-        found = [file for file, _ in place.entries(recursive=True) if is_shown(file, place) and kind_of(file.name)]
-        if not found:
+        tables = _tables_in(place, place)
+        if not tables:
             raise InputError(f"{what} {place} is a folder without tables; expected files that end in {_kinds()}")
-    elif place.exists():
-        found = [place]
-    else:
-        found = [file for file in place.glob() if is_shown(file, place) and kind_of(file.name)]
-        if not found:
-            raise InputError(f"{what} {place} is not there; expected a {', '.join(KINDS)} table, a folder or a glob")
-    return found
+        return tables
+    if place.exists():
+        return [place]
+    tables = []
+    for match, is_folder in place.glob():
+        tables += _tables_in(match, place) if is_folder else [match] * _is_table(match, place)
+    if not tables:
+        hint = "; braces are no glob here: write * for them" if "{" in path else ""
+        raise InputError(f"{what} {place} is not there; expected a {', '.join(KINDS)} table, a folder or a glob{hint}")
+    return sorted(set(tables))
+
+
+def _tables_in(folder: Location, asked: Location) -> list[Location]:
+    return [file for file, _ in folder.entries(recursive=True) if _is_table(file, asked)]
+
+
+def _is_table(file: Location, asked: Location) -> bool:
+    return is_shown(file, asked) and kind_of(file.name) is not None
 
 
 def read_table(
@@ -65,8 +77,8 @@ def read_table(
     opened = []
     for place in [files] if isinstance(files, Location) else files:
         if not place.exists() or place.is_dir():
-            found = "a folder" if place.exists() else "not there"
-            raise InputError(f"{_prefix(about)}the table {place} is {found}; expected a file that ends in {_kinds()}")
+            what = "a folder" if place.exists() else "not there"
+            raise InputError(f"{_prefix(about)}the table {place} is {what}; expected a file that ends in {_kinds()}")
         its_kind = kind or kind_of(place.name)
         if its_kind is None:
             raise InputError(f"the table {place} is of no known kind; expected a name that ends in {_kinds()}")
@@ -77,15 +89,15 @@ def read_table(
 def told(table: Table, about: str, section: str) -> list[str]:
     """What was left out of a table, as warnings; `section` of the configuration names it."""
     hint = f"; if they are Windows-1252, set {section}.encoding: windows-1252"
-    return [f"{one}{hint}" if NOT_TEXT in one else one for one in table.faults.sentences(about)]
+    return [f"{one}{hint}" if NOT_TEXT in one else one for one in table.left_out.sentences(about)]
 
 
 class Table:
     """Iterating gives a tuple for each row: a text or None for a name, a tuple of texts for a column of texts.
 
-    `faults` says what was left out or mended, `blank` counts texts that are empty; both are complete after the last
-    row. Raises `InputError` while it is read: for a value that is no text, a file that cannot be read, and a column
-    that no row of JSON lines has.
+    `left_out` counts what was left out or mended, `blank` counts empty texts; both are complete after the last row.
+    Raises `InputError` while it is read: for a value that is no text, a file that cannot be read, and a column that
+    no row of JSON lines has.
     """
 
     def __init__(
@@ -96,16 +108,20 @@ class Table:
         encoding: Encoding,
         about: str,
     ) -> None:
-        self.faults, self.blank = Faults(), 0
+        self.left_out, self.blank = Tally(), 0
         self._files, self._columns, self._encoding, self._about = files, columns, encoding, about
         self._is_text = [setting in texts for setting in columns]
         self._positions = [[file.position(*named) for named in columns.items()] for file in files]
+        empty = [file for file in files if file.is_empty]
+        for file in empty:
+            self.left_out.add("an empty file", file.location.name)
         for number, (setting, column) in enumerate(columns.items()):
             lacking = [file for file, row in zip(files, self._positions, strict=True) if row[number] is None]
             if len(lacking) == len(files):
-                raise files[0].lacks(setting, column)
+                raise next((file for file in files if file not in empty), files[0]).lacks(setting, column)
             for file in lacking:
-                self.faults.add(f"a file without column {column!r}", file.location.name)
+                if file not in empty:
+                    self.left_out.add(f"a file without column {column!r}", file.location.name)
         for file, positions in zip(files, self._positions, strict=True):
             for column, position, is_text in zip(columns.values(), positions, self._is_text, strict=True):
                 file.check_type(column, position, is_text=is_text)
@@ -114,16 +130,16 @@ class Table:
         for file, positions in zip(self._files, self._positions, strict=True):
             if all(position is None for position in positions):
                 continue
-            empty, bad = True, self.faults.counts[NO_JSON]
+            empty, bad = True, self.left_out[NO_JSON]
             with file.reading():
-                for number, values in file.file.rows(positions, self.faults):
+                for number, values in file.file.rows(positions, self.left_out):
                     empty = False
                     yield tuple(
                         (self._texts if is_text else self._name)(value, file, number, column)
                         for is_text, value, column in zip(self._is_text, values, self._columns.values(), strict=True)
                     )
-            if empty and self.faults.counts[NO_JSON] > bad:
-                raise file.unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
+            if empty and self.left_out[NO_JSON] > bad:
+                raise file.unreadable(f"{self.left_out.example(NO_JSON)} is no JSON object")
         self._check_json()
 
     def _check_json(self) -> None:
@@ -134,19 +150,19 @@ class Table:
             return
         for setting, column in self._columns.items():
             if column not in seen:
-                if self.faults.counts[NO_JSON]:
-                    raise self._files[0].unreadable(f"{self.faults.first[NO_JSON]} is no JSON object")
+                if self.left_out[NO_JSON]:
+                    raise self._files[0].unreadable(f"{self.left_out.example(NO_JSON)} is no JSON object")
                 raise self._files[0].lacks(setting, column)
 
     def _texts(self, value: Any, file: _Opened, number: int, column: Column) -> tuple[str, ...]:
-        found = texts_of(value, self._encoding)
-        if found.refused is not None:
-            raise file.refuses(number, column, found.refused, "texts or lists of texts")
-        for fault in found.faults:
-            self.faults.add(f"texts of column {column!r}: {fault}", file.place(number))
+        cell = texts_of(value, self._encoding)
+        if cell.refused is not None:
+            raise file.refuses(number, column, cell.refused, "texts or lists of texts")
+        for fault in cell.faults:
+            self.left_out.add(f"texts of column {column!r}: {fault}", file.place(number))
         items = len(value) if isinstance(value, (list, tuple)) else 1
-        self.blank += items - len(found.texts) - found.faults.count(NOT_TEXT)
-        return found.texts
+        self.blank += items - len(cell.texts) - cell.faults.count(NOT_TEXT)
+        return cell.texts
 
     def _name(self, value: Any, file: _Opened, number: int, column: Column) -> str | None:
         if isinstance(value, bytes) and self._encoding == "windows-1252":
@@ -156,10 +172,11 @@ class Table:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
         if not isinstance(value, (str, bytes)):
-            raise file.refuses(number, column, value_in_words(value), "one text a row")
-        name, found = decode_name(value)
-        for fault in found:
-            self.faults.add(f"column {column!r}: {fault}", file.place(number))
+            kind = "a list" if isinstance(value, list) else value_in_words(value)
+            raise file.refuses(number, column, kind, "one text a row")
+        name, mended = decode_name(value)
+        for fault in mended:
+            self.left_out.add(f"column {column!r}: {fault}", file.place(number))
         return name.strip() or None
 
 
@@ -169,7 +186,7 @@ class _Opened:
 
     location: Location
     kind: str
-    file: File
+    file: TableFile
     about: str
 
     def position(self, setting: str, column: Column) -> Any:
@@ -189,6 +206,12 @@ class _Opened:
                 f"counted from 0: {numbers}"
             )
         return names.index(column) if column in names else None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no column at all; of JSON lines that is known only after they were read."""
+        with self.reading():
+            return not isinstance(self.file, JsonLines) and not self.file.names()
 
     def check_type(self, column: Column, position: Any, *, is_text: bool) -> None:
         """Refuse a declared type that can hold no text."""
@@ -227,27 +250,29 @@ class _Opened:
         """No row has a column."""
         with self.reading():
             names = self.file.columns() if isinstance(self.file, JsonLines) else self.file.names()
-        known = (
-            f"columns 0 to {len(names) - 1}"
-            if names and isinstance(column, int)
-            else ", ".join(_shown(name) for name in names[:SHOWN])
-        )
-        by_name = isinstance(column, str) and self.kind in (".csv", ".tsv")
-        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN and not isinstance(column, int) else ""
+        if self.is_empty:
+            return InputError(
+                f"{self._prefix}{self.location} is empty; expected a table with column {column!r} ({setting})"
+            )
+        by_number = bool(names) and (isinstance(column, int) or not any(names))
+        known = f"columns 0 to {len(names) - 1}" if by_number else ", ".join(map(_shown, names[:SHOWN]))
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN and not by_number else ""
+        hint = ""
+        if isinstance(column, str) and self.kind in (".csv", ".tsv"):
+            hint = "; give columns by number" + ", if its first line is no header" * any(names)
         return InputError(
-            f"{self._prefix}{self.location} has no column {column!r} ({setting}); it has {known or 'none'}{more}"
-            + ("; if its first line is no header, give columns by number" if by_name else "")
+            f"{self._prefix}{self.location} has no column {column!r} ({setting}); it has {known or 'none'}{more}{hint}"
         )
 
-    def refuses(self, number: int, column: Column, found: str, expected: str) -> InputError:
+    def refuses(self, number: int, column: Column, held: str, expected: str) -> InputError:
         """A value that is no text."""
         return InputError(
-            f"{self._prefix}{self.location} {self.file.unit} {number}: column {column!r} holds {found}, "
+            f"{self._prefix}{self.location} {self.file.unit} {number}: column {column!r} holds {held}, "
             f"expected {expected}"
         )
 
     def place(self, number: int) -> str:
-        """A row, for the faults."""
+        """A row, as an example of what was left out."""
         return f"{self.location.name} {self.file.unit} {number}"
 
     @property
@@ -266,7 +291,7 @@ def _shown(name: str) -> str:
 
 
 def is_shown(file: Location, asked: Location) -> bool:
-    """Whether no part of its path that was not asked for is hidden, or a note of the program that wrote the folder."""
+    """Whether no part of its path, beyond what was asked for, is hidden or a marker file of a program."""
     parts = set(file.uri.split("/")) - set(asked.uri.split("/"))
     return not any(part.startswith((".", "_")) for part in parts)
 

@@ -12,7 +12,7 @@ from pipeline import picture_kinds
 from pipeline.errors import InputError
 from pipeline.ingest.members import Member, Members
 from pipeline.ingest.names import HIDDEN, is_hidden, of_suffix, suffix_of
-from pipeline.ingest.pairing import Entry, Sample, key_of, pair
+from pipeline.ingest.pairing import TarFile, TarPicture, key_of, pair
 from pipeline.ingest.sidecars import (
     MOST_TEXTS,
     SUFFIXES,
@@ -33,29 +33,29 @@ JOINED = "tars that were written one behind the other, all of which are read"
 
 
 @dataclass(slots=True)
-class Index:
+class TarIndex:
     """What a tar holds. `damage` says in words what is lost; what was left out or mended is counted."""
 
-    samples: list[Sample] = field(default_factory=list)
+    pictures: list[TarPicture] = field(default_factory=list)
     damage: str | None = None
     left_out: Tally = field(default_factory=Tally)
     mended: Tally = field(default_factory=Tally)
 
 
-def scan(location: Location, rules: TextRules | None = None) -> Index:
+def scan(location: Location, rules: TextRules | None = None) -> TarIndex:
     """Index a tar. Raises `InputError` if it is missing, compressed, or no tar at all."""
     try:
         with location.open() as handle:
             _refuse_compressed(location, handle)
             members = Members(handle, location.size())
-            found = _Contents(handle, rules or TextRules())
+            contents = _Contents(handle, rules or TextRules())
             for member in members:
-                found.take(member)
+                contents.take(member)
     except tarfile.TarError as error:
         raise InputError(f"{location} is not a tar ({error}); expected WebDataset tars of images") from error
     except OSError as error:
         raise InputError(f"the tar {location} cannot be read: {error.strerror or error}") from error
-    index = found.index()
+    index = contents.index()
     index.damage = members.in_words()
     if members.joined:
         index.mended.add(JOINED, location.name, members.joined)
@@ -67,7 +67,7 @@ class _Contents:
 
     def __init__(self, handle: IO[bytes], rules: TextRules) -> None:
         self.handle, self.rules = handle, rules
-        self.entries: list[Entry] = []
+        self.entries: list[TarFile] = []
         self.links: list[Member] = []
         self.left_out, self.mended = Tally(), Tally()
         self._held = 0  # characters of texts
@@ -84,17 +84,19 @@ class _Contents:
         elif suffix in SUFFIXES:
             self.entries.append(self._sidecar(member))
         elif suffix in picture_kinds.SUFFIXES or self._begins_as_picture(member, suffix):
-            self.entries.append(Sample(key_of(member.name), member.name, member.offset, member.size, member.problem))
+            self.entries.append(
+                TarPicture(key_of(member.name), member.name, member.offset, member.size, member.problem)
+            )
         else:
             self.left_out.add(of_suffix(suffix), member.name)
 
-    def index(self) -> Index:
+    def index(self) -> TarIndex:
         """The pictures with their texts, after all members were taken."""
         entries = [*self.entries, *_linked(self.links, self.entries, self.left_out)]
         pair(entries, self.rules, self.left_out, self.mended)
-        samples = [entry for entry in entries if isinstance(entry, Sample)]
-        _make_keys_unique(samples)
-        return Index(samples, None, self.left_out, self.mended)
+        pictures = [entry for entry in entries if isinstance(entry, TarPicture)]
+        _make_keys_unique(pictures)
+        return TarIndex(pictures, None, self.left_out, self.mended)
 
     def _begins_as_picture(self, member: Member, suffix: str) -> bool:
         if suffix in picture_kinds.OTHER_SUFFIXES or member.problem is not None or not member.size:
@@ -115,14 +117,14 @@ class _Contents:
         return sidecar
 
 
-def _linked(links: Sequence[Member], entries: Sequence[Entry], left_out: Tally) -> list[Entry]:
+def _linked(links: Sequence[Member], entries: Sequence[TarFile], left_out: Tally) -> list[TarFile]:
     """Links to pictures and texts of the tar are what they lead to, under their own names; also links to links."""
     if not links:
         return []
-    known: dict[str, Entry] = {
-        name_key(entry.name if isinstance(entry, Sample) else entry.file): entry for entry in entries
+    known: dict[str, TarFile] = {
+        name_key(entry.name if isinstance(entry, TarPicture) else entry.file): entry for entry in entries
     }
-    found, waiting, before = list[Entry](), list(links), len(links) + 1
+    copies, waiting, before = list[TarFile](), list(links), len(links) + 1
     while len(waiting) < before:
         before, later = len(waiting), []
         for link in waiting:
@@ -131,15 +133,15 @@ def _linked(links: Sequence[Member], entries: Sequence[Entry], left_out: Tally) 
                 later.append(link)
                 continue
             known[name_key(link.name)] = copy = _renamed(entry, link.name)
-            found.append(copy)
+            copies.append(copy)
         waiting = later
     for link in waiting:
         left_out.add(LOST_LINK, link.name)
-    return found
+    return copies
 
 
-def _renamed(entry: Entry, name: str) -> Entry:
-    if isinstance(entry, Sample):
+def _renamed(entry: TarFile, name: str) -> TarFile:
+    if isinstance(entry, TarPicture):
         return replace(entry, name=name, key=key_of(name))
     return replace(entry, file=name)
 
@@ -150,16 +152,16 @@ def _refuse_compressed(location: Location, handle: IO[bytes]) -> None:
         raise InputError(f"{location} is compressed ({kind}), and images are read by offset; unpack it to a plain tar")
 
 
-def _make_keys_unique(samples: list[Sample]) -> None:
+def _make_keys_unique(pictures: list[TarPicture]) -> None:
     """Several images of one key, or a key that occurs again, take the member's name and a number."""
-    counts = Counter(sample.key for sample in samples)
+    counts = Counter(picture.key for picture in pictures)
     used = {key for key, count in counts.items() if count == 1}
     numbers = Counter[str]()
-    for sample in samples:
-        if counts[sample.key] > 1:
-            key = sample.name
+    for picture in pictures:
+        if counts[picture.key] > 1:
+            key = picture.name
             while key in used:
-                numbers[sample.name] += 1
-                key = f"{sample.name}#{numbers[sample.name] + 1}"
+                numbers[picture.name] += 1
+                key = f"{picture.name}#{numbers[picture.name] + 1}"
             used.add(key)
-            sample.key = key
+            picture.key = key

@@ -25,6 +25,7 @@ from pipeline.ingest.source import Described, Identity, Item
 from pipeline.ingest.tables import Column, find_tables, read_table, told
 from pipeline.ingest.tally import Tally
 from pipeline.storage import Location
+from pipeline.summary import counted
 
 SCRATCH = "_download"
 LIST = "the URL list"
@@ -74,8 +75,8 @@ class UrlList:
             raise InputError("; ".join([empty, *self.warnings]))
         if more:
             self.warnings.append(
-                f"{self.config.path}: {more:,} links have more than one caption in their row, and the first that is "
-                "not empty is the alt text; name the table in caption.tables to have them all"
+                f"{self.config.path}: {counted(more, 'row has', 'rows have')} more than one caption, and the first "
+                "that is not empty is the alt text; name the table in caption.tables to have them all"
             )
         return items
 
@@ -100,14 +101,14 @@ class UrlList:
 
     def fetch(self, batches: Sequence[Sequence[Item]]) -> Iterator[list[Reference | str]]:
         """Download everything in the background, and yield each batch as soon as its last link is decided."""
-        found = [[_link(item.name) for item in batch] for batch in batches]
-        links = [link for batch in found for link in batch if isinstance(link, Link)]
+        decided = [[_link(item.name) for item in batch] for batch in batches]
+        links = [link for batch in decided for link in batch if isinstance(link, Link)]
         if not links:
-            yield from found  # type: ignore[misc]  # all of them reasons
+            yield from decided  # type: ignore[misc]  # all of them reasons
             return
         with _scratch(self.store) as folder, Download(self.config, links, folder, self.workers) as download:
             start = 0
-            for batch in found:
+            for batch in decided:
                 positions = itertools.count(start)
                 yield [download.result(next(positions)) if isinstance(link, Link) else link for link in batch]
                 start = next(positions)

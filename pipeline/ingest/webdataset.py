@@ -20,16 +20,17 @@ from pipeline.ingest.inspect import Inspector, Picture, Reference, inspect_refer
 from pipeline.ingest.listing import LEAVING, files_of
 from pipeline.ingest.names import of_suffix, suffix_of
 from pipeline.ingest.packing import commit_rows
-from pipeline.ingest.pairing import Sample
+from pipeline.ingest.pairing import TarPicture
 from pipeline.ingest.placement import holds
 from pipeline.ingest.shards import image_row
 from pipeline.ingest.sidecars import TextRules
 from pipeline.ingest.source import stamp_of
 from pipeline.ingest.tally import Tally
-from pipeline.ingest.tars import Index, scan
+from pipeline.ingest.tars import TarIndex, scan
 from pipeline.progress import Progress
 from pipeline.schemas import IMAGES, read
 from pipeline.storage import Location
+from pipeline.summary import counted
 from pipeline.texts import decode_name
 
 KIB = 1024
@@ -37,6 +38,7 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", "
 # ones are looked for to be named: images are read by offset.
 READING = 2  # raised when members or texts are read by other rules: tars are then indexed anew
 Row = dict[str, Any]
+Known = Mapping[tuple[int, int], Picture]  # pictures by offset and size
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ def find_tars(source: WebdatasetSource, left_out: Tally | None = None) -> list[T
     paths = [source.path] if isinstance(source.path, str) else list(source.path)
     if not paths:
         raise InputError("ingest.source.path is an empty list; expected tars, folders of tars or globs")
-    found = {tar for path in paths for tar in _expand(path, source.follow_links, left_out)}
+    locations = {tar for path in paths for tar in _expand(path, source.follow_links, left_out)}
     tars = []
-    for location in sorted(found):
+    for location in sorted(locations):
         info = location.info()
         stamp = stamp_of({**info, "mtime_ns": info.get("mtime")})
         tars.append(Tar(location, stamp, int(info.get("size") or 0)))
@@ -86,13 +88,15 @@ def _expand(path: str, follow_links: bool, left_out: Tally) -> list[Location]:
     if location.exists():
         return [location]
     if not set(path) & set("*?["):
-        raise InputError(f"the tar {location} is not there; expected a tar, a folder of tars or a glob")
+        hint = "; braces are no glob here: write *, or a list" if "{" in path else ""
+        raise InputError(f"the tar {location} is not there; expected a tar, a folder of tars or a glob{hint}")
     matches = location.glob()
     if not matches:
         raise InputError(f"the glob {location} matches no file; expected WebDataset tars")
-    folders = [match for match in matches if match.is_dir()]
-    inside = [tar for folder in folders for tar in _in_folder(folder, follow_links, left_out)]
-    return [*(match for match in matches if match not in folders), *inside]
+    tars = list[Location]()
+    for match, is_folder in matches:
+        tars += _in_folder(match, follow_links, left_out) if is_folder else [match]
+    return tars
 
 
 def _in_folder(folder: Location, follow_links: bool, left_out: Tally) -> list[Location]:
@@ -102,8 +106,9 @@ def _in_folder(folder: Location, follow_links: bool, left_out: Tally) -> list[Lo
         if not file.name.lower().endswith(SUFFIXES):
             left_out.add(of_suffix(suffix_of(file.name)), file.name)
     if not tars:
-        links = left_out.counts().get(LEAVING, 0)
-        also = f" ({links:,} links lead out of it: set ingest.source.follow_links to take those)" if links else ""
+        links = left_out[LEAVING]
+        lead = counted(links, "link leads", "links lead")
+        also = f" ({lead} out of it: set ingest.source.follow_links to take those)" if links else ""
         raise InputError(f"the folder {folder} holds no files that end in .tar{also}; expected WebDataset tars")
     return tars
 
@@ -177,7 +182,7 @@ class _Reader:
     inspector: Inspector
     progress: Progress
 
-    def read(self, tar: Tar, known: Mapping[tuple[int, int], Picture]) -> tuple[Index, list[Row]]:
+    def read(self, tar: Tar, known: Known) -> tuple[TarIndex, list[Row]]:
         """Index a tar and look at its pictures; those that are `known`, by offset and size, are not decoded again.
 
         Raises `InputError` if the tar cannot be used.
@@ -186,57 +191,59 @@ class _Reader:
             raise InputError(f"the name of the tar {tar.uri} is not UTF-8, and shards are known by address; rename it")
         config = self.config
         index = scan(tar.location, TextRules.of(config))
-        if not index.samples:
+        if not index.pictures:
             damage = f"; {index.damage}" if index.damage else ""
-            found = ", ".join(index.left_out.counts()) or "no other files"
+            others = ", ".join(index.left_out.counts()) or "no other files"
             raise InputError(
-                f"{tar.location} holds no images ({found}{damage}); expected {' '.join(picture_kinds.SUFFIXES)}"
+                f"{tar.location} holds no images ({others}{damage}); expected {' '.join(picture_kinds.SUFFIXES)}"
             )
-        return index, list(self._rows(tar, index.samples, known))
+        return index, list(self._rows(tar, index.pictures, known))
 
-    def _rows(self, tar: Tar, samples: Sequence[Sample], known: Mapping[tuple[int, int], Picture]) -> Iterator[Row]:
-        decided = [self._without_looking(sample, known) for sample in samples]
+    def _rows(
+        self, tar: Tar, members: Sequence[TarPicture], known: Mapping[tuple[int, int], Picture]
+    ) -> Iterator[Row]:
+        decided = [self._without_looking(member, known) for member in members]
         looked_at = self.inspector(
             [
-                Reference(tar.location.uri, sample.offset, sample.size)
-                for sample, picture in zip(samples, decided, strict=True)
+                Reference(tar.location.uri, member.offset, member.size)
+                for member, picture in zip(members, decided, strict=True)
                 if picture is None
             ]
         )
         counted = 0
-        for sample, picture in zip(samples, decided, strict=True):
+        for member, picture in zip(members, decided, strict=True):
             yield image_row(
                 "",
-                sample.key,
-                sample.name,
+                member.key,
+                member.name,
                 picture or next(looked_at),
-                alt_text=sample.alt_text,
-                url=sample.url,
-                offset=sample.offset,
+                alt_text=member.alt_text,
+                url=member.url,
+                offset=member.offset,
             )
-            step = max(0, min((sample.offset + sample.size) // KIB, tar.size // KIB) - counted)
+            step = max(0, min((member.offset + member.size) // KIB, tar.size // KIB) - counted)
             self.progress.update(step, tar.location.name)
             counted += step
         self.progress.update(tar.size // KIB - counted)
 
-    def _without_looking(self, sample: Sample, known: Mapping[tuple[int, int], Picture]) -> Picture | None:
-        if sample.problem is not None:
-            return Picture(sample.problem)
-        if sample.size > self.config.max_image_bytes:
-            return Picture(f"longer than ingest.source.max_image_bytes ({sample.size:,} bytes)")
-        return known.get((sample.offset, sample.size))
+    def _without_looking(self, member: TarPicture, known: Known) -> Picture | None:
+        if member.problem is not None:
+            return Picture(member.problem)
+        if member.size > self.config.max_image_bytes:
+            return Picture(f"longer than ingest.source.max_image_bytes ({member.size:,} bytes)")
+        return known.get((member.offset, member.size))
 
 
 def _known(tar: Tar, earlier: Sequence[Part], log: CommitLog) -> dict[tuple[int, int], Picture]:
     """The pictures of a tar that was indexed by other rules, and is still the same."""
     facts = [field.name for field in fields(Picture) if field.name not in ("data", "error")]
-    found = {}
+    pictures = {}
     for part in earlier:
         if part.detail["stamp"] == tar.stamp and part.detail.get("reading") != READING:
             for row in read(log.folder / part.name, IMAGES, recorded=(part.digest, "ingest")).to_pylist():
                 if row["status"] == "ok":
-                    found[row["offset"], row["size"]] = Picture(**{name: row[name] for name in facts})
-    return found
+                    pictures[row["offset"], row["size"]] = Picture(**{name: row[name] for name in facts})
+    return pictures
 
 
 def _is_intact(tar: Tar, part: Part, log: CommitLog) -> bool:

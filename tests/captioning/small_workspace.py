@@ -135,7 +135,7 @@ def caption_rows(number: int, image: dict[str, Any], model: str = "demo") -> lis
                 "output_tokens": 0 if failed else 12,
                 "finish_reason": finish,
                 "status": "error" if failed else "ok",
-                "error": "the engine died twice on this image" if failed else None,
+                "error": "quarantined: crashed the engine twice on its own" if failed else None,
             }
         )
     return rows
@@ -199,8 +199,8 @@ def caption(workspace: Workspace, shards: Iterable[str] | None = None, full_stop
 
 def newest(workspace: Workspace) -> Results:
     """What the browser is to show where there is no configuration to ask: the newest result of each stage."""
-    found = {stage: manifests[0] for stage in SHOWN if (manifests := workspace.manifests(stage))}
-    return Results(found, tuple(f"Nothing of {stage}." for stage in SHOWN if stage not in found))
+    manifests_of = {stage: manifests[0] for stage in SHOWN if (manifests := workspace.manifests(stage))}
+    return Results(manifests_of, tuple(f"Nothing of {stage}." for stage in SHOWN if stage not in manifests_of))
 
 
 def curate(workspace: Workspace, config: CurateConfig | None = None, cluster: ClusterConfig | None = None) -> Manifest:

@@ -67,7 +67,7 @@ def test_new_images_and_samples_add_only_themselves(tmp_path: Path, asked: Count
     texts = {(row["key"], row["prompt_id"]): set[str]() for row in world.rows(manifest, made)}
     for row in world.rows(manifest, made):
         texts[row["key"], row["prompt_id"]].add(row["text"])
-    assert all(len(found) == 2 for found in texts.values())
+    assert all(len(said) == 2 for said in texts.values())
     asked.clear()
     (tmp_path / "pictures" / "zz.png").write_bytes(_png((3, 3, 3)))
     world.ingest(made, tmp_path / "pictures", 12)
@@ -193,7 +193,7 @@ def test_when_everything_fails_the_run_says_so(tmp_path: Path) -> None:
     made = world.workspace(tmp_path, images=4)
     faulty = world.config(engine={"kind": "fake", "fake": {"raise_on": world.image_ids(made)}})
     for _ in range(2):  # the second run finds the failed rows and must not call them a result
-        with pytest.raises(EngineError, match=r"all 12 captions failed.*cannot look at.*--retry-failed"):
+        with pytest.raises(EngineError, match=r"all captions failed \(12\).*cannot look at.*--retry-failed"):
             world.caption(made, faulty)
     assert world.caption(made, world.config(), retry_failed=True).counts["errors"] == 0
 
@@ -231,7 +231,7 @@ def test_large_pictures_are_scaled_to_the_cap_and_transparency_shows_white() -> 
 def test_a_model_folder_that_cannot_be_one_is_named_at_once(tmp_path: Path) -> None:
     made = world.workspace(tmp_path, images=2)
     empty = tmp_path / "model"
-    for step, found in (("", "not there"), ("folder", "config.json"), ("config", "no weights")):
+    for step, problem in (("", "not there"), ("folder", "config.json"), ("config", "no weights")):
         if step == "folder":
             empty.mkdir()
         if step == "config":
@@ -239,7 +239,7 @@ def test_a_model_folder_that_cannot_be_one_is_named_at_once(tmp_path: Path) -> N
         with pytest.raises(EngineError) as caught:
             world.caption(made, world.config(engine={"kind": "transformers"}, models=[str(empty)]))
         assert str(empty) in str(caught.value)
-        assert found in str(caught.value)
+        assert problem in str(caught.value)
         assert "safetensors" in str(caught.value)
 
 

@@ -72,6 +72,9 @@ def test_two_prompts_with_the_same_words_are_one_question(tmp_path: Path) -> Non
     other = {**GOOD, "id": "two", "perspective": "style", "paraphrases": ["How does it look?", "what is  it?"]}
     with pytest.raises(ConfigError, match=r"mine.yaml: the prompts 'one' and 'two' both ask 'what is  it\?'"):
         prompts.load(written(tmp_path, GOOD, other))
+    accents = [{**GOOD, "id": name, "paraphrases": [text]} for name, text in (("one", "\xe9?"), ("two", "e\u0301?"))]
+    with pytest.raises(ConfigError, match="'one' and 'two'"):
+        prompts.load(written(tmp_path, *accents))
     chain = {**GOOD, "id": "more", "after": "one", "paraphrases": ["More of {one}?"]}
     with pytest.raises(ConfigError, match="'more' and 'again'"):
         prompts.load(written(tmp_path, GOOD, chain, {**chain, "id": "again"}))

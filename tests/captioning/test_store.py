@@ -15,7 +15,7 @@ from captioning.asking.cells import Cell
 from captioning.asking.missing import Demand
 from captioning.asking.shares import Shares
 from captioning.config import CaptionConfig
-from captioning.index import Index
+from captioning.index import AnswerIndex
 from captioning.models import Model
 from captioning.store import Shard, WorkItem
 from pipeline import schemas
@@ -56,7 +56,7 @@ def _array(names: list[str | None]) -> Any:
     return pa.array(names, pa.string())
 
 
-def _index(held: dict[tuple[str, str], str], part: Part) -> Index:
+def _index(held: dict[tuple[str, str], str], part: Part) -> AnswerIndex:
     import pyarrow as pa
 
     rows = {image: ([], []) for image, _ in held}
@@ -69,7 +69,7 @@ def _index(held: dict[tuple[str, str], str], part: Part) -> Index:
         "failed": pa.array([" ".join(failed) for _, failed in rows.values()], pa.string()).dictionary_encode(),
         "quarantined": pa.array([""] * len(rows), pa.string()).dictionary_encode(),
     }
-    return Index(pa.table(columns, schema=index.SCHEMA))
+    return AnswerIndex(pa.table(columns, schema=index.SCHEMA))
 
 
 def pairs_of(item: WorkItem, layout: list[list[int]]) -> list[tuple[str, str]]:
@@ -98,8 +98,8 @@ def test_any_history_of_runs_and_layouts_asks_every_pair_until_it_is_there_and_n
     held: dict[tuple[str, str], str] = {}
     for layout, chunk, wanted, retry, outcomes in runs:
         cells = [CELLS[number] for number in sorted(wanted)]
-        found = demand(layout, held, cells)
-        items = found.work(cells, chunk, retry_failed=retry)
+        lacking = demand(layout, held, cells)
+        items = lacking.work(cells, chunk, retry_failed=retry)
         asked = [pair for item in items for pair in pairs_of(item, layout)]
         there = {pair for pair, status in held.items() if status == "ok" or not retry}
         pictures = {NAMES[row] for rows in layout for row in rows if row >= 0}
@@ -143,9 +143,9 @@ def test_the_index_is_kept_on_disk_and_made_again_from_the_parts(tmp_path: Path)
         log.commit(f"captions/{name}.parquet", data, rows=len(rows), cells=[cell])
 
     def known() -> list[tuple[Any, ...]]:
-        found = index.load(log.folder, log.parts(), save=True)
-        places = found.look_up(index.ids(_array(NAMES[:8])))
-        return [(found.answers_of(place), found.parts_of(np.array([place]))) for place in places.tolist()]
+        loaded = index.load(log.folder, log.parts(), save=True)
+        places = loaded.look_up(index.ids(_array(NAMES[:8])))
+        return [(loaded.answers_of(place), loaded.parts_of(np.array([place]))) for place in places.tolist()]
 
     commit("a", range(5), "x")
     commit("b", range(3, 7), "y")

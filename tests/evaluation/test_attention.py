@@ -9,7 +9,7 @@ from PIL import Image
 
 from evaluation import benchmarks
 from evaluation.attention import DARKEST, lit, looks
-from evaluation.features import Encoder
+from evaluation.encoder import Encoder
 from tests.evaluation.conftest import TINY
 from training.model import HolisticCLIP, make_tokenizer
 

@@ -66,7 +66,10 @@ Change = Callable[[list[dict[str, Any]]], Any]
         ("labels", lambda rows: rows[3].update(file=None), "column 'file' holds no texts in row 4"),
         ("labels", lambda rows: [row.update(file=n) for n, row in enumerate(rows)], "'file' holds a number"),
         ("labels", lambda rows: [row.update(size=n) for n, row in enumerate(rows)], "'10' is no class of task 'size'"),
-        ("labels", lambda rows: [row.update(size=0.5) for row in rows], "'size' holds a number, expected the name"),
+        ("labels", lambda rows: [row.update(size=0.5) for row in rows], "'size' holds 0.5, expected the name"),
+        ("labels", lambda rows: [row.update(size=b"caf\xe9") for row in rows], "'size' holds bytes that are neither"),
+        ("queries", lambda rows: [row.update(text=b"caf\xe9") for row in rows], "'text' holds bytes that are neither"),
+        ("queries", lambda rows: rows[0].update(query_id=None), "'query_id' holds null, expected an id in each row"),
         ("labels", lambda rows: [row.update(size=True) for row in rows], "'size' holds true or false"),
         ("labels", lambda rows: [row.update(size=["small", "large"]) for row in rows], "'size' holds a list"),
         ("queries", lambda rows: rows[0].update(text="  "), "'cred' has no text, or no image"),
@@ -104,6 +107,7 @@ def respec(folder: Path, classes: list[str]) -> None:
         (["1", "2", "3"], [0, 1, 2], [0, 1, 2]),
         (["small", "large"], [b"large", b"small", b""], [1, 0, -1]),
         (["small", "large"], [" large", "small", " "], [1, 0, -1]),
+        (["caf\u00e9", "bar\u0301"], ["cafe\u0301", "ba\u0155", None], [0, 1, -1]),
     ],
 )
 def test_labels_are_names_of_classes_or_their_numbers(
@@ -173,6 +177,7 @@ def test_what_is_true_for_an_image_is_true_for_its_copies(squares: Path) -> None
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
+        ({"name": ""}, "'name' is '': expected text that is not empty"),
         ({"classification": {"colour": {"classes": ["red", " "]}}}, "a class has no name"),
         (
             {"classification": {"colour": {"classes": [7, 8]}}},

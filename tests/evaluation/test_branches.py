@@ -8,10 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from evaluation import branches, measure
-from evaluation.benchmarks import Benchmark, Queries, Spec
+from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
-from evaluation.features import EncodedBenchmark, Encoder
-from evaluation.suites import retrieval
+from evaluation.contents import Queries, Spec
+from evaluation.encoder import Encoder
+from evaluation.features import EncodedBenchmark
+from evaluation.tasks import retrieval
 from pipeline.storage import Location
 
 NAMES = ("style", "nouns", "alt_text")
@@ -23,7 +25,7 @@ def specialised(signal: dict[str, float], monkeypatch: pytest.MonkeyPatch, names
     generator = torch.Generator().manual_seed(0)
     own = np.arange(IMAGES)
     queries = tuple(Queries(p, tuple(f"{p} {i}" for i in own), own, own) for p in ("nouns", "style", "mood"))
-    benchmark = Benchmark(Location.of("nowhere"), Spec(name="x"), "d", tuple(map(str, own)), {}, queries)
+    benchmark = Benchmark(Spec(name="x"), "d", tuple(map(str, own)), (), {}, queries)
     text_TD = F.normalize(torch.randn(3 * IMAGES, 64, generator=generator), dim=-1)
     row = {text: i for i, text in enumerate(text for asked in queries for text in asked.texts)}
     branch_NHD = F.normalize(torch.randn(IMAGES, len(names), 64, generator=generator), dim=-1)

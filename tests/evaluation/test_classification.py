@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from evaluation import classification, intervals
-from evaluation.benchmarks import Task
+from evaluation.classes import Classes
 from training.model import HolisticCLIP, make_tokenizer
 
 TINY = {
@@ -21,7 +21,7 @@ TINY = {
 def test_class_vectors_are_those_of_open_clip() -> None:
     torch.manual_seed(0)
     model, tokenizer = HolisticCLIP(TINY, ("alt_text",)).eval(), make_tokenizer(TINY)
-    task = Task(classes=("star", "red boat", "an old car"), templates=("a photo of a {}.", "{}", "the {} there"))
+    task = Classes(classes=("star", "red boat", "an old car"), templates=("a photo of a {}.", "{}", "the {} there"))
     reference_DC = open_clip.build_zero_shot_classifier(
         model, tokenizer, task.classes, [lambda name, t=t: t.replace("{}", name) for t in task.templates]
     )

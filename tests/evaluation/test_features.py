@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from evaluation import benchmarks
 from evaluation.config import EvaluateConfig
-from evaluation.features import EncodedBenchmark, Encoder, Needs, features
+from evaluation.encoder import Encoder
+from evaluation.features import EncodedBenchmark, Needs, features
 from evaluation.measure import needs_of
 from pipeline.errors import InputError
 from pipeline.storage import Location
@@ -117,7 +118,7 @@ def test_a_second_look_encodes_nothing_and_other_weights_do(
     with pytest.raises(AssertionError, match="encoded again"):
         encoded(encoder(Refusing(), "other"), benchmark, EvaluateConfig(device="cpu"), cache)
     for damage in (lambda data: data[:100], lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:]):
-        for file in (tmp_path / "cache").iterdir():
+        for file in (tmp_path / "cache").rglob("*.npy"):
             file.write_bytes(damage(file.read_bytes()))
         healed = encoded(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
         assert torch.equal(first.branch_NHD, healed.branch_NHD)
@@ -138,3 +139,45 @@ class Broken(nn.Module):
 def test_a_model_that_gives_no_numbers_is_refused(squares: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="run 'run' gives embeddings of images that are not finite"):
         encoded(encoder(Broken()), benchmarks.read(squares), EvaluateConfig(device="cpu"), Location.of(tmp_path / "c"))
+
+
+class Dying(nn.Module):
+    """A model that is killed after some batches."""
+
+    def __init__(self, model: HolisticCLIP, batches: int) -> None:
+        super().__init__()
+        self.model, self.left, self.images = model, batches, 0
+
+    def encode_branches(self, image_BCSS: Tensor) -> Tensor:
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.images += len(image_BCSS)
+        return self.model.encode_branches(image_BCSS)
+
+    def encode_text(self, text_TL: Tensor) -> Tensor:
+        return self.model.encode_text(text_TL)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_run_that_is_killed_goes_on_after_the_last_whole_shard(
+    squares: Path, tmp_path: Path, model: HolisticCLIP, precision: str
+) -> None:
+    benchmark, cache = benchmarks.read(squares), Location.of(tmp_path / "cache")
+    config = EvaluateConfig(
+        device="cpu", image_batch=2, text_batch=3, feature_shard=5, feature_precision=precision, workers=1
+    )
+    with pytest.raises(KeyboardInterrupt):
+        encoded(encoder(Dying(model, batches=5)), benchmark, config, cache)
+    rest = Dying(model, batches=99)
+    found = encoded(encoder(rest), benchmark, config, cache)
+    assert rest.images == 12 - 5, "the first shard of five was whole"
+    at_once = encoded(encoder(model), benchmark, config, Location.of(tmp_path / "other"))
+    assert torch.equal(found.branch_NHD, at_once.branch_NHD)
+    assert found.branch_NHD.dtype == getattr(torch, precision)
+    whole = EvaluateConfig(device="cpu")
+    plain = encoded(encoder(model), benchmark, whole, Location.of(tmp_path / "whole"))
+    tolerance = 1e-5 if precision == "float32" else 1e-3
+    torch.testing.assert_close(found.branch_NHD.float(), plain.branch_NHD, atol=tolerance, rtol=0)
+    texts = list(needs_of(benchmark, config).texts)
+    torch.testing.assert_close(found.texts(texts), plain.texts(texts), atol=tolerance, rtol=0)

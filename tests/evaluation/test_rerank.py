@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from evaluation import benchmarks, readouts, report, rerank
 from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder
+from evaluation.encoder import Encoder
 from evaluation.measure import evaluate
 from evaluation.retrieval import Relevance
-from evaluation.suites.retrieval import NAME as RETRIEVAL
-from evaluation.suites.retrieval import TEXT_TO_IMAGE
+from evaluation.tasks.retrieval import NAME as RETRIEVAL
+from evaluation.tasks.retrieval import TEXT_TO_IMAGE
 from pipeline.storage import Location
 from tests.evaluation.conftest import TINY
 from training.model import HolisticCLIP, make_tokenizer
@@ -59,8 +59,8 @@ def test_the_first_candidates_are_put_in_order(images: int, texts: int, depth: i
             order = first.argsort(descending=True).tolist()
             order[:depth] = sorted(order[:depth], key=lambda candidate, total=total: -float(total[candidate]))
             places += [next(i for i, candidate in enumerate(order) if answers[candidate])] if answers.any() else []
-        assert found.above_Q.tolist() == places
-        assert (found.tied_Q == 1).all()
+        assert found.best().above_Q.tolist() == places
+        assert (found.tied_P == 1).all()
 
 
 def test_who_ties_with_the_first_one_left_out_gets_no_second_score() -> None:
@@ -120,5 +120,5 @@ def test_an_evaluation_measures_it(squares: Path, tmp_path: Path) -> None:
 
     assert recall("rerank") == 1.0
     assert recall("mean") < 1.0
-    assert {figure.suite for figure in found.measurements if figure.readout == "rerank"} == {RETRIEVAL}
+    assert {figure.task for figure in found.measurements if figure.readout == "rerank"} == {RETRIEVAL}
     assert "put in order by the second score" in report.render([found], config, "f")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from evaluation import intervals, readouts, retrieval
+from evaluation import both_ways, intervals, readouts, retrieval
 from evaluation.retrieval import Relevance
 
 KS = (1, 2, 5)
@@ -47,8 +47,8 @@ def test_recall_is_the_plain_definition_in_blocks_of_any_size(case: tuple, block
     asked = relation(right_TN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(retrieval, "BLOCK_SCORES", block)
-        by_text = retrieval.stand_images(vector_NGD, text_TD, asked).hits(KS)
-        by_image = retrieval.stand_texts(vector_NGD, text_TD, asked.swapped()).hits(KS)
+        patch.setattr(both_ways, "BLOCK_SCORES", block)
+        by_text, by_image = (found.best().hits(KS) for found in both_ways.both_ways(vector_NGD, text_TD, asked))
     for k in KS:
         assert by_text[k].tolist() == plain_recall(score_NT.T, right_TN, k)
         assert by_image[k].tolist() == plain_recall(score_NT, right_TN.T, k)
@@ -61,7 +61,7 @@ def test_equal_scores_count_as_the_mean_over_all_their_orders(data: st.DataObjec
     score_C = data.draw(st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=1, max_size=6))
     right = data.draw(st.sets(st.integers(0, len(score_C) - 1), min_size=1))
     asked = Relevance(np.zeros(len(right), int), np.array(sorted(right)), 1, len(score_C))
-    found = retrieval.standing([torch.tensor([score_C])], asked).hits(KS)
+    found = retrieval.ranks([torch.tensor([score_C])], asked).best().hits(KS)
     orders = list(permutations(range(len(score_C))))
     for k in KS:
         hits = [bool(right & set(sorted(order, key=lambda c: -score_C[c])[:k])) for order in orders]
@@ -72,8 +72,7 @@ def test_equal_scores_count_as_the_mean_over_all_their_orders(data: st.DataObjec
 def test_a_model_that_sees_no_difference_reaches_chance_exactly(k: int) -> None:
     vector_NGD, text_TD = F.normalize(torch.ones(30, 2, 8), dim=-1), F.normalize(torch.ones(40, 8), dim=-1)
     asked = relation(torch.rand(40, 30, generator=torch.Generator().manual_seed(0)) < 0.1)
-    by_text = retrieval.stand_images(vector_NGD, text_TD, asked).hits([k])[k]
-    by_image = retrieval.stand_texts(vector_NGD, text_TD, asked.swapped()).hits([k])[k]
+    by_text, by_image = (found.best().hits([k])[k] for found in both_ways.both_ways(vector_NGD, text_TD, asked))
     assert by_text.mean() == pytest.approx(retrieval.chance(asked, k))
     assert by_image.mean() == pytest.approx(retrieval.chance(asked.swapped(), k))
 
@@ -100,8 +99,8 @@ def test_a_perfect_encoder_answers_everything() -> None:
     text_TD = torch.eye(40)
     vector_NGD = torch.eye(40)[torch.from_numpy(group)].unsqueeze(1)
     asked = relation(torch.from_numpy(group == np.arange(40)[:, None]))
-    assert (retrieval.stand_images(vector_NGD, text_TD, asked).hits([1])[1] == 1).all()
-    assert (retrieval.stand_texts(vector_NGD, text_TD, asked.swapped()).hits([1])[1] == 1).all()
+    for found in both_ways.both_ways(vector_NGD, text_TD, asked):
+        assert (found.best().hits([1])[1] == 1).all()
 
 
 @pytest.mark.parametrize("k", [1, 5, 10])
@@ -110,7 +109,7 @@ def test_a_random_encoder_reaches_chance(k: int) -> None:
     vector_NGD = F.normalize(torch.randn(400, 1, 128, generator=generator), dim=-1)
     text_TD = F.normalize(torch.randn(600, 128, generator=generator), dim=-1)
     asked = relation(torch.rand(600, 400, generator=generator) < 0.03)
-    hit_Q = retrieval.stand_images(vector_NGD, text_TD, asked).hits([k])[k]
+    hit_Q = both_ways.both_ways(vector_NGD, text_TD, asked)[0].best().hits([k])[k]
     low, high = intervals.interval(intervals.replicates(hit_Q, samples=1000, seed=0))
     assert low <= retrieval.chance(asked, k) <= high
 
@@ -118,7 +117,7 @@ def test_a_random_encoder_reaches_chance(k: int) -> None:
 def test_queries_without_a_right_answer_are_left_out() -> None:
     right_TN = torch.tensor([[True, False], [False, False], [True, False]])
     vector_NGD, text_TD = torch.eye(2).unsqueeze(1), torch.eye(2)[[0, 1, 1]]
-    hit = retrieval.stand_images(vector_NGD, text_TD, relation(right_TN)).hits([1])[1]
+    hit = both_ways.both_ways(vector_NGD, text_TD, relation(right_TN))[0].best().hits([1])[1]
     assert hit.tolist() == [1, 0]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from evaluation.config import EvaluateConfig
+from evaluation.config import EvaluateConfig, SuiteAt
 from evaluation.stage import STAGE
 from pipeline import schemas, stage
 from pipeline.commits import CommitLog
@@ -19,6 +19,7 @@ from pipeline.errors import ConfigError
 from pipeline.manifest import Manifest
 from pipeline.storage import Location
 from pipeline.workspace import Workspace
+from tests.evaluation import data_sets
 from tests.evaluation.conftest import TINY, write_squares
 from training.checkpoint import model_files, new_model
 from training.config import RunConfig
@@ -72,11 +73,12 @@ def test_results_hold_every_figure_with_interval_and_chance(squares: Path, tmp_p
         ("two", "mean"), ("two", "paper_mean"), ("two", "max"), ("two", "branch:colour"), ("two", "branch:detail"),
         ("one", "mean"),
     }  # fmt: skip
-    per_readout = 2 * 2 * 3 + 2 * 2  # perspectives x directions x k, tasks x (macro, plain)
+    per_readout = 2 * 2 * (3 + 2) + 2 * 2  # perspectives x directions x (k, median rank, mAP), tasks x (macro, plain)
     assert len(rows) == per_readout * len(readouts)
     for row in rows:
-        assert 0 <= row["ci_low"] <= row["ci_high"] <= 1
-        assert 0 < row["chance"] <= 1
+        most = 12 if row["metric"].endswith("rank") else 1
+        assert 0 <= row["ci_low"] <= row["ci_high"] <= most
+        assert 0 < row["chance"] <= most
     size = next(row for row in rows if row["query"] == "size" and row["metric"] == "accuracy")
     assert (size["n"], size["chance"], size["model"][:3]) == (11, 0.5, "two")
     colour = [row for row in rows if row["query"] == "colour" and row["metric"] == "text_to_image_recall@1"]
@@ -174,6 +176,27 @@ def test_two_benchmarks_and_an_earlier_ones_features(squares: Path, tmp_path: Pa
     assert page_of(manifest).count("<h2>Text to image</h2>") == 2
 
 
+def test_a_benchmark_that_is_not_there_is_a_warning_and_work_once_it_has_come(squares: Path, tmp_path: Path) -> None:
+    at = SuiteAt(suite="urban1k", root=str(tmp_path / "urban"))
+    config = EvaluateConfig(benchmarks=(str(squares), at), **FAST)
+    workspace = Workspace(tmp_path / "ws")
+    manifest = stage.execute(resolve(workspace, config)["evaluate"], workspace)
+    (warning,) = manifest.warnings
+    assert warning.startswith(f"the suite urban1k expects its files in {tmp_path}/urban, and there is no such folder")
+    assert set(manifest.detail["headline"]["two"]) == {"squares"}
+    assert resolve(workspace, config)["evaluate"].done
+    (tmp_path / "urban").mkdir()
+    data_sets.urban1k(tmp_path / "urban")
+    manifest = stage.execute(resolve(workspace, config)["evaluate"], workspace)
+    assert list(manifest.warnings) == []
+    assert set(manifest.detail["headline"]["two"]) == {"squares", "urban1k"}
+    rows = schemas.read(manifest.location(manifest.select("results")[0]), schemas.RESULTS).to_pylist()
+    assert {row["protocol"] for row in rows if row["dataset"] == "urban1k"} == {"urban1k/all_captions"}
+    digests = {row["protocol"] for row in rows if row["task"] == "classification"}
+    assert all(re.fullmatch(r"squares/zero_shot_\d_templates_[0-9a-f]{8}", protocol) for protocol in digests)
+    assert len(digests) == 2
+
+
 def test_no_benchmarks_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"evaluate\.benchmarks is empty"):
         evaluated(tmp_path)
@@ -214,7 +237,7 @@ def test_more_than_two_runs_stand_below_each_other(
     assert len(tables) == 3, "classification, and retrieval in both directions"
     for table in tables:
         rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
-        assert max(len(re.findall(r"<t[dh]", row)) for row in rows) == len(re.findall("<th>", rows[0])) <= 6
+        assert max(len(re.findall(r"<t[dh]", row)) for row in rows) == len(re.findall("<th>", rows[0])) <= 8
     lines = STAGE.describe(manifest)
     assert lines[0] == "5 runs on 1 benchmark"
     assert re.fullmatch(r"squares, served vector, % +chance +a +b +c +d +e", lines[1])

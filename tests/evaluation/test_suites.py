@@ -1,94 +1,254 @@
-"""The seam between suites and the rest: a suite whose figure is no mean of outcomes goes through everything."""
+"""The suites that ship, each on a small data set of the same form: what they read, and what they say is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
+import yaml
+from PIL import Image
 
-from evaluation import benchmarks, intervals, report, suites, table
+from evaluation import benchmark_folder, benchmarks, suites
 from evaluation.benchmarks import Benchmark
-from evaluation.config import EvaluateConfig
-from evaluation.features import Encoder, Needs
-from evaluation.measure import evaluate
-from evaluation.suite import Card, Evaluation, Measurement, Subject
-from pipeline import schemas
+from evaluation.classes import Classes
+from evaluation.config import SuiteAt
+from evaluation.contents import MissingDataError
+from pipeline import pictures
+from pipeline.errors import ConfigError, InputError
 from pipeline.storage import Location
-from tests.evaluation.test_features import NAMES, PREPROCESS, TINY
-from training.model import HolisticCLIP, make_tokenizer
+from tests.evaluation import data_sets
+
+FEW = ("coco_karpathy_5k", "sugarcrepe", "winoground", "webdataset", "aro_vg_relation", "image_folder")
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """Intersection over union of all images together: a ratio of sums."""
-
-    intersection_N: np.ndarray
-    union_N: np.ndarray
-
-    @property
-    def n(self) -> int:
-        return len(self.union_N)
-
-    @property
-    def value(self) -> float:
-        return float(self.intersection_N.sum() / self.union_N.sum())
-
-    def replicates(self, *, samples: int, seed: int) -> np.ndarray:
-        total, whole = (
-            intervals.replicates(part_N, samples=samples, seed=seed) for part_N in (self.intersection_N, self.union_N)
-        )
-        return np.asarray(total / whole)
+def read(name: str, root: Path, **more: Any) -> Benchmark:
+    root.mkdir(exist_ok=True)
+    data_sets.WRITERS[name](root)
+    return benchmarks.read(SuiteAt(suite=name, root=str(root), **more))
 
 
-class Segmentation:
-    name = "segmentation"
-    notes: Mapping[str, str] = {"Overlap": "Intersection over union."}
-
-    def asks(self, benchmark: Benchmark) -> bool:
-        return bool(benchmark.files)
-
-    def needs(self, benchmark: Benchmark, config: EvaluateConfig) -> Needs:
-        return Needs([f"a text of its own for {benchmark.name}"])
-
-    def measure(self, subject: Subject) -> tuple[list[Measurement], Any]:
-        assert len(subject.features.texts(["a text of its own for squares"])) == 1
-        overlap = Overlap(np.array([1.0, 0.0, 3.0, 2.0]), np.array([2.0, 2.0, 3.0, 5.0]))
-        return [Measurement(self.name, "masks", "mean", "colour", "iou", 0.25, overlap)], "shown"
-
-    def summary(self, evaluation: Evaluation) -> dict[str, Any]:
-        return {"iou": {"value": evaluation.measurements[-1].value, "chance": 0.25}}
-
-    def cards(self, group: Sequence[Evaluation], config: EvaluateConfig) -> list[Card]:
-        return [Card("50", "%", "of all pixels overlap", "chance 25 %")]
-
-    def part(self, group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, Any]:
-        return {"shown": [evaluation.shown[self.name] for evaluation in group]}
+def test_every_suite_has_a_data_set_here() -> None:
+    assert suites.names() == sorted(data_sets.WRITERS)
 
 
-def test_a_suite_of_another_kind_is_measured_tabled_and_reported(
-    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", suites.names())
+def test_a_suite_without_its_files_says_what_is_wanted_where(name: str, tmp_path: Path) -> None:
+    suite = suites.shipped(name)
+    assert suite.name == name
+    assert suite.about
+    with pytest.raises(MissingDataError) as caught:
+        benchmarks.check(SuiteAt(suite=name, root=str(tmp_path)))
+    said = str(caught.value)
+    assert said.startswith(f"the suite {name}: ")
+    assert str(tmp_path) in said
+    assert "\n" not in said
+    with pytest.raises(MissingDataError, match="there is no such folder"):
+        benchmarks.check(SuiteAt(suite=name, root=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "asked"),
+    [
+        ("coco_karpathy_5k", 4, {"all_captions": 20, "one_caption": 4}),
+        ("coco_val2017_5k", 3, {"all_captions": 16, "first_5_captions": 15}),
+        ("dci_full", 3, {"all_captions": 3}),
+        ("docci_test", 2, {"all_captions": 2}),
+        ("flickr30k_full", 3, {"all_captions": 15}),
+        ("flickr30k_karpathy_1k", 4, {"all_captions": 20, "one_caption": 4}),
+        ("flickr8k_karpathy_1k", 4, {"all_captions": 20, "one_caption": 4}),
+        ("iiw_400", 3, {"all_captions": 3}),
+        ("sharegpt4v_10k", 3, {"all_captions": 10000}),
+        ("sharegpt4v_1k", 3, {"all_captions": 1000}),
+        ("urban1k", 3, {"all_captions": 3}),
+    ],
+)
+def test_captions_belong_to_their_images_and_protocols_say_which(
+    name: str, images: int, asked: dict[str, int], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(suites, "SUITES", (*suites.SUITES, Segmentation()))
-    monkeypatch.setattr(report, "SUITES", suites.SUITES)
-    templates = tmp_path / "templates"
-    (templates / "suites").mkdir(parents=True)
-    (templates / "suites" / "segmentation.html.j2").write_text("<h2>Segmentation</h2>{{ part.shown }}")
-    monkeypatch.setattr(report, "SHARED", (*report.SHARED, templates))
-    torch.manual_seed(0)
-    encoder = Encoder("run", "f", "w", HolisticCLIP(TINY, NAMES).eval(), PREPROCESS, make_tokenizer(TINY), NAMES)
-    config = EvaluateConfig(bootstrap_samples=100, device="cpu")
-    found = evaluate(encoder, benchmarks.read(squares), config, Location.of(tmp_path / "cache"))
-    rows = schemas.table(schemas.RESULTS, table.rows([found], config)).to_pylist()
-    row = next(row for row in rows if row["suite"] == "segmentation")
-    assert (row["value"], row["n"], row["protocol"]) == (0.5, 4, "masks")
-    assert row["ci_low"] < 0.5 < row["ci_high"]
-    assert table.headline([found])["run"]["squares"]["iou"]["value"] == 0.5
-    page = report.render([found], config, "f" * 64)
-    assert "of all pixels overlap" in page
-    assert "<h2>Segmentation</h2>" in page
-    assert "Intersection over union." in page
+    found = read(name, tmp_path / "data")
+    assert len(found.files) == images
+    assert {one.protocol: len(one.texts) for one in found.queries} == asked
+    for queries in found.queries:
+        assert [text for text in queries.texts if text != text.strip()] == []
+        order = queries.pair_image_P[np.argsort(queries.pair_text_P, kind="stable")]
+        for text, image in zip(queries.texts, order, strict=True):
+            number = "".join(c for c in found.files[image].split("/")[-1] if c.isdigit())[-1]
+            assert number in text, "texts of the fixtures name their image by its last digit"
+
+
+def test_coco_keeps_the_order_of_captions_and_the_names_of_files(tmp_path: Path) -> None:
+    found = read("coco_val2017_5k", tmp_path)
+    everything, first = found.queries
+    assert found.files == ("000000000140.jpg", "000000000141.jpg", "000000000142.jpg")
+    assert everything.texts[:2] == ("Caption 0 of image 0.", "Caption 1 of image 0.")
+    assert everything.texts[10] == "One more of 1."
+    assert "One more of 1." not in first.texts
+
+
+def test_long_texts_are_read_as_their_protocols_say(tmp_path: Path) -> None:
+    urban = read("urban1k", tmp_path / "urban")
+    assert urban.files == ("1.jpg", "2.jpg", "10.jpg")
+    assert urban.queries[0].texts[2] == "A long caption of 10."
+    assert read("dci_full", tmp_path / "dci").queries[0].texts[1] == "Short 1.\nExtra 1."
+    assert read("flickr30k_full", tmp_path / "flickr").queries[0].texts[0] == 'A "caption" 0 , of 0'
+
+
+@pytest.mark.parametrize("name", ["imagenet_val", "imagenet_v2", "imagenet_sketch"])
+def test_imagenet_goes_by_number_since_two_names_occur_twice(name: str, tmp_path: Path) -> None:
+    found = read(name, tmp_path / "data")
+    (described,) = found.spec.classification.values()
+    assert (len(described.classes), len(described.templates)) == (1000, 80)
+    assert len(set(described.classes)) == 998
+    assert described.classes[0] == "tench"
+    assert described.templates[0] == "a bad photo of a {}."
+    files = {label: file for file, label in zip(found.files, found.labels["class"].tolist(), strict=True)}
+    assert files[10].endswith("ILSVRC2012_val_00000010.png"), "numbers of folders are in the order of numbers"
+    assert described.protocol.startswith("zero_shot_80_templates_")
+
+
+def test_templates_and_names_of_classes_decide_the_protocol() -> None:
+    suite = suites.shipped("imagenet_val")
+    layout = suite.layout.model_dump()
+    protocols = {
+        Classes(classes=classes, templates=templates).protocol
+        for classes in (layout["classes"], ("tench", "shark"))
+        for templates in (layout["templates"], ("a {}",))
+    }
+    assert len(protocols) == 4
+
+
+def test_choices_of_right_and_wrong_texts(tmp_path: Path) -> None:
+    found = read("sugarcrepe", tmp_path / "one")
+    assert [choices.kind for choices in found.choices] == list(data_sets.SUGARCREPE)
+    first = found.choices[0]
+    assert first.image_Q.tolist() == [0, 0, 1, 1]
+    assert (first.right[3], first.wrong[3]) == (("add_att right 3",), ("add_att wrong 3",))
+    two = read("sugarcrepe_pp", tmp_path / "two").choices
+    assert two[0].right[0] == ("replace_attribute right 0", "replace_attribute also right 0")
+
+
+def test_pairs_of_pictures_and_texts(tmp_path: Path) -> None:
+    (choices,) = read("winoground", tmp_path / "data").choices
+    assert choices.pair_Q is not None
+    assert choices.pair_Q.tolist() == [1, 1, 2, 2, 3, 3]
+    assert choices.right[0] == choices.wrong[1]
+    assert choices.right[1] == choices.wrong[0]
+    assert choices.image_Q.tolist() == list(range(6))
+
+
+def test_a_part_of_a_picture_is_a_picture(tmp_path: Path) -> None:
+    """ARO asks about the part in which the relation is."""
+    found = read("aro_vg_relation", tmp_path / "data")
+    assert found.files == ("0.jpg@0,0,10,12", "1.jpg@2,0,12,12", "0.jpg@4,0,14,12")
+    part = pictures.decode(found.image(2).read())[0]
+    whole = pictures.decode((tmp_path / "data" / "images" / "0.jpg").read_bytes())[0]
+    assert np.array_equal(part, whole.crop((4, 0, 14, 12)))
+    assert found.copies == {}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_suite_written_as_a_folder_reads_the_same(name: str, tmp_path: Path) -> None:
+    found = read(name, tmp_path / "data")
+    benchmark_folder.write(found, Location.of(tmp_path / "folder"))
+    again = benchmarks.read(str(tmp_path / "folder"))
+    assert again.files == found.files
+    assert again.spec == found.spec
+    assert {task: index_N.tolist() for task, index_N in again.labels.items()} == {
+        task: index_N.tolist() for task, index_N in found.labels.items()
+    }
+    assert _plain(again.queries) == _plain(found.queries)
+    assert _plain(again.choices) == _plain(found.choices)
+    for mine, its in zip(again.pictures, found.pictures, strict=True):
+        assert mine.read() == its.read()
+    with pytest.raises(InputError, match="is not empty"):
+        benchmark_folder.write(found, Location.of(tmp_path / "folder"))
+
+
+def _plain(several: Any) -> Any:
+    return [
+        {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(one).items()}
+        for one in several
+    ]
+
+
+def test_classes_of_one_name_are_written_by_number(tmp_path: Path) -> None:
+    data_sets.WRITERS["webdataset"](tmp_path / "data")
+    (tmp_path / "data" / "classnames.txt").write_text("crane\nfish\ncrane\n")
+    found = benchmarks.read(SuiteAt(suite="webdataset", root=str(tmp_path / "data")))
+    benchmark_folder.write(found, Location.of(tmp_path / "folder"))
+    assert benchmarks.read(str(tmp_path / "folder")).labels["class"].tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_pictures_may_lie_elsewhere_and_results_may_have_another_name(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    data_sets.WRITERS["sugarcrepe"](root)
+    (root / "val2017").rename(tmp_path / "elsewhere")
+    with pytest.raises(MissingDataError, match=r"folder of pictures is missing: expected it at .*val2017 or"):
+        benchmarks.check(SuiteAt(suite="sugarcrepe", root=str(root)))
+    at = SuiteAt(suite="sugarcrepe", root=str(root), images=str(tmp_path / "elsewhere"), name="mine")
+    assert benchmarks.read(at).name == "mine"
+    shutil.move(tmp_path / "elsewhere", root / "val2017")
+    assert benchmarks.read(f"sugarcrepe={root}").name == "sugarcrepe"
+
+
+def test_identity_is_what_is_asked_and_not_where_it_lies(tmp_path: Path) -> None:
+    first = read("coco_karpathy_5k", tmp_path / "a").digest
+    shutil.move(tmp_path / "a", tmp_path / "b")
+    assert benchmarks.check(SuiteAt(suite="coco_karpathy_5k", root=str(tmp_path / "b"))) == first
+    suite = suites.shipped("coco_karpathy_5k").model_dump(mode="json")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**suite, "captions": ["one_caption"], "root": "b"}))
+    assert benchmarks.check(str(tmp_path / "mine.yaml")) != first
+    Image.new("RGB", (9, 9)).save(tmp_path / "b" / "val2014" / "COCO_val2014_000000000001.jpg")
+    assert benchmarks.check(SuiteAt(suite="coco_karpathy_5k", root=str(tmp_path / "b"))) != first
+
+
+def test_copies_of_a_picture_are_right_too(tmp_path: Path) -> None:
+    data_sets.WRITERS["urban1k"](tmp_path)
+    shutil.copy(tmp_path / "image" / "1.jpg", tmp_path / "image" / "2.jpg")
+    found = benchmarks.read(SuiteAt(suite="urban1k", root=str(tmp_path)))
+    assert found.copies == {1: 0}
+    assert len(found.queries[0].pair_text_P) == 5
+
+
+def test_one_that_is_missing_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    data_sets.WRITERS["urban1k"](tmp_path / "data")
+    there, gone = (
+        SuiteAt(suite="urban1k", root=str(tmp_path / "data")),
+        SuiteAt(suite="docci_test", root=str(tmp_path)),
+    )
+    identities, told = benchmarks.check_all([there, gone])
+    assert identities == [benchmarks.check(there), benchmarks.MISSING]
+    assert len(told) == 1
+    assert "docci_descriptions.jsonlines" in told[0]
+    assert "google.github.io/docci" in told[0]
+    assert [one.name for one in benchmarks.read_all([there, gone])] == ["urban1k"]
+    with pytest.raises(MissingDataError, match="the suite docci_test"):
+        benchmarks.check_all([gone])
+
+
+@pytest.mark.parametrize(
+    ("entry", "error", "said"),
+    [
+        (SuiteAt(suite="coco_karpaty_5k", root="."), ConfigError, "did you mean 'coco_karpathy_5k'"),
+        (SuiteAt(suite="nowhere.yaml"), ConfigError, "there is no suite .*nowhere.yaml"),
+        (SuiteAt(suite="urban1k"), MissingDataError, "does not know where its files lie"),
+        ("urban1k", MissingDataError, "does not know where its files lie"),
+        ("urban2k=/data", ConfigError, "did you mean 'urban1k'"),
+        (SuiteAt(suite="emoji", root=".", images="."), InputError, "leave out `images`"),
+    ],
+)
+def test_entries_that_mean_nothing(entry: Any, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        benchmarks.check(entry)
+
+
+def test_the_fields_of_a_benchmark_are_all_compared() -> None:
+    """So that a new part of a benchmark is not forgotten where folders are written."""
+    names = {field.name for field in dataclasses.fields(Benchmark)}
+    assert names == {"spec", "digest", "files", "pictures", "labels", "queries", "choices", "copies", "train"}

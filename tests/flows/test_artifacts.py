@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import artifacts, losses, samples
+from evaluation import curves
+from flows import artifacts, samples
 from flows.run import Session
 from pipeline.manifest import Manifest
 
@@ -52,8 +53,8 @@ def test_words_of_strangers_stay_words() -> None:
 
 def test_training_is_a_curve_and_a_table(session: Session) -> None:
     manifest = result(session, "train")
-    assert list(losses.curves(manifest)) == ["holism"]
-    assert [step for step, _ in losses.curves(manifest)["holism"]] == [0, 1, 2]
+    assert list(curves.read(manifest)) == ["holism"]
+    assert [step for step, _ in curves.read(manifest)["holism"].loss] == [1, 2, 3]
     picture = artifacts.markdowns(session, manifest)["losses"]
     (data,) = re.findall(r"data:image/png;base64,([^)]+)\)", picture)
     assert base64.b64decode(data).startswith(b"\x89PNG")
@@ -64,11 +65,11 @@ def test_training_is_a_curve_and_a_table(session: Session) -> None:
 
 def test_long_curves_are_thinned(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = result(session, "train")
-    (whole,) = losses.curves(manifest).values()
-    monkeypatch.setattr(losses, "MOST_POINTS", 2)
-    (thin,) = losses.curves(manifest).values()
-    assert [step for step, _ in thin] == [1, 2]
-    assert thin[0][1] == pytest.approx((whole[0][1] + whole[1][1]) / 2)
+    (whole,) = curves.read(manifest).values()
+    monkeypatch.setattr(curves, "MOST_POINTS", 2)
+    (thin,) = curves.read(manifest).values()
+    assert [step for step, _ in thin.loss] == [2, 3]
+    assert thin.loss[0][1] == pytest.approx((whole.loss[0][1] + whole.loss[1][1]) / 2)
 
 
 def test_evaluation_has_its_headline_and_the_way_to_its_report(session: Session, finished: Path) -> None:

@@ -44,6 +44,21 @@ def test_run_makes_every_stage_and_a_report(project: Path) -> None:
     assert sum(part.rows for part in captions.parts) == 24 * 7  # every image, every prompt of the paper's set
 
 
+def test_doctor_data_measures_a_run(
+    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.data_doctor.STEPS", 3)
+    monkeypatch.setattr("training.data_doctor.IMAGES", 50)
+    assert main(["doctor", "data", str(project)]) == 0
+    report = capsys.readouterr().out
+    assert "run holism: " in report
+    assert "images/s" in report
+    assert main(["doctor", "data", str(project), "--run", "other"]) == 2
+    assert "--run: found 'other', but train.runs has holism" in capsys.readouterr().err
+    assert main(["doctor", "data", str(project), "--set", f"workspace={tmp_path / 'none'}"]) == 2
+    assert "there is no result of 'ingest' yet; run it first: holism ingest" in capsys.readouterr().err
+
+
 def test_diversity_writes_a_page_and_names_it(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["diversity", str(project), str(project), "--model", "none"]) == 0
     (page,) = capsys.readouterr().out.split()
@@ -103,20 +118,22 @@ def test_a_single_stage_names_the_command_to_run_first(tmp_path: Path, capsys: p
         ({"evaluate": {"benchmarks": ["/nowhere/bench"]}}, "/nowhere/bench"),
     ],
 )
-def test_bad_configuration_ends_in_one_sentence(tmp_path: Path, change: dict, expected: str) -> None:
-    config = write_project(tmp_path, train=4, heldout=4)
-    data = yaml.safe_load(config.read_text())
+def test_bad_configuration_ends_in_one_sentence(
+    tmp_path: Path, project: Path, capsys: pytest.CaptureFixture[str], change: dict, expected: str
+) -> None:
+    config = tmp_path / "holism.yaml"
+    data = {**yaml.safe_load(project.read_text()), "workspace": str(tmp_path / "workspace")}
     for key, value in change.items():
         if value is None:
             del data[key]
         else:
             data[key] = value
     config.write_text(yaml.safe_dump(data))
-    done = _command("run", str(config))
-    assert done.returncode == 2, done.stderr
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "holism: error:" in done.stderr
+    assert main(["run", str(config)]) == 2
+    said = capsys.readouterr().err
+    assert expected in said
+    assert "Traceback" not in said
+    assert "holism: error:" in said
 
 
 def test_a_missing_configuration_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +159,7 @@ def test_browse_names_a_port_in_use(project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path) -> None:
+def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_project(tmp_path, train=16, heldout=4)
     slow = ["--set", "caption.engine.fake.delay_seconds=3"]
     first = subprocess.Popen(
@@ -152,9 +169,8 @@ def test_a_second_run_on_a_held_workspace_names_the_holder(tmp_path: Path) -> No
         deadline = time.monotonic() + 60
         while not list((tmp_path / "workspace").glob("manifests/ingest-*")) and time.monotonic() < deadline:
             time.sleep(0.1)
-        second = _command("run", str(config))
-        assert second.returncode == 2
-        assert str(first.pid) in second.stderr
+        assert main(["run", str(config)]) == 2
+        assert str(first.pid) in capsys.readouterr().err
     finally:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
@@ -170,7 +186,7 @@ def test_a_run_that_gave_images_up_says_so_in_its_exit_status(
     poison = shard_images(images, shard_names(images)[0])["image_id"][0].as_py()
     deadly = ["caption", str(config), "--set", f"caption.engine.fake.die_on=[{poison}]"]
     assert main(deadly) == 3
-    assert "killed the engine each time" in capsys.readouterr().err
+    assert "crashed the engine twice on their own" in capsys.readouterr().err
     assert main(deadly) == 0  # nothing to do
     assert main(["caption", str(config), "--retry-failed"]) == 0
 

@@ -36,6 +36,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
     """
     folder = tmp_path_factory.mktemp("served")
     config = write_project(folder, train=12, heldout=6, quick=False)
+    config.write_text(config.read_text().replace("train:\n", "train:\n  evaluation: {every: 1}\n", 1))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -112,6 +113,7 @@ def test_full_and_each_single_stage_run_and_finish(served: tuple[Path, str, dict
     logged = _post(f"{url}/logs/filter").decode()
     assert "ingest 12/12 images (100 %)" in logged, "progress is in Prefect's log"
     assert "caption: tokens: " in logged
+    assert "train holism: step 1: demo_world/macro_accuracy" in logged, "the model is measured on the way"
     for name in NAMES:
         single = _run(environment, name)
         assert single.returncode == 0, single.stdout + single.stderr

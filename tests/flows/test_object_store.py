@@ -32,18 +32,33 @@ def _holism(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Co
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=environment)
 
 
+def _kept(folder: Path) -> list[Path]:
+    return [path for path in (folder / "cache").iterdir() if not path.name.startswith(".")]
+
+
 def test_all_stages_on_an_object_store(tmp_path: Path, s3: S3) -> None:
     config = write_project(tmp_path, train=16, heldout=6)
     settings = yaml.safe_load(config.read_text())
     settings["workspace"] = f"s3://{s3.bucket}/ws"
     settings["caption"]["ray"] = {"enabled": True}
     settings["ray"] = {"num_cpus": 2}
-    settings["train"] |= {"workers": 2, "checkpoint_every": 1}
+    settings["train"] |= {"workers": 2, "checkpoint_every": 1, "epochs": 3, "shard_cache": str(tmp_path / "cache")}
     settings["ingest"]["shard_images"] = 8
     config.write_text(yaml.safe_dump(settings))
+    begun = _holism("run", str(config), "--stages", "ingest,caption,curate")
+    asked: list[tuple[int, ...]] = []
+
+    def note(request: dict[str, str]) -> None:
+        if request["PATH_INFO"].endswith(".tar") and request["REQUEST_METHOD"] == "GET":
+            asked.append(tuple(map(int, request["HTTP_RANGE"].removeprefix("bytes=").split("-"))))
+
+    s3.fail = note
     done = _holism("run", str(config))
+    s3.fail = lambda _: None
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(": done in ") == 5
+    assert (begun.stdout + done.stdout).count(": done in ") == 5, begun.stderr
+    assert len(asked) == 2  # once for each shard, by workers of three epochs
+    assert sum(end - start + 1 for start, end in asked) == sum(part.stat().st_size for part in _kept(tmp_path))
     again = _holism("run", str(config))
     assert "nothing to do" in again.stdout, again.stderr
     assert _holism("status", str(config)).stdout.count(" done ") == 5

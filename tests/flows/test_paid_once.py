@@ -216,7 +216,7 @@ def test_verify_names_every_damaged_file_and_the_commands_that_mend_them(
 ) -> None:
     assert project.run(stages="curate") == 0
     assert main(["verify", str(project.config)]) == 0
-    assert f"{PICTURES} pictures of 3 results are as they were recorded" in capsys.readouterr().out
+    assert f"{PICTURES} pictures of 3 results: all as recorded" in capsys.readouterr().out
     (tar,) = (project.root / "ws").glob("ingest/*/shards/000000.tar")
     parts = [
         next((project.root / "ws").glob(f"{place}/*.parquet")) for place in ("caption/captions/*", "curate/*/bundles")

@@ -61,7 +61,7 @@ def test_a_failed_run_is_remembered_until_the_next_success(tmp_path: Path, capsy
     ids = [image for shard in shard_names(images) for image in shard_images(images, shard)["image_id"].to_pylist()]
     assert main(["caption", str(config), "--set", f"caption.engine.fake.raise_on=[{','.join(ids)}]"]) == 2
     sentence = capsys.readouterr().err.split("holism: error: ")[1].strip()
-    assert sentence.startswith("all 14 captions failed")
+    assert sentence.startswith("all captions failed (14)")
     assert main(["status", str(config)]) == 0
     said = capsys.readouterr().out
     assert re.search(rf"its last run failed \d{{4}}-\d\d-\d\d \d\d:\d\d: {re.escape(sentence)}", said)

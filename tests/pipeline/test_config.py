@@ -95,6 +95,8 @@ class Choices(Section):
     pair: tuple[float, float] = (0, 1)
     flag: bool = True
     kind: Literal["a", "b"] = "a"
+    names: tuple[str, ...] = Field(("x",), min_length=1)
+    home: str = Field("x", min_length=1)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,9 @@ class Choices(Section):
         ({"pair": [1, 2, 3]}, "'pair' is [1, 2, 3]: expected a list of at most 2 items"),
         ({"flag": "perhaps"}, "'flag' is 'perhaps': expected true or false"),
         ({"kind": "c"}, "'kind' is 'c': expected 'a' or 'b'"),
+        ({"names": []}, "'names' is []: expected a list of at least 1 items"),
+        ({"names": [1]}, "'names.0' is 1: expected text"),
+        ({"home": ""}, "'home' is '': expected text that is not empty"),
     ],
 )
 def test_a_value_of_several_types_is_one_problem_under_the_key_that_was_written(

@@ -95,7 +95,8 @@ def test_detail_captions_nearly_always_single_out_one_scene() -> None:
     scenes = [truth_of(sample_scene(seed)) for seed in range(300)]
     alone = sum(sum(holds(t, "detail", other) for other in scenes) == 1 for t in scenes)
     assert alone >= 297
-    shared = sum(sum(holds(t, "background", other) for other in scenes) for t in scenes) / len(scenes)
+    some = scenes[:100]
+    shared = sum(sum(holds(t, "background", other) for other in scenes) for t in some) / len(some)
     assert shared > 15  # one background caption fits about a twelfth of all scenes
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flows.cli import main
 from pipeline.errors import ConfigError, StoreError
 from pipeline.faults import explained, outside_faults
 from pipeline.storage import Location
@@ -86,9 +87,8 @@ def test_a_stage_without_room_ends_in_one_sentence_and_goes_on_afterwards(
     settings = yaml.safe_load(config.read_text())
     settings["train"] |= {"workers": 1}
     config.write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "flows.cli", "run", str(config)]
     if stage == "train":
-        subprocess.run([*command, "--stages", "ingest,caption,curate"], check=True, capture_output=True)
+        assert main(["run", str(config), "--stages", "ingest,caption,curate"]) == 0
     limited = [sys.executable, "-c", LIMITED, str(limit), stage, str(config)]
     done = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2, done.stderr
@@ -96,7 +96,8 @@ def test_a_stage_without_room_ends_in_one_sentence_and_goes_on_afterwards(
     assert "it goes on where it stopped" in done.stderr
     assert "Traceback" not in done.stderr
     assert "\x1b" not in done.stdout + done.stderr
-    subprocess.run([*command, "--stages", f"ingest,caption,curate,{stage}" if stage == "train" else stage], check=True)
+    stages = f"ingest,caption,curate,{stage}" if stage == "train" else stage
+    assert main(["run", str(config), "--stages", stages]) == 0
 
 
 @pytest.mark.parametrize("workspace", ["/dev/null/x", "/tmp/" + "x" * 300])
@@ -104,8 +105,6 @@ def test_a_stage_without_room_ends_in_one_sentence_and_goes_on_afterwards(
 def test_a_workspace_that_can_never_be_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], workspace: str, command: str
 ) -> None:
-    from flows.cli import main
-
     config = write_project(tmp_path, train=1, heldout=1)
     assert main([command, str(config), "--set", f"workspace={workspace}"]) == 2
     assert f"holism: error: the workspace {workspace}" in capsys.readouterr().err

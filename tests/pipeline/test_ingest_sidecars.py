@@ -72,7 +72,7 @@ def test_texts_beside_pictures_and_what_was_left_out(tmp_path: Path) -> None:
     told = " ".join(manifest.warnings)
     assert "texts without a picture of their name: 2, such as classes.txt" in told
     assert "half surrogates replaced by U+FFFD: 1, such as d.json" in told
-    assert "4 of 10 images have no alt text" in told
+    assert "4 images have no alt text (of 10)" in told
     windows = by_source(ingest(tmp_path / "ws", config({**source, "encoding": "windows-1252"})))
     assert windows["e.jpg"]["alt_text"] == "café"
 
@@ -124,8 +124,8 @@ def test_pictures_are_known_by_content(tmp_path: Path) -> None:
     for name in ("none", "none.txt", "a.jfif"):
         data = files[name]
         (remote / name).write(data if isinstance(data, bytes) else data.encode())
-    found = by_source(ingest(tmp_path / "far", config({"kind": "folder", "path": remote.uri})))
-    assert {name: row["alt_text"] for name, row in found.items()} == {"a.jfif": None, "none": "a text"}
+    by_name = by_source(ingest(tmp_path / "far", config({"kind": "folder", "path": remote.uri})))
+    assert {name: row["alt_text"] for name, row in by_name.items()} == {"a.jfif": None, "none": "a text"}
 
 
 def test_names_that_are_not_utf8_are_rows_with_an_escaped_name(tmp_path: Path) -> None:
@@ -154,9 +154,9 @@ def test_memory_is_bounded_by_settings(tmp_path: Path, monkeypatch: pytest.Monke
     with open(tmp_path / "in" / "0.txt", "wb") as file:
         file.truncate(8 << 30)
     manifest = ingest(tmp_path / "ws", config({**source, "max_image_bytes": size}))
-    found = by_source(manifest)
-    assert "longer than ingest.source.max_image_bytes (8,589,934,592 bytes)" in found["huge.jpg"]["error"]
-    assert [row["status"] for name, row in sorted(found.items()) if name != "huge.jpg"] == ["ok"] * 6
+    by_name = by_source(manifest)
+    assert "longer than ingest.source.max_image_bytes (8,589,934,592 bytes)" in by_name["huge.jpg"]["error"]
+    assert [row["status"] for name, row in sorted(by_name.items()) if name != "huge.jpg"] == ["ok"] * 6
     assert manifest.counts["left_out"] == {"texts longer than ingest.source.max_text_bytes": 1}
 
 

@@ -16,7 +16,7 @@ from pipeline.errors import InputError
 from pipeline.ingest import sidecars, stage, webdataset
 from pipeline.ingest.sidecars import TextRules
 from pipeline.ingest.tally import Tally
-from pipeline.ingest.tars import Index, scan
+from pipeline.ingest.tars import TarIndex, scan
 from pipeline.storage import Location
 from tests.pipeline.images import config, ingest, make_tar, picture, put, rows
 
@@ -40,13 +40,13 @@ def pack(members: Members, **options: Any) -> bytes:
     return sink.getvalue()
 
 
-def index(tmp_path: Path, members: Members | bytes, rules: TextRules | None = None) -> Index:
+def index(tmp_path: Path, members: Members | bytes, rules: TextRules | None = None) -> TarIndex:
     data = members if isinstance(members, bytes) else pack(members)
     return scan(Location.of(put(tmp_path / "t.tar", data)), rules)
 
 
 def texts(tmp_path: Path, members: Members | bytes, rules: TextRules | None = None) -> dict[str, str | None]:
-    return {sample.key: sample.alt_text for sample in index(tmp_path, members, rules).samples}
+    return {picture.key: picture.alt_text for picture in index(tmp_path, members, rules).pictures}
 
 
 def link(kind: bytes, target: str) -> tarfile.TarInfo:
@@ -117,9 +117,9 @@ def test_names_that_count_are_a_setting(tmp_path: Path) -> None:
         ("c.txt", "plain"),
     ]
     assert texts(tmp_path, members) == {"a": "plain", "b": "role", "c": "plain"}
-    found = index(tmp_path, members, TextRules(("long",)))
-    assert [sample.alt_text for sample in found.samples] == ["of json", "role", None]
-    assert found.left_out.to_json() == {"texts that ingest.source.text does not name": [1, "c.txt"]}
+    indexed = index(tmp_path, members, TextRules(("long",)))
+    assert [picture.alt_text for picture in indexed.pictures] == ["of json", "role", None]
+    assert indexed.left_out.to_json() == {"texts that ingest.source.text does not name": [1, "c.txt"]}
     assert texts(tmp_path, members, TextRules(("long", "txt"))) == {"a": "of json", "b": "role", "c": "plain"}
 
 
@@ -127,14 +127,14 @@ def test_pictures_of_one_name_get_their_own_text_or_none(tmp_path: Path) -> None
     own: Members = [("s.png", picture(i)) if j else ("s.txt", f"text {i}") for i in range(3) for j in (1, 0)]
     assert list(texts(tmp_path, own).values()) == ["text 0", "text 1", "text 2"]
     grouped = index(tmp_path, [*own[::2], *own[1::2]])
-    assert [sample.alt_text for sample in grouped.samples] == [None] * 3
+    assert [picture.alt_text for picture in grouped.pictures] == [None] * 3
     assert grouped.left_out.counts() == {
         "texts of several pictures of one name, of which it cannot be told whose they are": 3
     }
     one_lacks = index(tmp_path, [*own[:3], *own[4:]])
-    assert [sample.alt_text for sample in one_lacks.samples] == [None] * 3
+    assert [picture.alt_text for picture in one_lacks.pictures] == [None] * 3
     replaced = index(tmp_path, [("a.jpg", JPEG), ("a.txt", "old"), ("a.txt", "new")])
-    assert replaced.samples[0].alt_text == "new"
+    assert replaced.pictures[0].alt_text == "new"
     assert replaced.left_out.counts() == {"texts that a later member of the same name replaces": 1}
 
 
@@ -158,8 +158,8 @@ def test_what_cannot_be_used_costs_itself_and_is_counted(tmp_path: Path) -> None
         ("inner.tar", pack([("z.jpg", JPEG)])),
         ("e.npy", b"\x93NUMPY"),
     ]
-    found = index(tmp_path, members, TextRules(max_bytes=1000))
-    assert found.left_out.to_json() == {
+    indexed = index(tmp_path, members, TextRules(max_bytes=1000))
+    assert indexed.left_out.to_json() == {
         "texts longer than ingest.source.max_text_bytes": [3, "a.json"],
         sidecars.NOT_UTF: [1, "d.txt"],
         "texts that are no text, but an object": [1, "f.json"],
@@ -170,9 +170,9 @@ def test_what_cannot_be_used_costs_itself_and_is_counted(tmp_path: Path) -> None
         "files that end in .tar": [1, "inner.tar"],
         "files that end in .npy": [1, "e.npy"],
     }
-    said = {s.key: s.alt_text for s in found.samples if s.alt_text is not None}
+    said = {s.key: s.alt_text for s in indexed.pictures if s.alt_text is not None}
     assert said == {"b": "half \ufffd", "e": "nul", "i": "short enough"}
-    assert len(found.mended.counts()) == 2
+    assert len(indexed.mended.counts()) == 2
     deep = index(tmp_path, members)
     assert deep.left_out.to_json()["JSON files that cannot be read"] == [1, "a.json"]
     assert texts(tmp_path, members, TextRules(encoding="windows-1252"))["d"] == "café"
@@ -183,9 +183,9 @@ def test_all_texts_of_a_tar_together_are_bounded(tmp_path: Path, monkeypatch: py
     members: Members = [
         (f"{n:03d}.{kind}", JPEG if kind == "jpg" else "x" * 10) for n in range(300) for kind in ("jpg", "txt")
     ]
-    found = index(tmp_path, members, TextRules(max_bytes=10))
-    assert [sample.alt_text is not None for sample in found.samples] == [True] * 256 + [False] * 44
-    assert sum(found.left_out.counts().values()) == 44
+    indexed = index(tmp_path, members, TextRules(max_bytes=10))
+    assert [picture.alt_text is not None for picture in indexed.pictures] == [True] * 256 + [False] * 44
+    assert sum(indexed.left_out.counts().values()) == 44
 
 
 def test_pictures_are_known_by_content_and_links_lead_to_them(tmp_path: Path) -> None:
@@ -204,12 +204,12 @@ def test_pictures_are_known_by_content_and_links_lead_to_them(tmp_path: Path) ->
         ("fifo.jpg", link(tarfile.FIFOTYPE, "")),
         ("empty.jpg", b""),
     ]
-    found = index(tmp_path, members)
-    assert [s.key for s in found.samples] == ["a", "b", "c", "empty", "e", "sub/f"]
-    assert [s.alt_text for s in found.samples] == ["no suffix", None, None, None, "shared", None]
-    places = {s.key: (s.offset, s.size) for s in found.samples}
+    indexed = index(tmp_path, members)
+    assert [s.key for s in indexed.pictures] == ["a", "b", "c", "empty", "e", "sub/f"]
+    assert [s.alt_text for s in indexed.pictures] == ["no suffix", None, None, None, "shared", None]
+    places = {s.key: (s.offset, s.size) for s in indexed.pictures}
     assert places["e"] == places["sub/f"] == places["b"]
-    assert found.left_out.to_json() == {
+    assert indexed.left_out.to_json() == {
         "files that end in .npy": [1, "d.npy"],
         "links to what is not in the tar": [1, "g.jpg"],
         "texts without a picture of their name": [1, "first.txt"],
@@ -268,12 +268,12 @@ def test_a_header_that_lies_costs_its_own_row(
     end = len(sound.rstrip(b"\0")) // 512 * 512 + 512
     tar.write_bytes(sound[:end] + bad + pack([("z.jpg", picture(1)), ("z.txt", "last")]))
     manifest = ingest(tmp_path / "ws", config({"kind": "webdataset", "path": str(tar)}))
-    found = {row["key"]: row for row in rows(manifest)}
-    assert {key: found[key]["alt_text"] for key in ("a", "z")} == {"a": "first", "z": "last"}
-    assert found["a"]["status"] == found["z"]["status"] == "ok"
-    assert ("bad" in found) == (error is not None)
+    indexed = {row["key"]: row for row in rows(manifest)}
+    assert {key: indexed[key]["alt_text"] for key in ("a", "z")} == {"a": "first", "z": "last"}
+    assert indexed["a"]["status"] == indexed["z"]["status"] == "ok"
+    assert ("bad" in indexed) == (error is not None)
     if error is not None:
-        assert error in found["bad"]["error"]
+        assert error in indexed["bad"]["error"]
     assert (
         any(damage in warning for warning in manifest.warnings) if damage else "damaged" not in str(manifest.warnings)
     )
@@ -297,7 +297,7 @@ def test_one_bad_tar_of_many_is_named_and_all_bad_is_the_end(tmp_path: Path) -> 
         make_tar(tmp_path / "in" / f"{n}.tar", {"a.jpg": picture(n)})
     manifest = ingest(tmp_path / "ws", section)
     assert (manifest.counts["images"], manifest.counts["unusable_tars"]) == (2, 5)
-    assert "5 of 7 tars are not used" in manifest.warnings[0]
+    assert "5 of 7 tars cannot be used" in manifest.warnings[0]
     assert all(name in manifest.warnings[0] for name in bad)
     assert manifest.counts["left_out"] == {"files that end in .json": 1}
     make_tar(tmp_path / "in" / "empty.tar", {"b.jpg": picture(7)})
@@ -356,7 +356,7 @@ def test_links_of_a_folder_of_tars_stay_inside_unless_asked(tmp_path: Path) -> N
     (tmp_path / "in" / "b.tar").symlink_to(tmp_path / "far" / "b.tar")
     source = {"kind": "webdataset", "path": str(tmp_path / "in")}
     with pytest.raises(
-        InputError, match=r"no files that end in .tar \(1 links lead out of it: set ingest.source.foll"
+        InputError, match=r"no files that end in .tar \(1 link leads out of it: set ingest.source.foll"
     ):
         ingest(tmp_path / "ws", config(source))
     make_tar(tmp_path / "in" / "a.tar", {"a.jpg": picture(0)})
@@ -375,4 +375,4 @@ def test_a_tally_has_as_many_reasons_as_fit() -> None:
     assert len(tally.counts()) == 101
     assert sum(tally.counts().values()) == 302
     assert str(tally).startswith("other reasons: 200, such as file 100; reason 000: 2, such as file 0; reason 001: 2")
-    assert str(tally).endswith("; and 93 more reasons, which are in the manifest")
+    assert str(tally).endswith("; and 93 more reasons; the manifest has all")

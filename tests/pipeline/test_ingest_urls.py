@@ -161,7 +161,7 @@ def test_lists_in_many_files_and_their_captions(tmp_path: Path) -> None:
             ("http://a/2", "two"),
             ("", "none"),
         ]
-        assert opened.warnings[0].startswith(f"{path}: 1 links have more than one caption in their row")
+        assert opened.warnings[0].startswith(f"{path}: 1 row has more than one caption")
     before = urls.list_digest(source)
     put(tmp_path / "[1]" / "a.tsv", "url\tcaption\n")
     assert urls.list_digest(source) != before
@@ -173,7 +173,7 @@ def test_private_addresses_are_refused_also_behind_names(tmp_path: Path, site: S
     port = site.server.server_port
     given = [site.url("/a.jpg"), f"http://localhost:{port}/a.jpg", f"http://[::ffff:127.0.0.1]:{port}/a.jpg"]
     section = config(links(url_list(tmp_path / "l.parquet", given), allow_private_addresses=False))
-    with pytest.raises(InputError, match=r"none of the 3 links .*refused: .* is at the private address .*run again"):
+    with pytest.raises(InputError, match=r"no link of .*refused: .* is at the private address .*run again"):
         ingest(tmp_path / "ws", section)
     assert not site.asked
 
@@ -283,7 +283,7 @@ def test_a_redirect_to_https_is_looked_at_too(site: Site, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_all_links_dead_is_an_error_and_the_next_run_tries_again(tmp_path: Path, site: Site) -> None:
     section = config(links(url_list(tmp_path / "l.parquet", [site.url("/a.jpg"), site.url("/b.jpg")])))
-    with pytest.raises(InputError, match=r"none of the 2 links of .*l.parquet gave an image \(most often: HTTP 404"):
+    with pytest.raises(InputError, match=r"no link of .*l.parquet gave an image \(2 in all, most often: HTTP 404"):
         ingest(tmp_path / "ws", section)
     site.pages["/a.jpg"] = picture(0)
     manifest = ingest(tmp_path / "ws", section)
@@ -355,7 +355,7 @@ def test_a_list_as_the_world_has_it(tmp_path: Path, site: Site) -> None:
     seeds = [0, 1, 2, 3, 0, *[4] * 6]
     assert [found[text]["image_id"] for text in texts[1:]] == [image_id(picture(seed)) for seed in seeds]
     assert site.asked["/a.jpg"] == site.asked["/drip"] == 1
-    assert "6 of 11 rows have a picture that a row before them has" in " ".join(manifest.warnings)
+    assert "6 rows have the picture of an earlier row (of 11 rows)" in " ".join(manifest.warnings)
     with tarfile.open(shard_uris(manifest)["000000"]) as tar:
         assert sum(name.endswith(".jpg") for name in tar.getnames()) == 5
     assert time.monotonic() - began < 1.5 + 20  # a process starts in some 2 s, or 10 on a busy machine

@@ -57,7 +57,7 @@ def test_alt_text_and_url_of_txt_and_json_members(tmp_path: Path) -> None:
     assert found == {"a": ("plain", "http://x/a"), "b": ("json only", None), "c": (None, None), "d": (None, None)}
     assert "JSON files that cannot be read: 1, such as c.json" in manifest.warnings[0]
     assert "files that end in .cls: 1, such as d.cls" in manifest.warnings[0]
-    assert "2 of 4 images have no alt text" in manifest.warnings[1]
+    assert "2 images have no alt text (of 4)" in manifest.warnings[1]
     assert manifest.counts["with_alt_text"] == 2
 
 
@@ -168,6 +168,8 @@ def test_a_tar_without_images_a_glob_without_files_and_an_empty_folder(tmp_path:
         ingest(tmp_path / "ws", config(tars(tar)))
     with pytest.raises(InputError, match=r"the glob .*none-\*.tar matches no file"):
         ingest(tmp_path / "ws", config(tars(tmp_path / "none-*.tar")))
+    with pytest.raises(InputError, match=r"is not there; .*; braces are no glob here: write \*, or a list"):
+        ingest(tmp_path / "ws", config(tars(tmp_path / "t-{0..9}.tar")))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"the folder .*empty holds no files that end in .tar"):
         ingest(tmp_path / "ws", config(tars(tmp_path / "empty")))

@@ -66,6 +66,13 @@ def test_whoever_listens_hears_a_line_every_half_minute(clock: Clock, capsys: py
             progress.update()
         progress.close()
     assert [line.split()[1] for line in heard] == ["0/100", "30/100", "60/100", "90/100", "100/100"]
+    heard.clear()
+    with heard_by(lambda line, _: heard.append(line), progress_seconds=50):
+        progress = Progress("x", 100, "images")
+        for _ in range(100):
+            clock.now += 1
+            progress.update()
+    assert [line.split()[1] for line in heard] == ["0/100", "50/100", "100/100"]
     assert capsys.readouterr().err == ""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.storage import Location
 
 
@@ -56,6 +57,12 @@ def test_local_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert Location.of(f"file://{tmp_path}/b") == Location.of("b")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Location.of("~/b") == Location.of("b")
+
+
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_is_not_the_current_folder(path: str) -> None:
+    with pytest.raises(ConfigError, match="is empty; expected a file, a folder or an address"):
+        Location.of(path)
 
 
 def test_files_being_written_are_not_listed(tmp_path: Path) -> None:
@@ -126,7 +133,7 @@ def test_a_glob_below_folders_whose_names_look_like_one(root: Location) -> None:
         (root / name).write(b"")
 
     def found(pattern: str) -> list[str]:
-        return [one.uri.removeprefix(f"{root.uri}/") for one in (root / pattern).glob()]
+        return [one.uri.removeprefix(f"{root.uri}/") for one, _ in (root / pattern).glob()]
 
     assert found("set [v1]/*/x.tar") == ["set [v1]/a*/x.tar", "set [v1]/ab/x.tar"]
     assert found("set [v1]/a*/?.tar") == ["set [v1]/a*/x.tar", "set [v1]/a*/y.tar"]

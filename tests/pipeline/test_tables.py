@@ -32,7 +32,7 @@ def opened(path: Path, columns: Any = None, **settings: Any) -> Table:
     return read_table(Location.of(path), columns or COLUMNS, texts=["caption_column"], **settings)
 
 
-def found(path: Path, columns: Any = None, **settings: Any) -> list[tuple[str | None, ...]]:
+def rows_of(path: Path, columns: Any = None, **settings: Any) -> list[tuple[str | None, ...]]:
     """Rows with all their texts, flat."""
     return [(name, *texts) for name, texts in opened(path, columns, **settings)]
 
@@ -40,7 +40,7 @@ def found(path: Path, columns: Any = None, **settings: Any) -> list[tuple[str | 
 def faults(path: Path, **settings: Any) -> dict[str, tuple[int, str]]:
     table = opened(path, **settings)
     list(table)
-    return {reason: (count, table.faults.first[reason]) for reason, count in table.faults.counts.items() if count}
+    return {reason: (count, example) for reason, (count, example) in table.left_out.to_json().items()}
 
 
 def parquet(path: Path, captions: pa.Array, **more: Any) -> Path:
@@ -80,9 +80,9 @@ def parquet(path: Path, captions: pa.Array, **more: Any) -> Path:
 )
 def test_texts_stay_as_they_stand(tmp_path: Path, name: str, content: str, captions: list[str | None]) -> None:
     expected = [(f"{n}.jpg", *([] if text is None else [text])) for n, text in enumerate(captions)]
-    assert found(put(tmp_path / name, content)) == expected
-    assert found(put(tmp_path / f"utf16-{name}", content.lstrip("\ufeff").encode("utf-16"))) == expected
-    assert found(put(tmp_path / f"{name}.gz", gzip.compress(content.encode()))) == expected
+    assert rows_of(put(tmp_path / name, content)) == expected
+    assert rows_of(put(tmp_path / f"utf16-{name}", content.lstrip("\ufeff").encode("utf-16"))) == expected
+    assert rows_of(put(tmp_path / f"{name}.gz", gzip.compress(content.encode()))) == expected
 
 
 @pytest.mark.parametrize(
@@ -96,46 +96,46 @@ def test_texts_stay_as_they_stand(tmp_path: Path, name: str, content: str, capti
 )
 def test_a_csv_row_with_a_mark_that_is_not_closed_costs_no_other(tmp_path: Path, rows: list[str], mended: str) -> None:
     path = put(tmp_path / "a.csv", "file,caption\n" + "\n".join(rows) + "\n")
-    names = [name for name, *_ in found(path)]
+    names = [name for name, *_ in rows_of(path)]
     assert names == [f"{n}.jpg" for n in range(len(rows))]
-    assert all(len(row) == 2 for row in found(path))
+    assert all(len(row) == 2 for row in rows_of(path))
     assert faults(path) == {delimited.QUOTE: (1, f"a.csv {mended}")}
 
 
 def test_marks_escaped_by_backslashes_as_spark_writes_them(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", 'file,caption\n0.jpg,"a \\"big\\" dog, asleep"\n1.jpg,b\n')
-    assert found(path) == [("0.jpg", 'a "big" dog, asleep'), ("1.jpg", "b")]
+    assert rows_of(path) == [("0.jpg", 'a "big" dog, asleep'), ("1.jpg", "b")]
     assert not faults(path)
 
 
 def test_rows_that_do_not_fit_are_counted_by_reason_and_line(tmp_path: Path) -> None:
     content = 'file,caption\n0.jpg,a, b\n1.jpg\n2.jpg,c\n3.jpg,"poster\n4.jpg,a\nscreen of 24"\n'
     path = put(tmp_path / "a.csv", content)
-    assert found(path)[:2] == [("1.jpg",), ("2.jpg", "c")]
+    assert rows_of(path)[:2] == [("1.jpg",), ("2.jpg", "c")]
     assert faults(path) == {
         delimited.LONG: (1, "a.csv line 2"),
         delimited.SHORT: (1, "a.csv line 3"),
         delimited.SWALLOWED: (1, "a.csv line 5"),
     }
     lines = put(tmp_path / "a.jsonl", '{"file": "0.jpg", "caption": "a"}\n[1]\n{"file": \n' + "[" * 100_000)
-    assert found(lines) == [("0.jpg", "a")]
+    assert rows_of(lines) == [("0.jpg", "a")]
     assert faults(lines) == {NO_JSON: (3, "a.jsonl line 2")}
 
 
 def test_bytes_that_are_not_utf8_cost_their_own_text(tmp_path: Path) -> None:
     content = "file,caption\n0.jpg,a café\ncafé.jpg,a cat\n".encode("latin-1")
     for path in (put(tmp_path / "a.csv", content), put(tmp_path / "a.tsv", content.replace(b",", b"\t"))):
-        assert found(path) == [("0.jpg",), (r"caf\xe9.jpg", "a cat")]
+        assert rows_of(path) == [("0.jpg",), (r"caf\xe9.jpg", "a cat")]
         assert [count for count, _ in faults(path).values()] == [1, 1]
-        assert found(path, encoding="windows-1252") == [("0.jpg", "a café"), ("café.jpg", "a cat")]
+        assert rows_of(path, encoding="windows-1252") == [("0.jpg", "a café"), ("café.jpg", "a cat")]
     lines = b'{"file": "0.jpg", "caption": ["a caf\xe9", "ok"]}\n{"file": "1.jpg", "caption": "na\xc3\xafve"}\n'
     path = put(tmp_path / "a.jsonl", lines)
-    assert found(path) == [("0.jpg", "ok"), ("1.jpg", "naïve")]
-    assert found(path, encoding="windows-1252") == [("0.jpg", "a café", "ok"), ("1.jpg", "naïve")]
-    with pytest.raises(InputError, match=r"it has caf\\xe9, file; if its first line"):
-        found(put(tmp_path / "a.csv", "café,file\n".encode("latin-1")))
+    assert rows_of(path) == [("0.jpg", "ok"), ("1.jpg", "naïve")]
+    assert rows_of(path, encoding="windows-1252") == [("0.jpg", "a café", "ok"), ("1.jpg", "naïve")]
+    with pytest.raises(InputError, match=r"it has caf\\xe9, file; give columns by number, if"):
+        rows_of(put(tmp_path / "a.csv", "café,file\n".encode("latin-1")))
     with pytest.raises(InputError, match=r"cut.csv cannot be read as csv: 'utf-16"):
-        found(put(tmp_path / "cut.csv", "file,caption\n".encode("utf-16")[:-1]))
+        rows_of(put(tmp_path / "cut.csv", "file,caption\n".encode("utf-16")[:-1]))
 
 
 UTF8 = pa.string()
@@ -157,7 +157,7 @@ UTF8 = pa.string()
     ],
 )
 def test_columns_of_parquet_that_hold_texts(tmp_path: Path, captions: pa.Array, expected: list[str]) -> None:
-    rows = found(parquet(tmp_path / "a.parquet", captions))
+    rows = rows_of(parquet(tmp_path / "a.parquet", captions))
     assert [name for name, *_ in rows] == [f"{n}.jpg" for n in range(len(captions))]
     assert [text for _, *texts in rows for text in texts] == expected
 
@@ -166,8 +166,8 @@ def test_texts_of_parquet_that_are_not_utf8(tmp_path: Path) -> None:
     bad = pa.array([b"caf\xe9", b"ok"]).view(pa.string())
     for captions in (bad, bad.dictionary_encode(), pa.ListArray.from_arrays([0, 1, 2], bad)):
         path = parquet(tmp_path / "a.parquet", captions)
-        assert found(path) == [("0.jpg",), ("1.jpg", "ok")]
-        assert found(path, encoding="windows-1252") == [("0.jpg", "café"), ("1.jpg", "ok")]
+        assert rows_of(path) == [("0.jpg",), ("1.jpg", "ok")]
+        assert rows_of(path, encoding="windows-1252") == [("0.jpg", "café"), ("1.jpg", "ok")]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_texts_of_parquet_that_are_not_utf8(tmp_path: Path) -> None:
 )
 def test_other_columns_are_refused_by_file_column_and_type(tmp_path: Path, captions: pa.Array, message: str) -> None:
     with pytest.raises(InputError, match=message) as error:
-        found(parquet(tmp_path / "a.parquet", captions))
+        rows_of(parquet(tmp_path / "a.parquet", captions))
     assert "a.parquet" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -199,7 +199,7 @@ def test_values_of_json_that_are_no_text_are_refused_with_their_line(tmp_path: P
     rows = [{"file": "0.jpg", "caption": "a"}, {"file": "1.jpg", "caption": value}]
     path = put(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(InputError, match=f"a.jsonl line 2: column 'caption' holds {kind}, expected texts or lists"):
-        found(path)
+        rows_of(path)
     with pytest.raises(InputError, match=r"a.jsonl line 2: column 'caption' holds .*, expected one text a row"):
         list(read_table(Location.of(path), {"file_column": "caption"}))
 
@@ -211,27 +211,29 @@ def test_types_that_change_or_come_late(tmp_path: Path) -> None:
         {"file": 7, "caption": ["a cat", "one cat"], "score": {"half": "\ud83c"}},
     ]
     path = put(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    assert found(path)[200:] == [("a.jpg",), ("b.jpg", "a boat"), ("7", "a cat", "one cat")]
+    assert rows_of(path)[200:] == [("a.jpg",), ("b.jpg", "a boat"), ("7", "a cat", "one cat")]
 
 
 def test_columns_by_number(tmp_path: Path) -> None:
     cc3m = put(tmp_path / "Train.tsv", 'a "very typical" bus\thttp://a/0.jpg\n"quoted\thttp://a/1.jpg\n')
     columns = {"url_column": 1, "caption_column": 0}
     expected = [("http://a/0.jpg", 'a "very typical" bus'), ("http://a/1.jpg", '"quoted')]
-    assert found(cc3m, columns) == expected
-    assert found(put(tmp_path / "a.csv", "a bus,http://a/0.jpg\n"), columns) == [("http://a/0.jpg", "a bus")]
+    assert rows_of(cc3m, columns) == expected
+    assert rows_of(put(tmp_path / "a.csv", "a bus,http://a/0.jpg\n"), columns) == [("http://a/0.jpg", "a bus")]
     with pytest.raises(InputError, match=r"has no column 2 \(url_column\); it has columns 0 to 1$"):
-        found(cc3m, {"url_column": 2, "caption_column": 0})
+        rows_of(cc3m, {"url_column": 2, "caption_column": 0})
     with pytest.raises(
-        InputError, match=r"has no column 'url' .* if its first line is no header, give columns by num"
+        InputError, match=r"has no column 'url' .*; give columns by number, if its first line is no header"
     ):
-        found(cc3m, {"url_column": "url", "caption_column": 0})
+        rows_of(cc3m, {"url_column": "url", "caption_column": 0})
     titled = put(tmp_path / "titled.tsv", "caption\turl\na\thttp://a\n")
     assert (
-        found(titled, columns, header=True) == found(titled, {**columns, "url_column": "url"}) == [("http://a", "a")]
+        rows_of(titled, columns, header=True)
+        == rows_of(titled, {**columns, "url_column": "url"})
+        == [("http://a", "a")]
     )
     with pytest.raises(InputError, match=r"column 1 \(url_column\): columns of JSON lines are given by name"):
-        found(put(tmp_path / "a.jsonl", "{}"), columns)
+        rows_of(put(tmp_path / "a.jsonl", "{}"), columns)
 
 
 def test_repeated_names_are_told_apart_by_number(tmp_path: Path) -> None:
@@ -241,8 +243,8 @@ def test_repeated_names_are_told_apart_by_number(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_arrays([pa.array(["0.jpg"]), pa.array(["a"]), pa.array(["b"])], names=names), table)
     for path in (lines, table):
         with pytest.raises(InputError, match=r"several columns 'caption' \(caption_column\); give one by .* 0: 1, 2"):
-            found(path)
-        assert found(path, by_number) == [("0.jpg", "b")]
+            rows_of(path)
+        assert rows_of(path, by_number) == [("0.jpg", "b")]
         assert list(read_table(Location.of(path), {"file_column": "file"})) == [("0.jpg",)]  # nobody asked for them
 
 
@@ -256,7 +258,7 @@ def test_only_the_columns_asked_for_are_read(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(
         pq.ParquetFile, "iter_batches", lambda self, size, **kw: asked.append(kw["columns"]) or real(self, size, **kw)
     )
-    assert found(path) == [("0.jpg", "a"), ("1.jpg", "b")]
+    assert rows_of(path) == [("0.jpg", "a"), ("1.jpg", "b")]
     assert asked == [["caption", "file"]]
 
 
@@ -271,12 +273,19 @@ def test_folders_globs_and_names_that_look_like_globs(tmp_path: Path) -> None:
     for path in (str(home), f"{home}/deep", f"{home}/deep/part-?.csv", f"{home}/*/*.csv"):
         assert [Path(file.uri) for file in find_tables(path, "the list")] == files
     assert [Path(file.uri) for file in find_tables(f"{home}/deep/part-[12].csv", "the list")] == files[1:]
+    put(tmp_path / "spark" / "a.csv" / "part-0.csv", "")
+    put(tmp_path / "spark" / "a.csv" / "_temporary" / "part-1.csv", "")
+    assert [file.name for file in find_tables(f"{tmp_path}/spark/*.csv", "the list")] == ["part-0.csv"]
     odd = put(home / "[a].csv", "file,caption\n")
     put(home / "a.csv", "file,caption\n")
     assert find_tables(str(odd), "the list") == [Location.of(odd)]
     table = read_table(find_tables(f"{home}/deep", "the list"), COLUMNS, texts=["caption_column"])
     assert list(table) == [(f"{n}.jpg", (f"{n}",)) for n in range(3)]
-    for path, message in [("absent.csv", "the list .*absent.csv is not there"), ("*.csv", "is not there")]:
+    for path, message in [
+        ("absent.csv", "the list .*absent.csv is not there"),
+        ("*.csv", "is not there"),
+        ("{0..9}.csv", "braces"),
+    ]:
         with pytest.raises(InputError, match=message):
             find_tables(str(tmp_path / path), "the list")
     (tmp_path / "empty").mkdir()
@@ -291,7 +300,7 @@ def test_a_column_that_some_files_lack(tmp_path: Path) -> None:
     ]
     table = read_table(files, COLUMNS, texts=["caption_column"])
     assert list(table) == [("0.jpg", ()), ("0.jpg", ("b",))]
-    assert table.faults.counts["a file without column 'caption'"] == 1
+    assert table.left_out["a file without column 'caption'"] == 1
     with pytest.raises(InputError, match=r"a.csv has no column 'caption' \(caption_column\); it has file"):
         read_table(files[:1], COLUMNS)
 
@@ -299,17 +308,26 @@ def test_a_column_that_some_files_lack(tmp_path: Path) -> None:
 def test_json_lines_that_lack_a_column_say_what_they_have(tmp_path: Path) -> None:
     path = put(tmp_path / "a.jsonl", '{"id": 1}\n{"id": 2, "said": "a"}\n')
     with pytest.raises(InputError, match=r"has no column 'file' \(file_column\); it has id, said"):
-        found(path)
+        rows_of(path)
     with pytest.raises(InputError, match=r"a.jsonl cannot be read as jsonl: a.jsonl line 1 is no JSON object"):
-        found(put(tmp_path / "a.jsonl", "[{\n"))
+        rows_of(put(tmp_path / "a.jsonl", "[{\n"))
 
 
 def test_empty_tables(tmp_path: Path) -> None:
-    assert found(put(tmp_path / "a.csv", "file,caption\n")) == []
-    assert found(put(tmp_path / "a.jsonl", "")) == []
-    assert found(parquet(tmp_path / "a.parquet", pa.array([], UTF8))) == []
-    with pytest.raises(InputError, match=r"a.csv has no column 'file' .*; it has none"):
-        found(put(tmp_path / "a.csv", ""))
+    assert rows_of(put(tmp_path / "a.csv", "file,caption\n")) == []
+    assert rows_of(put(tmp_path / "a.jsonl", "")) == []
+    assert rows_of(parquet(tmp_path / "a.parquet", pa.array([], UTF8))) == []
+    for empty in (put(tmp_path / "a.csv", "\n"), put(tmp_path / "a.tsv", "")):
+        for columns in (COLUMNS, {"file_column": 0, "caption_column": 1}):
+            column = repr(columns["file_column"])
+            with pytest.raises(
+                InputError, match=rf"a.[ct]sv is empty; expected a table with column {column} \(file_col"
+            ):
+                rows_of(empty, columns)
+    put(tmp_path / "b.csv", "file,caption\n0.jpg,a\n")
+    table = read_table(find_tables(str(tmp_path / "?.csv"), "the list"), COLUMNS, texts=["caption_column"])
+    assert list(table) == [("0.jpg", ("a",))]
+    assert table.left_out.sentences("?.csv") == ["?.csv: an empty file: 1 time, first in a.csv"]
 
 
 CELLS = st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=1, max_size=5)
@@ -329,7 +347,7 @@ def test_whatever_a_csv_quotes_comes_back(tmp_path: Path, texts: list[str], ends
         writer.writerow(["file", "caption"])
         for number, text in enumerate(texts):  # Python before 3.13 forgets to quote one of the two
             writer.writerow([f"{number}.jpg", text.replace("\r", "\n") if ends == "\n" else text])
-    assert found(path) == as_read([text.replace("\r", "\n") if ends == "\n" else text for text in texts])
+    assert rows_of(path) == as_read([text.replace("\r", "\n") if ends == "\n" else text for text in texts])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -337,7 +355,7 @@ def test_whatever_a_csv_quotes_comes_back(tmp_path: Path, texts: list[str], ends
 def test_a_tsv_has_a_row_for_each_line_whatever_its_texts(tmp_path: Path, texts: list[str]) -> None:
     texts = [" ".join(re.split("[\t\n]", text)) for text in texts]
     content = "file\tcaption\n" + "".join(f"{n}.jpg\t{text}\n" for n, text in enumerate(texts))
-    rows = found(put(tmp_path / "a.tsv", content))
+    rows = rows_of(put(tmp_path / "a.tsv", content))
     assert [name for name, *_ in rows] == [f"{n}.jpg" for n in range(len(texts))]
     if not any(text.startswith('"') for text in texts):
         assert rows == as_read(texts)

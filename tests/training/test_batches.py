@@ -17,10 +17,11 @@ from pipeline.ingest import shard_uris
 from pipeline.shards import ShardReader
 from tests.training.conftest import captions_of, make_inputs
 from training.augment import crop_and_normalise
-from training.batches import Batch, BatchMaker, Order, draw_captions, draw_crop
+from training.batches import Batch, BatchMaker, draw_captions, draw_crop
 from training.bundles import read_bundles
 from training.config import RunConfig
 from training.loader import loader
+from training.shuffle import Order
 from training.text import tokenize
 
 Recipe = Callable[..., dict[str, Any]]
@@ -138,6 +139,22 @@ def test_captions_of_a_slot_are_drawn_by_weight(weights: list[float], share: flo
 
 def test_captions_of_no_weight_are_never_drawn() -> None:
     assert draw_captions(np.zeros(2, np.int16), np.zeros(2), 1, None, np.random.default_rng(0)) == []
+
+
+def test_captions_are_drawn_by_cumulated_weight_in_float64() -> None:
+    """Written out in numpy: other draws would be other batches."""
+    rng = np.random.default_rng(0)
+    for seed in range(200):
+        slot = rng.integers(0, 5, size=rng.integers(0, 12)).astype(np.int16)
+        weight = rng.choice([0.0, 0.1, 0.3, 1.0, 7.0], size=len(slot)).astype(np.float32)
+        uniform, expected = np.random.default_rng(seed).random(5), []
+        for m in np.unique(slot).tolist():
+            candidates = np.flatnonzero(slot == m)
+            upto = np.cumsum(weight[candidates], dtype=np.float64)
+            if upto[-1] > 0:
+                place = int(np.searchsorted(upto, uniform[m] * upto[-1], side="right"))
+                expected.append((m, int(candidates[min(place, len(candidates) - 1)])))
+        assert draw_captions(slot, weight, 5, None, np.random.default_rng(seed)) == expected
 
 
 def test_each_image_gets_a_crop_of_its_own_in_each_epoch(tmp_path: Path, recipe: Recipe) -> None:

@@ -97,11 +97,28 @@ def test_branches_are_named_by_slots(changes: dict[str, Any], names: tuple[str, 
         ({"lr": "nan"}, "'lr' is 'nan': expected a finite number"),
         ({"losses": {"m2m": float("nan")}}, "'losses.m2m' is nan"),
         ({"image_std": [0.2, 0, 0.2]}, "three numbers above 0"),
+        ({"launch": {"ray": {}}}, "'launch.ray.workers' is missing"),
+        ({"launch": {"ray": {"workers": [3, 2]}}}, r"is \[3, 2\]: expected \[min, max\] with 1 <= min <= max"),
+        ({"launch": {"ray": {"workers": [0, 2]}}}, r"is \[0, 2\]: expected \[min, max\] with 1 <= min <= max"),
+        ({"launch": {"ray": {"workers": [1, 2], "gpus": 2}}}, "'launch.ray.gpus' is 2"),
+        ({"launch": {"ray": {"workers": 2}, "ranks": 2}}, "leave one of them out"),
+        (
+            {"launch": {"ray": {"workers": [1, 8]}}, "global_batch": 4},
+            "workers may become 8, but run holism has a glob",
+        ),
+        ({"launch": {"ray": {"workers": 2, "gpus": 0}}, "device": "cuda"}, "device is cuda, but launch.ray.gpus is 0"),
     ],
 )
 def test_messages_name_what_is_wrong(data: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build(TrainConfig, data, source="train")
+
+
+def test_workers_are_a_range_or_one_number() -> None:
+    for written, expected in (([1, 4], (1, 4)), (4, (4, 4))):
+        launch = build(TrainConfig, {"launch": {"ray": {"workers": written}}}).launch
+        assert launch.ray is not None
+        assert launch.ray.workers == expected
 
 
 def test_reading_a_recipe_imports_nothing_heavy() -> None:

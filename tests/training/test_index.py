@@ -1,6 +1,7 @@
 """The index holds what the bundles hold, is made once, and mends itself; its tokens are open_clip's."""
 
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -57,7 +58,12 @@ def of_rows(*tables: Sequence[dict[str, Any]]) -> Bundles:
 
 
 def files_of(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if not path.name.startswith(".")}
+    """When each was made; the time of an order is that of its last use."""
+    return {
+        path.name: 0 if path.name.startswith("order-") else path.stat().st_mtime_ns
+        for path in folder.iterdir()
+        if not path.name.startswith(".")
+    }
 
 
 def test_samples_are_those_of_the_bundles_in_the_order_of_their_ids(tmp_path: Path) -> None:
@@ -162,6 +168,51 @@ def test_pieces_are_used_again_and_damaged_ones_made_again(tmp_path: Path, recip
         assert samples_of(read_bundles(inputs["curate"], SLOTS, Location.of(folder))) == expected
 
 
+def test_several_processes_make_the_same_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    curate = make_inputs(tmp_path, 20)["curate"]
+    expected = samples_of(read_bundles(curate, SLOTS, Location.of(tmp_path / "one")))
+    monkeypatch.setattr("training.index.build.MANY", 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
+    monkeypatch.setattr("training.index.build._make", _made_elsewhere)
+    assert samples_of(read_bundles(curate, SLOTS, Location.of(tmp_path / "two"))) == expected
+    assert files_of(tmp_path / "one").keys() == files_of(tmp_path / "two").keys() - {"processes"}
+    assert str(os.getpid()) not in (tmp_path / "two" / "processes").read_text().split()
+    part = Path(curate.location(curate.parts[1]).uri)
+    part.write_bytes(bytes(part.stat().st_size))
+    with pytest.raises(StoreError, match="is damaged"):
+        read_bundles(curate, SLOTS, Location.of(tmp_path / "three"))
+
+
+def _made_elsewhere(curate: Manifest, part: Any, slots: Any, folder: Location) -> None:
+    from training.index.build import _make
+
+    (folder / "processes").append(f"{os.getpid()} ")
+    _make(curate, part, slots, folder)
+
+
+def test_what_no_index_needs_any_more_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index that is open stays, of the others the last few; nobody else's file is touched."""
+    monkeypatch.setattr("training.index.old.KEPT", 1)
+    curate, folder = make_inputs(tmp_path, 20)["curate"], tmp_path / "index"
+    (folder / "mine").mkdir(parents=True)
+    (folder / ".part-piece-x-1").write_bytes(b"half")
+    opened = read_bundles(curate, SLOTS[:1], Location.of(folder))
+    first = files_of(folder).keys()
+    assert not list(folder.glob(".part-*"))
+    for slots in (SLOTS[1:2], SLOTS[:2], SLOTS[1:], SLOTS):
+        read_bundles(curate, slots, Location.of(folder))
+    found = files_of(folder).keys()
+    assert first <= found
+    assert len([name for name in found if name.startswith("order-")]) == 3  # open, newest, and one that is not
+    assert len(found - {"mine"}) == 3 * 4
+    assert len(pickle.loads(pickle.dumps(opened))) == 20  # a worker that starts now
+    made = files_of(folder)
+    assert len(read_bundles(curate, SLOTS[1:], Location.of(folder))) == 20
+    assert files_of(folder).keys() == made.keys()
+
+
 def test_a_reader_keeps_no_pages_of_the_index(tmp_path: Path) -> None:
     bundles = read_bundles(make_inputs(tmp_path, 20)["curate"], SLOTS, Location.of(tmp_path / "index"))
 
@@ -178,14 +229,14 @@ def test_a_reader_keeps_no_pages_of_the_index(tmp_path: Path) -> None:
 
 def test_those_that_start_together_build_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     curate, built = make_inputs(tmp_path, 20)["curate"], []
-    original = Manifest.read
+    original = Manifest.batches
 
     def slow(self: Manifest, *arguments: Any, **options: Any) -> Any:
         built.append(threading.get_ident())
         time.sleep(0.1)
         return original(self, *arguments, **options)
 
-    monkeypatch.setattr(Manifest, "read", slow)
+    monkeypatch.setattr(Manifest, "batches", slow)
     threads = [
         threading.Thread(target=read_bundles, args=(curate, SLOTS, Location.of(tmp_path / "index"))) for _ in range(4)
     ]

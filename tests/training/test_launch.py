@@ -128,7 +128,7 @@ def start(folder: Path, recipe: dict[str, Any]) -> tuple[subprocess.Popen[str], 
 
 
 def until(so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not so():
         assert time.monotonic() < deadline
         time.sleep(0.05)

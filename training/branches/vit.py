@@ -115,17 +115,17 @@ def _own_projections(proj_WD: Tensor, branches: int) -> nn.Parameter:
 
 def _require_plain_vit(vit: nn.Module) -> None:
     """Branches need class tokens in open_clip's own ViT: say which feature stands in the way."""
-    found = None
+    obstacle = None
     if not hasattr(vit, "class_embedding"):
-        found = f"an image tower of type {type(vit).__name__}"
+        obstacle = f"an image tower of type {type(vit).__name__}"
     elif vit.attn_pool is not None or vit.pool_type != "tok":
-        found = f"pooling {vit.pool_type!r}"
+        obstacle = f"pooling {vit.pool_type!r}"
     elif not isinstance(vit.patch_dropout, nn.Identity):
-        found = "patch dropout"
+        obstacle = "patch dropout"
     elif type(vit.transformer.resblocks[0]) is not ResidualAttentionBlock:  # others have norms and scales of their own
-        found = f"blocks of type {type(vit.transformer.resblocks[0]).__name__}"
-    if found:
+        obstacle = f"blocks of type {type(vit.transformer.resblocks[0]).__name__}"
+    if obstacle:
         raise ConfigError(
-            f"train.model: found {found}, but branches need open_clip's own ViT with class-token pooling; "
+            f"train.model: found {obstacle}, but branches need open_clip's own ViT with class-token pooling; "
             "choose a ViT-* model such as ViT-B-32 or ViT-B-16"
         )

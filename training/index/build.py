@@ -2,7 +2,7 @@
 
 A file is named by what it is made of and appears whole, by one atomic step. So whoever finds it can use it, a build
 that was killed goes on where it stopped, and a file that is damaged is made again. One process of a machine builds at
-a time.
+a time, on all its cores where there is much to do; what no index needs any more goes with the next build.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -18,16 +20,20 @@ import pyarrow as pa
 from pipeline import faults, schemas
 from pipeline.clip_tokens import TOKENIZER
 from pipeline.commits import Part
-from pipeline.errors import StoreError
+from pipeline.errors import ScheduleError, StoreError
 from pipeline.identity import digest
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.storage import Location
 from training.config import Slot
+from training.index.old import remove_old
 from training.index.order import in_order
-from training.index.piece import COLUMNS, Piece, arrow_file, open_piece, piece_of, to_bytes
+from training.index.piece import COLUMNS, ROWS_AT_ONCE, Piece, arrow_file, open_piece, piece_of_batches, to_bytes
+from training.processes import CleanContext, end_with_parent, start_server
 
 VERSION = 1  # of the files
+MANY = 50_000  # rows that are worth the start of further processes
+MOST_PROCESSES = 16
 
 
 def order_file(curate: Manifest, slots: Sequence[Slot], folder: Location) -> Location:
@@ -47,11 +53,19 @@ def build(curate: Manifest, slots: Sequence[Slot], folder: Location) -> None:
         facts = {
             "pieces": [piece_name(part, slots) for part in _parts(curate)],
             "dropped": sum(piece.dropped for piece in pieces),
-            "captions": np.sum([np.bincount(piece.slot, minlength=len(slots)) for piece in pieces], axis=0).tolist(),
+            "captions": np.sum([_captions(piece, len(slots)) for piece in pieces], axis=0).tolist(),
         }
         order = order_file(curate, slots, folder)
         copies_file(order).write(to_bytes(copies))
         order.write(arrow_file(pa.RecordBatch.from_pydict({"piece": piece_S, "row": row_S}), facts))
+        remove_old(folder, order)
+
+
+def _captions(piece: Piece, slots: int) -> np.ndarray:
+    """How many of each slot."""
+    found = np.bincount(piece.slot, minlength=slots)
+    piece.release()
+    return found
 
 
 def copies_file(order: Location) -> Location:
@@ -71,20 +85,52 @@ def piece_name(part: Part, slots: Sequence[Slot]) -> str:
 
 def _pieces(curate: Manifest, slots: Sequence[Slot], folder: Location) -> list[Piece]:
     """The pieces of all parts, made where they are missing."""
-    pieces, progress = [], None
-    for number, part in enumerate(_parts(curate)):
-        file = folder / piece_name(part, slots)
-        with suppress(StoreError):
-            pieces.append(open_piece(file.uri))
-            continue
-        if progress is None:
-            progress = Progress("train: index", len(_parts(curate)), "parts", done=number)
-        file.write(to_bytes(piece_of(curate.read(part, schemas.BUNDLES, COLUMNS), slots)))
-        pieces.append(open_piece(file.uri))
-        progress.update()
-    if progress is not None:
+    parts = _parts(curate)
+    missing = [part for part in parts if not _is_there(folder / piece_name(part, slots))]
+    if missing:
+        progress = Progress("train: index", len(parts), "parts", done=len(parts) - len(missing))
+        for _ in _made(curate, missing, slots, folder):
+            progress.update()
         progress.close()
-    return pieces
+    return [open_piece((folder / piece_name(part, slots)).uri) for part in parts]
+
+
+def _is_there(file: Location) -> bool:
+    try:
+        open_piece(file.uri)
+    except StoreError:
+        return False
+    return True
+
+
+def _made(curate: Manifest, parts: Sequence[Part], slots: Sequence[Slot], folder: Location) -> Iterator[Part]:
+    """Makes the pieces of parts, by several processes where there are cores and work for them."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(cores, len(parts), MOST_PROCESSES)
+    if processes == 1 or sum(part.rows for part in parts) < MANY:
+        for part in parts:
+            _make(curate, part, slots, folder)
+            yield part
+        return
+    start_server()
+    pool = ProcessPoolExecutor(processes, CleanContext(), end_with_parent)
+    try:
+        work = {pool.submit(_make, curate, part, slots, folder): part for part in parts}
+        for done in as_completed(work):
+            done.result()
+            yield work[done]
+    except BrokenProcessPool as error:
+        raise ScheduleError(
+            f"one of {processes} processes that made the training index was ended, most often for want of memory; "
+            "free memory, and give the same command again: it goes on where it stopped"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _make(curate: Manifest, part: Part, slots: Sequence[Slot], folder: Location) -> None:
+    batches = curate.batches(part, schemas.BUNDLES, COLUMNS, ROWS_AT_ONCE)
+    (folder / piece_name(part, slots)).write(to_bytes(piece_of_batches(batches, slots)))
 
 
 @contextmanager

@@ -25,32 +25,33 @@ def in_order(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, Piece]:
     """Of each sample its piece and its row there; and a further piece, the last, of pictures of several rows."""
     piece_S = np.repeat(np.arange(len(pieces), dtype=np.int32), [len(piece) for piece in pieces])
     row_S = np.concatenate([np.zeros(0, np.int32), *(np.arange(len(piece), dtype=np.int32) for piece in pieces)])
-    prefix_S = np.concatenate([np.zeros(0, np.uint64), *(_prefixes(piece.image_id) for piece in pieces)])
+    prefix_S = np.concatenate([np.zeros(0, np.uint64), *map(_prefixes, pieces)])
     order = np.argsort(prefix_S, kind="stable")
     piece_S, row_S, prefix_S = piece_S[order], row_S[order], prefix_S[order]
     kept, merged, count = np.ones(len(order), dtype=bool), [EMPTY], 0
     for first, end in _runs(prefix_S):
         places = list(zip(piece_S[first:end].tolist(), row_S[first:end].tolist(), strict=True))
-        found = _in_run(pieces, places)
-        for at, copies in enumerate(found, start=first):
+        different = _in_run(pieces, places)
+        for at, copies in enumerate(different, start=first):
             piece_S[at], row_S[at] = copies[0]
             if len(copies) > 1:
                 piece_S[at], row_S[at] = len(pieces), count
                 merged.append(_merged(pieces, copies))
                 count += 1
-        kept[first + len(found) : end] = False
+        kept[first + len(different) : end] = False
         if len(merged) >= JOINED_AT_ONCE:
             merged = [joined(merged)]
     return piece_S[kept], row_S[kept], joined(merged)
 
 
-def _prefixes(ids: pa.LargeStringArray) -> np.ndarray:
+def _prefixes(piece: Piece) -> np.ndarray:
     """Numbers that sort as the first letters of the ids."""
+    ids = piece.image_id
     padded = pc.binary_slice(pc.ascii_rpad(ids, PREFIX, "\0").cast(pa.large_binary()), 0, PREFIX)
     fixed = padded.cast(pa.binary(PREFIX))
-    return np.frombuffer(fixed.buffers()[1], dtype=">u8", count=len(fixed), offset=PREFIX * fixed.offset).astype(
-        np.uint64
-    )
+    found = np.frombuffer(fixed.buffers()[1], dtype=">u8", count=len(fixed), offset=PREFIX * fixed.offset)
+    piece.release()
+    return found.astype(np.uint64)
 
 
 def _runs(sorted_S: np.ndarray) -> Iterator[tuple[int, int]]:

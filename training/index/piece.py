@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import mmap
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,13 @@ EMPTY = Piece(
 
 
 def piece_of(table: pa.Table, slots: Sequence[Slot]) -> Piece:
-    """The samples of a bundles table, in its order, with the captions that some slot wants.
+    """The samples of a bundles table, in its order, with the captions that some slot wants."""
+    return piece_of_batches(table.to_batches(ROWS_AT_ONCE), slots)
 
-    Batch by batch: a table of more than 2 GiB of text cannot be made one.
-    """
-    return joined([EMPTY, *(_piece_of(batch, slots) for batch in table.to_batches(ROWS_AT_ONCE))])
+
+def piece_of_batches(batches: Iterable[pa.RecordBatch], slots: Sequence[Slot]) -> Piece:
+    """As `piece_of`, batch by batch: a table of more than 2 GiB of text cannot be made one."""
+    return joined([EMPTY, *(_piece_of(batch, slots) for batch in batches)])
 
 
 def _piece_of(table: pa.RecordBatch, slots: Sequence[Slot]) -> Piece:
@@ -122,12 +124,12 @@ def _piece_of(table: pa.RecordBatch, slots: Sequence[Slot]) -> Piece:
 
 
 def _tokens_of(texts: pa.StringArray, encode: Callable[[str], list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    found, lengths = array("H"), []
+    all_tokens, lengths = array("H"), []
     for text in texts.to_pylist():
         tokens = encode(text)
         lengths.append(len(tokens))
-        found.extend(tokens)
-    return _starts(np.array(lengths, dtype=np.int64)), np.frombuffer(found, dtype=np.uint16)
+        all_tokens.extend(tokens)
+    return _starts(np.array(lengths, dtype=np.int64)), np.frombuffer(all_tokens, dtype=np.uint16)
 
 
 def _starts(lengths: np.ndarray) -> np.ndarray:

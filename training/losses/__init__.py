@@ -34,10 +34,10 @@ class Loss:
 
 def weighted_sum(features: Features, weights: Mapping[Any, float]) -> Loss:
     """The loss of a step. Raises ConfigError where a term cannot work with so many branches or slots."""
-    found = {name: TERMS[name](features) for name in weights}
-    total = sum((weight * found[name].mean for name, weight in weights.items()), start=features.scale.new_zeros(()))
+    of_terms = {name: TERMS[name](features) for name in weights}
+    total = sum((weight * of_terms[name].mean for name, weight in weights.items()), start=features.scale.new_zeros(()))
     return Loss(
         total,
-        {name: term.mean.detach() for name, term in found.items()},
-        {name: term.slot_M for name, term in found.items() if term.slot_M is not None},
+        {name: term.mean.detach() for name, term in of_terms.items()},
+        {name: term.slot_M for name, term in of_terms.items() if term.slot_M is not None},
     )

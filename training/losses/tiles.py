@@ -80,8 +80,8 @@ class _LogSumExp(torch.autograd.Function):
             own_GB[g, b] = logits.own(tile, b)
             if both_ways:
                 column_GN[g] = torch.logaddexp(column_GN[g], tile.logsumexp(dim=1))
-        for found in (row_GB, column_GN, own_GB):  # a sum of nothing: as zero it makes no NaN where it is masked
-            found.masked_fill_(found.isneginf(), 0.0)
+        for sums in (row_GB, column_GN, own_GB):  # a sum of nothing: as zero it makes no NaN where it is masked
+            sums.masked_fill_(sums.isneginf(), 0.0)
         ctx.save_for_backward(*parts, row_GB, column_GN, *logits.kept)
         ctx.both_ways = both_ways
         return row_GB, column_GN, own_GB

@@ -59,7 +59,7 @@ def sub_captions(text: str, caption_id: str, config: SubCaptionsConfig) -> list[
         return []
     draw = random.Random(caption_id)
     longest = min(config.max_sentences, len(sentences) - 1)
-    found: dict[tuple[str, ...], str] = {}
+    parts: dict[tuple[str, ...], str] = {}
     for turn in range(config.per_caption):
         for _ in range(TRIES):
             chosen = (
@@ -67,10 +67,10 @@ def sub_captions(text: str, caption_id: str, config: SubCaptionsConfig) -> list[
             )
             part = _join([sentences[place] for place in chosen])
             said = words(part)
-            if len(said) >= MIN_WORDS and said not in found:
-                found[said] = part
+            if len(said) >= MIN_WORDS and said not in parts:
+                parts[said] = part
                 break
-    return list(found.values())
+    return list(parts.values())
 
 
 def granularity_of(text: str) -> str:

@@ -6,11 +6,12 @@ what training sees is decided by its slots and not by what went wrong here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from captioning.curate.alt_texts import PERSPECTIVE
 from captioning.curate.bundles.sub_captions import granularity_of, sub_captions
 from captioning.curate.config import SubCaptionsConfig
 from captioning.curate.draft import Draft
@@ -22,11 +23,12 @@ from pipeline import schemas
 
 def make_bundles(
     images: pa.Table,
+    alt_texts: Mapping[str, str],
     draft: Draft,
     count_tokens: Callable[[str], int],
     parts: SubCaptionsConfig = SubCaptionsConfig(),  # noqa: B008 (frozen)
 ) -> pa.Table:
-    """The bundles of a shard, a row per readable image, in the order of `images`.
+    """The bundles of a shard, a row per readable image, in the order of `images`; `alt_texts` are by their keys.
 
     The alt text comes first, then captions by perspective, granularity and caption_id, then their parts. The
     diversity figures are over the kept captions without alt text and parts, null where there are fewer than two.
@@ -34,7 +36,9 @@ def make_bundles(
     captions_of = {draft.columns["key"][image.start]: image for image in draft.images}
     similarity = _mean_similarity(draft)
     rows = [
-        _bundle(image, draft, captions_of.get(image["key"], range(0)), count_tokens, parts)
+        _bundle(
+            image, alt_texts.get(image["key"]), draft, captions_of.get(image["key"], range(0)), count_tokens, parts
+        )
         | {"mean_similarity": similarity.get(image["key"])}
         for image in images.to_pylist()
         if image["status"] == "ok"
@@ -43,11 +47,15 @@ def make_bundles(
 
 
 def _bundle(
-    image: dict[str, Any], draft: Draft, captions: range, count_tokens: Callable[[str], int], parts: SubCaptionsConfig
+    image: dict[str, Any],
+    alt_text: str | None,
+    draft: Draft,
+    captions: range,
+    count_tokens: Callable[[str], int],
+    parts: SubCaptionsConfig,
 ) -> dict[str, Any]:
     kept = sorted(draft.open_of(captions), key=lambda row: (*draft.slot(row), row))
     texts = [draft.texts[row] for row in kept]
-    alt_text = " ".join((image["alt_text"] or "").split())
     entries = [_alt_text(alt_text)] if alt_text else []
     entries += [_caption(draft, row) for row in kept]
     entries += _parts(draft, kept, parts) if parts.enabled else []
@@ -60,13 +68,13 @@ def _bundle(
 
 def _mean_similarity(draft: Draft) -> dict[str, float]:
     """Mean lexical similarity of the kept captions by the key of their image, where there are two or more."""
-    keys, found = draft.columns["key"], {}
-    for batch in draft.batches():
-        means_B = mean_pairwise(batch.similarity_BMM, draft.is_open(batch.rows_BM))
-        for row, mean in zip(batch.rows_BM[:, 0].tolist(), means_B.tolist(), strict=True):
+    keys, means = draft.columns["key"], {}
+    for block in draft.blocks():
+        means_B = mean_pairwise(block.similarity_BMM, draft.is_open(block.rows_BM))
+        for row, mean in zip(block.rows_BM[:, 0].tolist(), means_B.tolist(), strict=True):
             if mean == mean:
-                found[keys[row]] = mean
-    return found
+                means[keys[row]] = mean
+    return means
 
 
 def _caption(draft: Draft, row: int) -> dict[str, Any]:
@@ -94,7 +102,7 @@ def _alt_text(text: str) -> dict[str, Any]:
     return {
         "caption_id": None,
         "source": "alt",
-        "perspective": "alt_text",
+        "perspective": PERSPECTIVE,
         "granularity": "phrase",
         "level": "scene",
         "text": text,

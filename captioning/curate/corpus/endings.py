@@ -1,4 +1,4 @@
-"""How the captions of a corpus end, for those of which nobody knows why they stopped.
+"""How the captions of a corpus end, for those whose finish_reason is not known.
 
 A model that ends its sentences in a full stop does so nearly always; some words hardly ever stand last ("a rustic"),
 and some do that look as if they could not ("with the lights on"). These are habits of a perspective and granularity,

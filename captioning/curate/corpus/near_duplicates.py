@@ -121,8 +121,8 @@ class _WordHashes(dict[str, int]):
     """A number for every word, the same in every process; a vocabulary is small beside its texts."""
 
     def __missing__(self, word: str) -> int:
-        self[word] = found = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
-        return found
+        self[word] = number = int.from_bytes(blake2b(word.encode(), digest_size=8).digest())
+        return number
 
 
 def _shingles(texts: Sequence[Sequence[str]], known: _WordHashes) -> tuple[np.ndarray, np.ndarray]:

@@ -36,13 +36,13 @@ class Objects:
         images: Counter[str] = Counter()
         perspectives = draft.columns["perspective"]
         for image in draft.images:
-            found: set[str] = set()
+            things: set[str] = set()
             for row in draft.open_of(image):
                 if perspectives[row] == LISTS:
-                    found.update(listed(draft.texts[row]))
+                    things.update(listed(draft.texts[row]))
                 elif perspectives[row] == NAMES:
-                    found.update(map(singular, head_nouns(draft.texts[row])))
-            images.update(found)
+                    things.update(map(singular, head_nouns(draft.texts[row])))
+            images.update(things)
         return pa.table([list(images), list(images.values())], schema=SCHEMA).sort_by("word")
 
     def merge(self, tables: Iterator[pa.Table]) -> tuple[str, ...]:

@@ -96,15 +96,15 @@ class Openers:
         return re.compile(rf"\W*(?:(?:{before})\W+){{0,{PICTURE_WITHIN - 1}}}(?:{picture})\b", re.IGNORECASE)
 
     def _openings(self, texts: Iterable[str]) -> list[str]:
-        found = set()
+        openers = set()
         for raw in texts:
             text = bare(raw, "sentence") if self.config.markup else raw
             if not self._begins.match(text):
                 continue
             spoken = words(_FIRST_CLAUSE.match(text)[0])[:KEPT_WORDS]  # type: ignore[index]  # it matches everything
             if picture_at(spoken, self.words) is not None:
-                found.add(" ".join(spoken))
-        return sorted(found)
+                openers.add(" ".join(spoken))
+        return sorted(openers)
 
 
 def picture_at(opening: Sequence[str], stock: LearnWords) -> int | None:

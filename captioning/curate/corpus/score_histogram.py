@@ -25,24 +25,29 @@ Histograms = Mapping[str, tuple[tuple[int, int], ...]]  # perspective → (bin, 
 
 @dataclass(frozen=True)
 class ScoreHistogram:
-    """Counts the open captions of each perspective by score. `digest` is that of the model that scores."""
+    """Counts the open captions of each perspective by score, `imported` ones too if these are judged by it.
+
+    `digest` is that of the model that scores, and of what is counted.
+    """
 
     measured: Measured
     digest: str
+    imported: bool = True
 
     name = "score_histogram"
 
     def of_shard(self, draft: Draft) -> pa.Table:
         """Counts of one shard; captions that cannot be scored are left out."""
-        rows = list(draft.open_rows())
+        with draft.setting_aside(frozenset() if self.imported else draft.imported):
+            rows = list(draft.open_rows())
         scores, perspectives = self.measured(draft, rows), draft.columns["perspective"]
-        found: dict[tuple[str, int], int] = {}
+        counts: dict[tuple[str, int], int] = {}
         for row, place in zip(rows, bins(scores).tolist(), strict=True):
             if place >= 0:
                 key = (perspectives[row], place)
-                found[key] = found.get(key, 0) + 1
+                counts[key] = counts.get(key, 0) + 1
         return pa.Table.from_pylist(
-            [{"perspective": name, "bin": place, "captions": n} for (name, place), n in sorted(found.items())], SCHEMA
+            [{"perspective": name, "bin": place, "captions": n} for (name, place), n in sorted(counts.items())], SCHEMA
         )
 
     def merge(self, tables: Iterator[pa.Table]) -> Histograms:
@@ -74,8 +79,10 @@ def edge(place: Any) -> Any:
 def thresholds(config: GroundConfig, histograms: Histograms) -> dict[str, float]:
     """The lowest score to keep, by perspective; with '' the one of perspectives that have none of their own."""
     names = sorted({*histograms, *config.perspectives})
-    found = {name: _limit(config.perspectives.get(name, config.threshold), histograms.get(name, ())) for name in names}
-    return found if config.threshold.value is None else {"": config.threshold.value, **found}
+    limits = {
+        name: _limit(config.perspectives.get(name, config.threshold), histograms.get(name, ())) for name in names
+    }
+    return limits if config.threshold.value is None else {"": config.threshold.value, **limits}
 
 
 def needs_histograms(config: GroundConfig) -> bool:

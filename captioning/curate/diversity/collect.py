@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioning.curate.diversity import types
-from captioning.curate.diversity.figures import Diversity, Figures
+from captioning.curate.diversity.figures import Diversity, DiversityFigures
 from captioning.curate.draft import Draft
 from captioning.store import shard_captions
 from pipeline import schemas
@@ -27,7 +27,7 @@ COLUMNS = (*IMAGE, "caption_id", "text", "perspective", "granularity")
 
 
 @dataclass(frozen=True)
-class Sample:
+class ExampleImage:
     """One image with its kept captions, (perspective, granularity, text) each."""
 
     image_id: str
@@ -41,16 +41,16 @@ class CaptionSet:
 
     name: str
     models: tuple[str, ...]
-    written: Figures
-    kept: Figures
+    written: DiversityFigures
+    kept: DiversityFigures
     dropped: Mapping[tuple[str, str], int]  # (gadget, reason) → captions
     judged: int  # captions with a verdict
     rounds: Sequence[Mapping[str, Any]]
-    samples: tuple[Sample, ...]
+    examples: tuple[ExampleImage, ...]
 
 
 def collect(
-    name: str, inputs: Mapping[str, Manifest], curated: Manifest, statistic: Diversity, *, ngram: int, samples: int
+    name: str, inputs: Mapping[str, Manifest], curated: Manifest, statistic: Diversity, *, ngram: int, examples: int
 ) -> CaptionSet:
     """Read one set. `inputs` are the manifests of ingest and caption, `curated` is that of curate."""
     ingest, captions = inputs["ingest"], inputs["caption"]
@@ -79,7 +79,7 @@ def collect(
         dropped=dict(dropped),
         judged=judged,
         rounds=curated.counts.get("rounds", ()),
-        samples=_samples(ingest, curated, samples),
+        examples=_examples(ingest, curated, examples),
     )
 
 
@@ -105,21 +105,21 @@ def _kept(curated: Manifest) -> Iterator[pa.Table]:
         yield pa.table(columns).filter(pc.equal(pc.struct_field(entries, "source"), "caption"))
 
 
-def _samples(ingest: Manifest, curated: Manifest, count: int) -> tuple[Sample, ...]:
+def _examples(ingest: Manifest, curated: Manifest, count: int) -> tuple[ExampleImage, ...]:
     """The images with the smallest hashes of their content: the same ones for every set that has them."""
-    found: list[tuple[int, dict[str, Any]]] = []
+    nearest: list[tuple[int, dict[str, Any]]] = []
     for part in curated.select("bundles/"):
         bundles = curated.read(part, schemas.BUNDLES, [*IMAGE, "offset", "size"])
         ranked = ((types.rank(row["image_id"]), row | {"part": part}) for row in bundles.to_pylist())
-        found = heapq.nsmallest(count, [*found, *ranked], key=lambda ranked: ranked[0])
+        nearest = heapq.nsmallest(count, [*nearest, *ranked], key=lambda ranked: ranked[0])
     reader = ShardReader(shard_uris(ingest))
     return tuple(
-        Sample(
+        ExampleImage(
             row["image_id"],
             thumbnail(reader.read(row["shard"], row["offset"], row["size"], row["image_id"])),
             _captions_of(curated, row),
         )
-        for _, row in found
+        for _, row in nearest
     )
 
 

@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass
-class Figures:
+class DiversityFigures:
     """The figures of a corpus. Means are None where no image has enough captions."""
 
     counts: Counter[tuple[str, str, int]] = field(default_factory=Counter)
@@ -69,11 +69,11 @@ class Figures:
 
     def lengths(self) -> dict[str, np.ndarray]:
         """Captions by number of words, (LONGEST + 1,), by perspective; the last entry holds the longer ones."""
-        found: dict[str, np.ndarray] = {}
+        lengths: dict[str, np.ndarray] = {}
         for (figure, perspective, words), count in sorted(self.counts.items()):
             if figure == "words":
-                found.setdefault(perspective, np.zeros(LONGEST + 1, np.int64))[words] += count
-        return found
+                lengths.setdefault(perspective, np.zeros(LONGEST + 1, np.int64))[words] += count
+        return lengths
 
     def coverage(self) -> dict[str, float]:
         """Share of the images with a caption of each perspective."""
@@ -124,12 +124,12 @@ class Diversity:
         totals: Counter[str] = Counter()
         kept: dict[int, list[pa.Table]] = defaultdict(list)
         vectors = self._vectors(draft)
-        for batch in draft.batches():
-            open_BM = draft.is_open(batch.rows_BM)
-            rows = batch.rows_BM[open_BM].tolist()
+        for block in draft.blocks():
+            open_BM = draft.is_open(block.rows_BM)
+            rows = block.rows_BM[open_BM].tolist()
             ngrams = Ngrams([draft.words(row) for row in rows])
-            found = of_images(ngrams, open_BM, batch.similarity_BMM, cosines(vectors, batch.rows_BM))
-            for name, value_B in found.items():
+            figures = of_images(ngrams, open_BM, block.similarity_BMM, cosines(vectors, block.rows_BM))
+            for name, value_B in figures.items():
                 _count_values(name, value_B[~np.isnan(value_B)], counts, totals)
             _count_captions(draft, rows, counts)
             ranks_T = np.array([types.rank(draft.columns["image_id"][row]) for row in rows], np.int64)
@@ -139,24 +139,24 @@ class Diversity:
                 _count_tokens(order, ranks_T[text_N], counts)
         return _table(counts, totals, {order: _merged(tables) for order, tables in kept.items()})
 
-    def merge(self, tables: Iterator[pa.Table]) -> Figures:
+    def merge(self, tables: Iterator[pa.Table]) -> DiversityFigures:
         """The figures of all shards."""
-        found = Figures()
+        figures = DiversityFigures()
         for table in tables:
             sketched = np.char.startswith(table["figure"].to_numpy().astype(str), TYPES)
             for row in table.filter(pa.array(~sketched)).to_pylist():
-                found.counts[row["figure"], row["group"], row["bucket"]] += row["count"]
-                found.totals[row["figure"]] += row["total"]
+                figures.counts[row["figure"], row["group"], row["bucket"]] += row["count"]
+                figures.totals[row["figure"]] += row["total"]
             for order in ORDERS:
                 mine = table.filter(pa.array(table["figure"].to_numpy() == f"{TYPES}{order}"))
                 fresh = pa.table([mine["bucket"], mine["total"]], schema=types.SCHEMA)
-                known = found.sketches.get(order)
-                found.sketches[order] = _merged([fresh] if known is None else [known, fresh])
-        return found
+                known = figures.sketches.get(order)
+                figures.sketches[order] = _merged([fresh] if known is None else [known, fresh])
+        return figures
 
     def _vectors(self, draft: Draft) -> np.ndarray | None:
-        """Embeddings of the rows that batches hold, at their places."""
-        rows = [row for batch in draft.batches() for row in batch.rows_BM[draft.is_open(batch.rows_BM)].tolist()]
+        """Embeddings of the rows that blocks hold, at their places."""
+        rows = [row for block in draft.blocks() for row in block.rows_BM[draft.is_open(block.rows_BM)].tolist()]
         return placed(self.embed, draft, rows)
 
 
@@ -200,14 +200,14 @@ def _table(
     parts = [
         pa.table(
             [
-                pa.array([f"{TYPES}{order}"] * len(found)),
-                pa.array([""] * len(found)),
-                found["hash"],
-                pa.array([1] * len(found), pa.int64()),
-                found["rank"],
+                pa.array([f"{TYPES}{order}"] * len(sketch)),
+                pa.array([""] * len(sketch)),
+                sketch["hash"],
+                pa.array([1] * len(sketch), pa.int64()),
+                sketch["rank"],
             ],
             schema=SCHEMA,
         )
-        for order, found in sorted(sketches.items())
+        for order, sketch in sorted(sketches.items())
     ]
     return pa.concat_tables([plain, *parts])

@@ -20,16 +20,16 @@ def of_images(
     `ngrams` has the open captions as texts, image by image. `text_similarity` is the figure that the paper reports:
     the mean pairwise cosine of sentence embeddings; it and `vendi_semantic` need embeddings.
     """
-    found = {
+    figures = {
         "lexical_similarity": mean_pairwise(lexical_BMM, open_BM),
         "self_bleu": self_bleu(ngrams, open_BM),
         "vendi_lexical": vendi(lexical_BMM, open_BM),
     }
     if semantic_BMM is not None:
-        found["text_similarity"] = mean_pairwise(semantic_BMM, open_BM)
-        found["vendi_semantic"] = vendi(semantic_BMM, open_BM)
+        figures["text_similarity"] = mean_pairwise(semantic_BMM, open_BM)
+        figures["vendi_semantic"] = vendi(semantic_BMM, open_BM)
     image_T = np.flatnonzero(open_BM.ravel()) // open_BM.shape[1]
-    return found | {f"distinct_{order}": _distinct(ngrams, image_T, len(open_BM), order) for order in ORDERS}
+    return figures | {f"distinct_{order}": _distinct(ngrams, image_T, len(open_BM), order) for order in ORDERS}
 
 
 def vendi(similarity_BMM: np.ndarray, open_BM: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from captioning.curate.diversity.figures import BINS, Figures
+from captioning.curate.diversity.figures import BINS, DiversityFigures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,20 +26,20 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "holism",
 }
-Sets = Mapping[str, Figures]
+Sets = Mapping[str, DiversityFigures]
 SIMILARITIES = {"text_similarity": "text similarity (cosine of meaning)", "lexical_similarity": "similarity of words"}
 
 
 def similarity(sets: Sets) -> Figure:
     """How images are spread over the similarity of their captions."""
-    names = [name for name in SIMILARITIES if any(found.mean(name) is not None for found in sets.values())]
+    names = [name for name in SIMILARITIES if any(figures.mean(name) is not None for figures in sets.values())]
     figure, axes = _canvas(1, max(len(names), 1), 3.0)
     edges = np.linspace(0, 1, BINS + 1)
     for axis, name in zip(axes, names, strict=False):
-        for colour, (label, found) in zip(PALETTE, sets.items(), strict=False):
-            mean = found.mean(name)
+        for colour, (label, figures) in zip(PALETTE, sets.items(), strict=False):
+            mean = figures.mean(name)
             if mean is not None:
-                share = found.distribution(name) / max(found.distribution(name).sum(), 1)
+                share = figures.distribution(name) / max(figures.distribution(name).sum(), 1)
                 axis.stairs(share, edges, color=colour, label=f"{label}: {mean:.2f}", fill=True, alpha=0.25)
                 axis.stairs(share, edges, color=colour)
                 axis.axvline(mean, color=colour, linewidth=1, linestyle=":")
@@ -50,13 +50,13 @@ def similarity(sets: Sets) -> Figure:
 
 def lengths(sets: Sets) -> Figure:
     """Words of the captions, by perspective."""
-    found = {label: figures.lengths() for label, figures in sets.items()}
-    perspectives = sorted({perspective for by in found.values() for perspective in by})
+    lengths = {label: figures.lengths() for label, figures in sets.items()}
+    perspectives = sorted({perspective for by in lengths.values() for perspective in by})
     columns = min(4, max(len(perspectives), 1))
     figure, axes = _canvas(-(-max(len(perspectives), 1) // columns), columns, 1.7)
-    longest = max((int(np.flatnonzero(count).max()) for by in found.values() for count in by.values()), default=1)
+    longest = max((int(np.flatnonzero(count).max()) for by in lengths.values() for count in by.values()), default=1)
     for axis, perspective in zip(axes, perspectives, strict=False):
-        for colour, by in zip(PALETTE, found.values(), strict=False):
+        for colour, by in zip(PALETTE, lengths.values(), strict=False):
             if perspective in by:
                 share = by[perspective] / by[perspective].sum()
                 axis.stairs(share, np.arange(len(share) + 1) - 0.5, color=colour)
@@ -72,8 +72,8 @@ def growth(sets: Sets) -> Figure:
     """Different words and word pairs among the words of ever more images."""
     figure, axes = _canvas(1, 2, 3.0)
     for axis, order, name in zip(axes, (1, 2), ("words", "word pairs"), strict=True):
-        for colour, (label, found) in zip(PALETTE, sets.items(), strict=False):
-            if points := found.growth(order):
+        for colour, (label, figures) in zip(PALETTE, sets.items(), strict=False):
+            if points := figures.growth(order):
                 axis.plot(*np.array(points).T, color=colour, marker="o", markersize=3, label=label)
         axis.set(xscale="log", yscale="log", title=f"Different {name}", xlabel=f"{name} so far")
         axis.legend()
@@ -82,11 +82,11 @@ def growth(sets: Sets) -> Figure:
 
 def coverage(sets: Sets) -> Figure:
     """Which share of the images has a caption of each perspective."""
-    found = {label: figures.coverage() for label, figures in sets.items()}
-    perspectives = sorted({perspective for by in found.values() for perspective in by}, reverse=True)
+    covered = {label: figures.coverage() for label, figures in sets.items()}
+    perspectives = sorted({perspective for by in covered.values() for perspective in by}, reverse=True)
     figure, axes = _canvas(1, 1, 0.6 + 0.13 * len(perspectives) * (len(sets) + 1))
     height = 1 / (len(sets) + 1)
-    for place, (colour, by) in enumerate(zip(PALETTE, found.values(), strict=False)):
+    for place, (colour, by) in enumerate(zip(PALETTE, covered.values(), strict=False)):
         at = np.arange(len(perspectives)) + (len(sets) / 2 - place - 0.5) * height
         axes[0].barh(at, [100 * by.get(perspective, 0.0) for perspective in perspectives], height, color=colour)
     axes[0].set(xlim=(0, 100), xlabel="% of the images with a caption", title="Perspectives")

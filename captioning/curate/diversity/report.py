@@ -41,13 +41,13 @@ def render(sets: Sequence[CaptionSet], model: str | None) -> str:
         lstrip_blocks=True,
     )
     environment.filters["words"] = lambda name: name.replace("_", " ")
-    kept = {found.name: found.kept for found in sets}
+    kept = {one.name: one.kept for one in sets}
     return environment.get_template("diversity.html.j2").render(
         sets=sets,
         model=model,
         palette=PALETTE,
-        means={name: why for name, why in MEANS.items() if any(name in found.kept.means() for found in sets)},
-        dropped=sorted({cause for found in sets for cause in found.dropped}),
+        means={name: why for name, why in MEANS.items() if any(name in one.kept.means() for one in sets)},
+        dropped=sorted({cause for one in sets for cause in one.dropped}),
         meaning=meanings(),
         plots={name: Markup(svg(plot, kept)) for name, plot in PLOTS.items()},  # matplotlib escapes text
     )

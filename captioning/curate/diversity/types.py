@@ -37,10 +37,10 @@ def hashes(ngrams: Ngrams, order: int) -> tuple[np.ndarray, np.ndarray]:
     word_N = of_word[ngrams.word_N]
     size = max(len(word_N) - order + 1, 0)
     inside = ngrams.text_N[:size] == ngrams.text_N[order - 1 : order - 1 + size]
-    found = np.zeros(size, np.uint64)
+    hash_N = np.zeros(size, np.uint64)
     for place in range(order):
-        found = _mix(found * _ODD + word_N[place : place + size])
-    return (found[inside] >> np.uint64(1)).astype(np.int64), ngrams.text_N[:size][inside]
+        hash_N = _mix(hash_N * _ODD + word_N[place : place + size])
+    return (hash_N[inside] >> np.uint64(1)).astype(np.int64), ngrams.text_N[:size][inside]
 
 
 def _mix(numbers: np.ndarray) -> np.ndarray:

@@ -22,11 +22,16 @@ BOILERPLATE = "boilerplate"
 class BoilerplateConfig(Section):
     """When a sentence counts as boilerplate of the corpus."""
 
-    max_images: int = Field(default=1000, ge=1, description="how many images may share nearly the same sentence")
+    max_images: int = Field(default=1000, ge=1, description="most images that may share nearly the same sentence")
     similarity: float = Field(
-        default=0.8, gt=0, lt=1, description="Jaccard index of word trigrams from which on most pairs are found"
+        default=0.8,
+        gt=0,
+        lt=1,
+        description="Jaccard index of word trigrams from which on most pairs count as nearly the same",
     )
-    min_words: int = Field(default=6, ge=3, description="shorter captions may repeat as often as they like")
+    min_words: int = Field(
+        default=6, ge=3, description="words from which on captions are judged; shorter ones may repeat"
+    )
 
     def statistic(self) -> NearDuplicates:
         """What counts how many images share a sentence."""

@@ -38,7 +38,10 @@ class CleanConfig(Section):
     quotes: bool = Field(default=True, description="strip quotation marks around the whole text")
     learn: bool = Field(default=True, description="learn openers from the captions, beside those that are listed")
     learn_share: float = Field(
-        default=0.002, gt=0, le=1, description="how many of all images must have a caption that begins so"
+        default=0.002,
+        gt=0,
+        le=1,
+        description="share of all images that must have a caption that begins so, for an opener to be learnt",
     )
 
 
@@ -51,6 +54,7 @@ class Clean(Gadget):
     name = "clean"
     settings = CleanConfig
     judges = "texts"
+    origins = ("model", "alt_text")
     made_from = ("clean", "phrases")
     reads = ("granularity",)
 

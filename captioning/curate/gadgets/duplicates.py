@@ -29,7 +29,10 @@ class DuplicatesConfig(Section):
     """When two captions of one image count as the same."""
 
     max_similarity: float = Field(
-        default=0.9, ge=0, le=1, description="near-duplicates are above; the same words always count as a duplicate"
+        default=0.9,
+        ge=0,
+        le=1,
+        description="captions that are more alike are near-duplicates; the same words always count as a duplicate",
     )
 
 
@@ -39,6 +42,7 @@ class Duplicates(Gadget):
     name = "duplicates"
     settings = DuplicatesConfig
     judges = "images"
+    origins = ("model", "imported")
     after = "support"
     made_from = ("duplicates", "coverage")
     reads = ("perspective", "granularity")
@@ -59,13 +63,13 @@ class Duplicates(Gadget):
         """Go over every image by itself."""
         repeats = _repeats(draft)
         self._thin_out(draft, repeats)
-        for batch in draft.batches():
-            open_BM = draft.is_open(batch.rows_BM)
-            repeats_BM = open_BM & repeats[batch.rows_BM]
-            same_slot_BMM = _equal(draft.slot_numbers[batch.rows_BM])
-            self._drop(draft, batch.rows_BM[repeats_BM], DUPLICATE)
-            near_BM = self._near(batch.similarity_BMM, same_slot_BMM, open_BM & ~repeats_BM)
-            self._drop(draft, batch.rows_BM[near_BM], NEAR_DUPLICATE)
+        for block in draft.blocks():
+            open_BM = draft.is_open(block.rows_BM)
+            repeats_BM = open_BM & repeats[block.rows_BM]
+            same_slot_BMM = _equal(draft.slot_numbers[block.rows_BM])
+            self._drop(draft, block.rows_BM[repeats_BM], DUPLICATE)
+            near_BM = self._near(block.similarity_BMM, same_slot_BMM, open_BM & ~repeats_BM)
+            self._drop(draft, block.rows_BM[near_BM], NEAR_DUPLICATE)
 
     def _thin_out(self, draft: Draft, repeats: np.ndarray) -> None:
         """Drop what is not compared, of images with too many captions: repeated ones, then those beyond the limit."""
@@ -73,7 +77,7 @@ class Duplicates(Gadget):
         for image in crowded:
             self._drop(draft, np.array([row for row in draft.open_of(image) if repeats[row]]), DUPLICATE)
         if crowded:
-            compared = {row for batch in draft.batches() for row in batch.rows_BM.ravel().tolist()}
+            compared = {row for block in draft.blocks() for row in block.rows_BM.ravel().tolist()}
             for image in crowded:
                 beyond = [row for row in draft.open_of(image) if row not in compared]
                 self._drop(draft, np.array(beyond), TOO_MANY)
@@ -109,9 +113,9 @@ def _repeats(draft: Draft) -> np.ndarray:
     order = np.lexsort((rows_N, count_N[place_N], spoken_N, image_N))
     same = np.zeros(len(rows_N), bool)
     same[1:] = (np.diff(spoken_N[order]) == 0) & (np.diff(image_N[order]) == 0)
-    found = np.zeros(len(draft) + 1, bool)  # the last stands for ABSENT
-    found[rows_N[order]] = same
-    return found
+    repeats = np.zeros(len(draft) + 1, bool)  # the last stands for ABSENT
+    repeats[rows_N[order]] = same
+    return repeats
 
 
 def _order(others_BM: np.ndarray, open_BM: np.ndarray) -> np.ndarray:

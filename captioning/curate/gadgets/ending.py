@@ -1,10 +1,10 @@
-"""Gadget `ending`: repair captions that were cut off in the middle, by the token budget or by whoever made the table.
+"""Gadget `ending`: repair captions that were cut off in the middle, by the token budget or in an imported table.
 
 Where the engine says that it stopped at its limit (`finish_reason` is "length"), a text without an end was cut: a
 caption of sentences goes back to its last whole sentence, a list to its last whole item, and what has neither is
 dropped. Where the engine ended by itself, one sentence without a full stop gets it, unless the last word cannot end
-anything ("a", "of"); after whole sentences a piece without one goes all the same. Where nobody knows (captions of
-others), words that seldom end a caption count as cut as well, and so does every text without a full stop where the
+anything ("a", "of"); after whole sentences a piece without one goes all the same. Where that is not known (imported
+captions), words that seldom end a caption count as cut as well, and so does every text without a full stop where the
 others of its perspective nearly all have one (`corpus/endings.py`).
 """
 
@@ -36,7 +36,9 @@ CUT_OFF = "cut_off"
 class EndingConfig(Section):
     """What `ending` does with a sentence that was cut off."""
 
-    repair: bool = Field(default=True, description="cut back to the last whole sentence; false: drop the caption")
+    repair: bool = Field(
+        default=True, description="whether a cut caption goes back to its last whole sentence; false: it is dropped"
+    )
 
 
 class Ending(Gadget):
@@ -117,8 +119,8 @@ class Ending(Gadget):
 def _whole_sentences(text: str) -> str:
     """The text up to its last whole sentence; empty if there is none."""
     end = 0
-    for found in _END.finditer(text):
-        end = found.end()
+    for match in _END.finditer(text):
+        end = match.end()
     return text[:end]
 
 

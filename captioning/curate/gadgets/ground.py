@@ -24,8 +24,13 @@ UNGROUNDED = "ungrounded"
 class Threshold(Section):
     """The lowest score that is kept: a value, or the quantile of all scores of the perspective."""
 
-    value: float | None = Field(default=None, ge=-1, le=1, description="the lowest score itself")
-    quantile: float | None = Field(default=None, ge=0, lt=1, description="the share of captions that may go")
+    value: float | None = Field(default=None, ge=-1, le=1, description="the lowest score that is kept")
+    quantile: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="instead: share of captions, those of the lowest scores, that may be dropped",
+    )
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Threshold:

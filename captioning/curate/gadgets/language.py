@@ -37,11 +37,15 @@ LANGUAGE = "language"
 class LanguageConfig(Section):
     """Which languages captions are expected in."""
 
-    expected: tuple[str, ...] = Field(default=("en",), description="ISO 639-1 codes; empty: any language will do")
-    skip: tuple[str, ...] = names_perspectives(("text",), "perspectives that quote what is written in a picture")
-    min_words: int = Field(default=5, ge=1, description="shorter texts are told by their script alone")
+    expected: tuple[str, ...] = Field(
+        default=("en",), description="languages that are kept, as ISO 639-1 codes; empty: all"
+    )
+    skip: tuple[str, ...] = names_perspectives(
+        ("text",), "perspectives that are not judged, as they quote what is written in a picture"
+    )
+    min_words: int = Field(default=5, ge=1, description="words from which on a text is judged by more than its script")
     min_probability: float = Field(
-        default=0.005, ge=0, le=1, description="of the expected languages together; below it a text is foreign"
+        default=0.005, ge=0, le=1, description="lowest probability of the expected languages together that is kept"
     )
 
 
@@ -51,6 +55,7 @@ class Language(Gadget):
     name = "language"
     settings = LanguageConfig
     judges = "texts"
+    origins = ("model", "alt_text")
     after = "length"
     made_from = ("language",)
     reads = ("perspective", "granularity")

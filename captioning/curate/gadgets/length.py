@@ -8,23 +8,30 @@ from typing import ClassVar
 from captioning.curate.draft import Draft
 from captioning.curate.gadget import Gadget
 from captioning.curate.text_rules.words import WordLimits
-from pipeline.config import Section
+from pipeline.config import Section, added
 
 TOO_SHORT = "too_short"
 TOO_LONG = "too_long"
 
 
 class LengthConfig(Section):
-    """Limits of length for each granularity, in words."""
+    """Limits of length for each granularity, and for alt texts, in words."""
 
     word: WordLimits = WordLimits(min=1, max=30)
     phrase: WordLimits = WordLimits(min=1, max=25)
     sentence: WordLimits = WordLimits(min=2, max=70)
     paragraph: WordLimits = WordLimits(min=6, max=400)
+    alt_text: WordLimits = added(WordLimits(min=1, max=60))
 
     def limits(self) -> Mapping[str, WordLimits]:
         """The limits by granularity."""
-        return {"word": self.word, "phrase": self.phrase, "sentence": self.sentence, "paragraph": self.paragraph}
+        return {
+            "word": self.word,
+            "phrase": self.phrase,
+            "sentence": self.sentence,
+            "paragraph": self.paragraph,
+            "alt_text": self.alt_text,
+        }
 
 
 class Length(Gadget):
@@ -33,6 +40,7 @@ class Length(Gadget):
     name = "length"
     settings = LengthConfig
     judges = "texts"
+    origins = ("model", "alt_text")
     after = "ending"
     made_from = ("length",)
     reads = ("granularity",)

@@ -1,6 +1,6 @@
 """Gadget `off_topic`: drop captions that name what their perspective was to leave out.
 
-A background caption that tells of the main object is a caption of something else, and trains the wrong branch. What
+A background caption that names the main object is a caption of something else, and trains the wrong branch. What
 the main object is, the image itself says: the head nouns of its own `main_object` captions. Number is folded one way:
 where the main object is "two dogs", a dog is one of them, but where it is "a star", the "many stars" of a night sky
 are others.
@@ -24,9 +24,9 @@ class OffTopicConfig(Section):
     """Which perspectives must not name the main object; empty: all may."""
 
     perspectives: tuple[str, ...] = names_perspectives(
-        ("background", "style"), "captions of these are dropped if they name it"
+        ("background", "style"), "perspectives whose captions are dropped if they name the main object"
     )
-    subject: str = names_perspectives("main_object", "the perspective that tells the main object")
+    subject: str = names_perspectives("main_object", "the perspective that names the main object")
 
 
 class OffTopic(Gadget):
@@ -51,13 +51,12 @@ class OffTopic(Gadget):
             return
         perspective = draft.columns["perspective"]
         for image in draft.images:
-            rows = draft.open_of(image)
-            subjects = (row for row in rows if perspective[row] == self.subject)
+            subjects = (row for row in draft.kept_of(image) if perspective[row] == self.subject)
             heads = {head for row in subjects for head in head_nouns(draft.texts[row])}
             if not heads:
                 continue
             names = heads.union(map(singular, heads))  # a plural is named by its singular, not the other way round
-            for row in rows:
+            for row in draft.open_of(image):
                 if perspective[row] in self.perspectives and not names.isdisjoint(draft.words(row)):
                     draft.drop(row, self, OFF_TOPIC)
 

@@ -34,8 +34,10 @@ REPETITION = "repetition"
 class RejectConfig(Section):
     """What `reject` takes for a loop, and where it listens less; errors and empty texts always go."""
 
-    max_repetition: float = Field(default=0.4, ge=0, le=1, description="share of word trigrams that came before")
-    max_run: int = Field(default=2, ge=1, description="how often one word may stand in a row")
+    max_repetition: float = Field(
+        default=0.4, ge=0, le=1, description="largest share of word trigrams that came before in the text"
+    )
+    max_run: int = Field(default=2, ge=1, description="how often one word may be repeated in a row")
     quoting: tuple[str, ...] = names_perspectives(
         ("text",), "perspectives that quote what is written in a picture, in any person"
     )

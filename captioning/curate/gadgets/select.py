@@ -36,10 +36,13 @@ class SelectConfig(Section):
     """How many captions of an image are kept, how different they have to be, and what decides between them."""
 
     method: Literal["max_min", "mmr", "dpp"] = Field(
-        default="max_min", description="greedy max-min, maximal marginal relevance, determinantal point process"
+        default="max_min",
+        description="greedy max-min, maximal marginal relevance, or a determinantal point process: how captions are "
+        "selected",
     )
     similarity: Literal["lexical", "semantic"] = Field(
-        default="lexical", description="of words (n-gram Jaccard), or of meaning (cosine of sentence embeddings)"
+        default="lexical",
+        description="similarity of words (n-gram Jaccard), or of meaning (cosine of sentence embeddings)",
     )
     embedding: EmbeddingConfig = EmbeddingConfig()
     quality: Literal["uniform", "length", "ground"] = Field(
@@ -47,9 +50,16 @@ class SelectConfig(Section):
         description="what makes a caption good, for mmr and dpp: nothing; a usual length for its granularity; or its "
         "image-text score among the image's captions",
     )
-    mmr_lambda: float = Field(default=0.5, ge=0, le=1, description="1: quality alone, 0: diversity alone")
-    max_captions: int = Field(default=12, ge=1, description="per image; coverage may need more")
-    max_similarity: float = Field(default=0.8, ge=0, le=1, description="to the nearest selected caption")
+    mmr_lambda: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="for mmr, the weight of quality against diversity; 1: quality alone, 0: diversity alone",
+    )
+    max_captions: int = Field(default=12, ge=1, description="most captions of an image; coverage may need more")
+    max_similarity: float = Field(
+        default=0.8, ge=0, le=1, description="largest similarity of a selected caption to the nearest other one"
+    )
 
 
 class Select(Gadget):
@@ -94,19 +104,19 @@ class Select(Gadget):
     def apply(self, draft: Draft) -> None:
         """Select within every image."""
         vectors = self._vectors(draft)
-        for batch in draft.batches():
-            open_BM = draft.is_open(batch.rows_BM)
-            similarity_BMM = batch.similarity_BMM if vectors is None else semantic.similarity(vectors, batch.rows_BM)
+        for block in draft.blocks():
+            open_BM = draft.is_open(block.rows_BM)
+            similarity_BMM = block.similarity_BMM if vectors is None else semantic.similarity(vectors, block.rows_BM)
             rank_BM = greedy(
-                self._criterion(draft, batch.rows_BM, open_BM, similarity_BMM),
+                self._criterion(draft, block.rows_BM, open_BM, similarity_BMM),
                 similarity_BMM,
                 open_BM,
-                draft.slot_numbers[batch.rows_BM] if self.coverage else None,
+                draft.slot_numbers[block.rows_BM] if self.coverage else None,
                 max_captions=self.config.max_captions,
                 max_similarity=self.config.max_similarity,
             )
             nearest_BM = nearest_selected(similarity_BMM, rank_BM)
-            self._record(draft, batch.rows_BM[open_BM], nearest_BM[open_BM], rank_BM[open_BM] != NOT_SELECTED)
+            self._record(draft, block.rows_BM[open_BM], nearest_BM[open_BM], rank_BM[open_BM] != NOT_SELECTED)
 
     def _criterion(
         self, draft: Draft, rows_BM: np.ndarray, open_BM: np.ndarray, similarity_BMM: np.ndarray

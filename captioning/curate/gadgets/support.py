@@ -1,6 +1,6 @@
 """Gadget `support`: drop captions about things that no other caption of the image knows of.
 
-Several captions of one picture are witnesses of each other: what one invents, the others do not mention. This needs no
+Several captions of one picture confirm each other: what one invents, the others do not mention. This needs no
 model. It cannot tell a thing that only one caption noticed from one that is not there, so a caption goes only if most
 of its things are unsupported; captions of style or mood, whose light and shadows nobody else names, are not judged.
 Off unless `curate.support.enabled`.
@@ -27,12 +27,19 @@ class SupportConfig(Section):
     """Which captions name things that no other caption of the image knows of."""
 
     enabled: bool = Field(False, description="whether such captions are dropped")
-    max_unsupported: float = Field(default=0.7, ge=0, le=1, description="share of a caption's things")
-    not_judged: tuple[str, ...] = names_perspectives(
-        ("style", "mood", "purpose", "text"), "perspectives that look at what no other looks at"
+    max_unsupported: float = Field(
+        default=0.7,
+        ge=0,
+        le=1,
+        description="largest share of a caption's things that no other caption of the image names",
     )
-    min_others: int = Field(default=3, ge=1, description="fewer other captions are too few to tell")
-    min_images: int = Field(default=3, ge=1, description="a word is a thing if as many images list it")
+    not_judged: tuple[str, ...] = names_perspectives(
+        ("style", "mood", "purpose", "text"), "perspectives that are not judged, as they name what others do not"
+    )
+    min_others: int = Field(
+        default=3, ge=1, description="other captions that an image must have for its captions to be judged"
+    )
+    min_images: int = Field(default=3, ge=1, description="images that must list a word for it to count as a thing")
 
 
 class Support(Gadget):
@@ -61,19 +68,19 @@ class Support(Gadget):
         return cls(config, given.known.objects, given.known.alt_texts) if config.enabled else None
 
     def apply(self, draft: Draft) -> None:
-        """Compare the open rows of every image. All are judged before any is dropped, so order does not matter."""
+        """Compare the captions of every image. All are judged before any is dropped, so order does not matter."""
         for image in draft.images:
-            rows = draft.open_of(image)
+            rows = draft.kept_of(image)
             if len(rows) > self.config.min_others:
                 alt_text = self.alt_texts.get(draft.columns["key"][image.start]) or ""
-                self._judge(draft, rows, self.mentions(words(alt_text)))
+                self._judge(draft, rows, set(draft.open_of(image)), self.mentions(words(alt_text)))
 
-    def _judge(self, draft: Draft, rows: list[int], alt_text: frozenset[str]) -> None:
+    def _judge(self, draft: Draft, rows: list[int], judged: set[int], alt_text: frozenset[str]) -> None:
         mentions = {row: self.mentions(draft.words(row)) for row in rows}
         captions = Counter(thing for own in mentions.values() for thing in own)
         perspectives = draft.columns["perspective"]
         for row, own in mentions.items():
-            if own and perspectives[row] not in self.config.not_judged:
+            if own and row in judged and perspectives[row] not in self.config.not_judged:
                 alone = sum(captions[thing] == 1 and thing not in alt_text for thing in own)
                 draft.scores[row][SCORE] = alone / len(own)
         shares = {row: draft.scores[row].get(SCORE, 0.0) for row in rows}

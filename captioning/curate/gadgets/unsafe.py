@@ -32,6 +32,7 @@ class Unsafe(Gadget):
     name = "unsafe"
     settings = UnsafeConfig
     judges = "texts"
+    origins = ("model", "alt_text")
     after = "language"
     made_from = ("unsafe",)
     reasons: ClassVar[Mapping[str, str]] = {
@@ -40,11 +41,11 @@ class Unsafe(Gadget):
 
     def __init__(self, config: UnsafeConfig) -> None:
         self.config = config
-        found = load_list(config.list)
-        self._pattern = found.pattern
-        self._words = frozenset(phrase[0] for phrase in found.phrases if len(phrase) == 1)
+        listed = load_list(config.list)
+        self._pattern = listed.pattern
+        self._words = frozenset(phrase[0] for phrase in listed.phrases if len(phrase) == 1)
         self._phrases: dict[str, set[tuple[str, ...]]] = {}
-        for phrase in found.phrases:
+        for phrase in listed.phrases:
             if len(phrase) > 1:  # the longest word is the rarest: few texts have it
                 self._phrases.setdefault(max(phrase, key=len), set()).add(phrase)
         self._rare = frozenset(self._phrases)

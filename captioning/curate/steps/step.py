@@ -53,16 +53,16 @@ class Step:
         """The parts of all shards by kind. `inputs` names the digest of what each shard's parts are made from."""
         log = CommitLog(self.folder)
         committed = log.parts(verify=self.verify)
-        found = {shard: self._there(committed, work.kinds, shard, inputs[shard]) for shard in inputs}
-        missing = [shard for shard, parts in found.items() if parts is None]
+        parts_of = {shard: self._there(committed, work.kinds, shard, inputs[shard]) for shard in inputs}
+        missing = [shard for shard, parts in parts_of.items() if parts is None]
         if missing:
             progress = Progress(f"curate: {self.name}", len(inputs), "shards", done=len(inputs) - len(missing))
             task = _OneShard(work, {shard: inputs[shard] for shard in missing}, log)
             for shard, parts in self.spread.over(task, missing):
-                found[shard] = parts
+                parts_of[shard] = parts
                 progress.update()
             progress.close()
-        return {shard: parts for shard, parts in found.items() if parts is not None}
+        return {shard: parts for shard, parts in parts_of.items() if parts is not None}
 
     @staticmethod
     def _there(committed: Mapping[str, Part], kinds: tuple[str, ...], shard: str, wanted: str) -> Parts | None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from captioning.curate import counts
+from captioning.curate import alt_texts, counts
 from captioning.curate.config import CurateConfig
 from captioning.curate.corpus.statistic import Statistic
 from captioning.curate.draft import COMPARED, IDENTITY, Draft
 from captioning.curate.gadget import Known, run_gadgets
-from captioning.curate.gadgets import columns, make_gadgets, settings_of
-from captioning.curate.steps.inputs import Source
+from captioning.curate.gadgets import columns, judging_imported, make_gadgets, settings_of
+from captioning.curate.steps.inputs import CurationInput
 from captioning.curate.steps.step import Parts, part_name
 from pipeline import schemas
 from pipeline.commits import CommitLog, Part
@@ -23,15 +23,15 @@ from pipeline.config import semantic
 from pipeline.identity import bag
 from pipeline.storage import Location
 
-ALWAYS = (*IDENTITY, "shard", "text", "perspective", "granularity", "level")  # for bundles, counts, measures
+ALWAYS = (*IDENTITY, "shard", "text", "perspective", "granularity", "level", "engine")  # for bundles, counts, measures
 Judged = Mapping[str, Part]  # the verdicts of the step `texts`, by shard
 
 
 @dataclass(frozen=True)
-class Count:
+class CountWork:
     """Counts statistics: of the raw captions, or of those that are `judged` and still open."""
 
-    source: Source
+    source: CurationInput
     config: CurateConfig
     statistics: tuple[Statistic[Any], ...]
     reads: tuple[str, ...] = ()
@@ -52,13 +52,13 @@ class Count:
 
 
 @dataclass(frozen=True)
-class Texts:
+class TextsWork:
     """The text gadgets over one shard, and statistics of the cleaned texts.
 
     `known` are the openers and habits that were learnt.
     """
 
-    source: Source
+    source: CurationInput
     config: CurateConfig
     known: Known
     statistics: tuple[Statistic[Any], ...]
@@ -70,14 +70,18 @@ class Texts:
 
     def settings(self) -> dict[str, Any]:
         """What of the configuration decides its parts."""
-        return settings_of("texts", self.config) | _named(self.config, "ngram")
+        return {
+            **settings_of("texts", self.config),
+            **_named(self.config, "ngram"),
+            "imported": judging_imported("texts", self.config),
+        }
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Judge and clean a shard's texts."""
         started = time.monotonic()
         gadgets = make_gadgets("texts", self.config, self.known)
         draft = make_draft(self.source, shard, columns(gadgets), self.config.ngram)
-        reports = run_gadgets(draft, gadgets)
+        reports = run_gadgets(draft, gadgets, self.config.imported.gadgets)
         parts = _commit_counts(log, shard, input_digest, self.statistics, draft)
         verdicts = verdicts_of(draft, shard, log.folder.name)
         parts["texts"] = log.commit(
@@ -91,10 +95,10 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Verdicts:
+class VerdictsWork:
     """The gadgets that need more than a text, over one shard, and its bundles."""
 
-    source: Source
+    source: CurationInput
     config: CurateConfig
     judged: Judged
     texts: Location  # where `judged` lie
@@ -104,7 +108,12 @@ class Verdicts:
 
     def settings(self) -> dict[str, Any]:
         """What of the configuration decides its parts."""
-        return settings_of("images", self.config) | _named(self.config, "ngram", "max_compared", "sub_captions")
+        return {
+            **settings_of("images", self.config),
+            **_named(self.config, "ngram", "max_compared", "sub_captions"),
+            **alt_texts.settings(self.config, self.known),
+            "imported": judging_imported("images", self.config),
+        }
 
     def __call__(self, shard: str, input_digest: str, log: CommitLog) -> Parts:
         """Go on where the text gadgets ended."""
@@ -113,13 +122,13 @@ class Verdicts:
 
         started = time.monotonic()
         images = self.source.images_of(shard)
-        alt_texts = dict(zip(images["key"].to_pylist(), images["alt_text"].to_pylist(), strict=True))
-        gadgets = make_gadgets("images", self.config, replace(self.known, alt_texts=alt_texts))
         config = self.config
+        alts = alt_texts.alt_texts(images, config, self.known)
+        gadgets = make_gadgets("images", config, replace(self.known, alt_texts=alts.kept))
         draft = make_draft(self.source, shard, columns(gadgets), config.ngram, config.max_compared)
         resume(draft, _verdicts_so_far(self.texts, self.judged[shard]))
-        reports = run_gadgets(draft, gadgets)
-        bundles = make_bundles(images, draft, clip_token_counter(), self.config.sub_captions)
+        reports = run_gadgets(draft, gadgets, config.imported.gadgets)
+        bundles = make_bundles(images, alts.kept, draft, clip_token_counter(), config.sub_captions)
         verdicts = verdicts_of(draft, shard, log.folder.name)
         first = log.commit(
             part_name("verdicts", shard, input_digest),
@@ -133,7 +142,10 @@ class Verdicts:
             rows=len(bundles),
             seconds=time.monotonic() - started,
             content=samples(bundles),
-            detail={"shard": shard, "counts": counts.of_shard(draft, bundles) | counts.of_gadgets(reports)},
+            detail={
+                "shard": shard,
+                "counts": {**counts.of_shard(draft, bundles), **counts.of_gadgets(reports), **alts.counts},
+            },
         )
         return {"verdicts": first, "bundles": second}
 
@@ -161,12 +173,14 @@ def _commit_counts(
 ) -> dict[str, Part]:
     parts = {}
     for statistic in statistics:
-        found, name = statistic.of_shard(draft), part_name(statistic.name, shard, input_digest)
-        parts[statistic.name] = log.commit(name, schemas.parquet(found), rows=len(found), detail={"shard": shard})
+        table, name = statistic.of_shard(draft), part_name(statistic.name, shard, input_digest)
+        parts[statistic.name] = log.commit(name, schemas.parquet(table), rows=len(table), detail={"shard": shard})
     return parts
 
 
-def make_draft(source: Source, shard: str, columns: Sequence[str], ngram: int, compared: int = COMPARED) -> Draft:
+def make_draft(
+    source: CurationInput, shard: str, columns: Sequence[str], ngram: int, compared: int = COMPARED
+) -> Draft:
     """A draft of a shard's captions, with the columns that gadgets and bundles read."""
     names = list(dict.fromkeys([*ALWAYS, *columns]))
     captions = source.captions_of(shard, names)

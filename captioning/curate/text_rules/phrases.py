@@ -102,10 +102,10 @@ def load_phrases(path: str | None) -> Phrases:
 
 def _word_sets(source: Path, data: dict[str, Any], key: str, what: type) -> dict[str, frozenset[str]]:
     """The sets of words under a key, by the fields of the class they are for."""
-    known, found = {field.name for field in fields(what)}, data.get(key, {})
-    if not isinstance(found, dict) or set(found) - known:
+    known, lists = {field.name for field in fields(what)}, data.get(key, {})
+    if not isinstance(lists, dict) or set(lists) - known:
         raise ConfigError(f"{source}: '{key}' must be a mapping with keys of {sorted(known)}")
-    return {name: _word_set(source, found, name) for name in found}
+    return {name: _word_set(source, lists, name) for name in lists}
 
 
 def _word_set(source: Path, data: dict[str, Any], key: str) -> frozenset[str]:
@@ -126,7 +126,7 @@ def _searches(source: Path, data: dict[str, Any], key: str) -> tuple[Search, ...
     phrases = data.get(key, [])
     if not isinstance(phrases, list):
         raise ConfigError(f"{source}: '{key}' must be a list")
-    found = []
+    searches = []
     for phrase in phrases:
         entry = {"says": phrase} if isinstance(phrase, str) else phrase
         if not isinstance(entry, dict) or set(entry) - {"needs", "says"} or not isinstance(entry.get("says"), str):
@@ -137,8 +137,8 @@ def _searches(source: Path, data: dict[str, Any], key: str) -> tuple[Search, ...
         pattern = _checked(source, data, key, entry["says"])
         needs = str(entry.get("needs", "")).lower().split()
         marks = tuple(need for need in needs if not any(map(str.isalnum, need)))
-        found.append(Search(_either([pattern]), frozenset(needs) - set(marks), marks))
-    return tuple(found)
+        searches.append(Search(_either([pattern]), frozenset(needs) - set(marks), marks))
+    return tuple(searches)
 
 
 def _checked(source: Path, data: dict[str, Any], key: str, phrase: str) -> str:

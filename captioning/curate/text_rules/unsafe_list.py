@@ -55,11 +55,11 @@ def load_list(path: str | None) -> UnsafeList:
 
 def forms(word: str) -> set[str]:
     """An English word with its plural, its possessive, and its forms as a verb; what is no word harms nobody."""
-    found = {word, f"{word}s", f"{word}es", f"{word}'s", f"{word}’s", f"{word}ed", f"{word}ing"}
+    inflected = {word, f"{word}s", f"{word}es", f"{word}'s", f"{word}’s", f"{word}ed", f"{word}ing"}
     for end, others in _ENDS.items():
         if word.endswith(end):
-            found |= {word.removesuffix(end) + other for other in others}
-    return found
+            inflected |= {word.removesuffix(end) + other for other in others}
+    return inflected
 
 
 _ENDS = {"y": ("ies", "ied"), "e": ("ed", "ing"), "man": ("men", "men's", "men’s"), "fe": ("ves",), "f": ("ves",)}

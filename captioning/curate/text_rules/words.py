@@ -65,11 +65,11 @@ def split(text: str) -> list[str]:
 
 
 def _split(text: str) -> Iterator[str]:
-    for found in _ANY.finditer(text):
-        if found[1] is None:
-            yield found[0]
+    for match in _ANY.finditer(text):
+        if match[1] is None:
+            yield match[0]
         else:
-            yield from (word for word in WordBreaker(found[0], _LOCALE) if any(map(str.isalnum, word)))
+            yield from (word for word in WordBreaker(match[0], _LOCALE) if any(map(str.isalnum, word)))
 
 
 def with_few_marks(text: str) -> str:

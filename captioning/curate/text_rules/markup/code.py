@@ -36,7 +36,7 @@ def without_code(text: str, granularity: str) -> str:
         text = _without_latex(text) if "{" in text or "$" in text else text
     if "{" in text or "[" in text or text[:1] == '"':
         text = _without_json(text, granularity)
-    return _ESCAPE.sub(lambda found: "\n" if found[1] in "nr" else found[1], text) if "\\" in text else text
+    return _ESCAPE.sub(lambda match: "\n" if match[1] in "nr" else match[1], text) if "\\" in text else text
 
 
 def _without_fences(text: str) -> str:
@@ -53,15 +53,15 @@ def _without_latex(text: str) -> str:
     braces = list[tuple[int, int, bool]]()  # open ones: where they begin and end, and whether a command does
     gone = list[tuple[int, int]]()
     box: tuple[int, int] | None = None
-    for found in _COMMAND.finditer(text):
-        if found[0] != "}":
-            braces.append((*found.span(), len(found[0]) > 1))
+    for match in _COMMAND.finditer(text):
+        if match[0] != "}":
+            braces.append((*match.span(), len(match[0]) > 1))
         elif braces:
             start, stop, is_command = braces.pop()
             if is_command:
-                gone += [(start, stop), found.span()]
+                gone += [(start, stop), match.span()]
             if text.startswith(("\\boxed", "\\fbox"), start):
-                box = (stop, found.start())
+                box = (stop, match.start())
     if box:
         return _cut(text, [span for span in gone if box[0] <= span[0] < box[1]], *box)
     bare = _cut(text, gone, 0, len(text))
@@ -83,11 +83,11 @@ def _without_json(text: str, granularity: str) -> str:
     before = text[:start].strip()
     if before and not before.endswith(":"):
         return text
-    found = _parsed(text[start:].strip())
-    if found is None:
+    value = _parsed(text[start:].strip())
+    if value is None:
         cut = _CUT.fullmatch(text, start)
         return _unescaped(cut[2]) if cut and (cut[1] in _KEYS or granularity != LIST) else text
-    said = _said(found, granularity)
+    said = _said(value, granularity)
     return text if said is None else said
 
 
@@ -96,17 +96,17 @@ def _parsed(text: str) -> Any:
     if text.count("{") + text.count("[") > _DEEPEST and _depth(text) > _DEEPEST:
         return None
     try:
-        found, end = json.JSONDecoder(strict=False).raw_decode(text)
-        if isinstance(found, str) and end < len(text):  # "Stop" and "Go" are written on two signs.
+        value, end = json.JSONDecoder(strict=False).raw_decode(text)
+        if isinstance(value, str) and end < len(text):  # "Stop" and "Go" are written on two signs.
             return None
     except (ValueError, RecursionError):
         if len(text) > _LONGEST_LITERAL or text[:1] not in "{[":
             return None
         try:
-            found = ast.literal_eval(text[: max(text.rfind("}"), text.rfind("]")) + 1])
+            value = ast.literal_eval(text[: max(text.rfind("}"), text.rfind("]")) + 1])
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             return None
-    return found
+    return value
 
 
 def _depth(text: str) -> int:
@@ -117,33 +117,33 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def _said(found: Any, granularity: str) -> str | None:
+def _said(value: Any, granularity: str) -> str | None:
     """The text that is meant, if one is: the only one, the one under a known key, a list."""
-    leaves = [(key, text) for key, text in _leaves(found) if text.strip()]
+    leaves = [(key, text) for key, text in _leaves(value) if text.strip()]
     texts = [text for _, text in leaves]
     if granularity == LIST:
-        if isinstance(found, dict) and not leaves and len(found) > 1:  # {"dog": 0.98, "ball": 0.9}
-            texts = [str(key) for key in found]
+        if isinstance(value, dict) and not leaves and len(value) > 1:  # {"dog": 0.98, "ball": 0.9}
+            texts = [str(key) for key in value]
         return "\n".join(dict.fromkeys(texts)) or None
     if len(texts) == 1:
         return texts[0]
     known = [text for key, text in leaves if key in _KEYS]
     if len(known) == 1:
         return known[0]
-    one_list = isinstance(found, list) or (isinstance(found, dict) and len(found) == 1)
+    one_list = isinstance(value, list) or (isinstance(value, dict) and len(value) == 1)
     return "\n".join(f"- {text}" for text in texts) if texts and one_list else None
 
 
-def _leaves(found: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """All texts, each with the key that it or its list stands under."""
-    if isinstance(found, str):
-        yield key, found
-    elif isinstance(found, dict):
-        for name, value in found.items():
-            yield from _leaves(value, str(name).lower().replace(" ", "_"))
-    elif isinstance(found, (list, tuple)):
-        for value in found:
-            yield from _leaves(value, key)
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, str(name).lower().replace(" ", "_"))
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _leaves(inner, key)
 
 
 def _unescaped(text: str) -> str:

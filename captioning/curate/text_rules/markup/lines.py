@@ -72,8 +72,8 @@ def _as_list(text: str, lines: Sequence[str]) -> str:
         items += _items_of(_without_brackets(listed))
     if len(lines) == 1 and len(items) == 1:
         return items[0] if items[0] != lines[0] else text.strip()
-    found = [item for item in (_SCORE.sub("", item).strip(_AROUND_ITEM) for item in items) if item]
-    return ", ".join(found)
+    told = [item for item in (_SCORE.sub("", item).strip(_AROUND_ITEM) for item in items) if item]
+    return ", ".join(told)
 
 
 def _items_of(line: str) -> list[str]:
@@ -94,9 +94,9 @@ def _items_of(line: str) -> list[str]:
 def _numbered(line: str) -> list[str]:
     """The items of a list on one line that is numbered from 1 on, two at least, each with its number."""
     starts, following = list[int](), 1
-    for found in _NUMBERS.finditer(line):
-        if int(found[1]) == following:
-            starts.append(found.start())
+    for match in _NUMBERS.finditer(line):
+        if int(match[1]) == following:
+            starts.append(match.start())
             following += 1
     if len(starts) < 2 or starts[0] > 0:
         return []

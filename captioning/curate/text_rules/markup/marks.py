@@ -30,8 +30,8 @@ def without_emphasis(text: str) -> str:
         return text
     opened: dict[str, tuple[int, int]] = {}
     gone: list[tuple[int, int]] = []
-    for found in _EMPHASIS.finditer(text):
-        mark, (start, stop) = found[0], found.span()
+    for match in _EMPHASIS.finditer(text):
+        mark, (start, stop) = match[0], match.span()
         before, after = text[start - 1 : start], text[stop : stop + 1]
         if mark in opened and before.strip() and not (len(mark) == 1 and after.isalnum()):
             gone += [opened.pop(mark), (start, stop)]

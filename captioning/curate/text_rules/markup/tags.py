@@ -50,17 +50,17 @@ def without_tags(text: str) -> str:
     return text
 
 
-def _instead(found: re.Match[str]) -> str:
-    if found["inline"]:
+def _instead(match: re.Match[str]) -> str:
+    if match["inline"]:
         return ""
-    if found["alt"]:
-        return f" {found['alt']} "
-    return "\n- " if found["item"] == "<li>" else "\n" if found["line"] or found["item"] else " "
+    if match["alt"]:
+        return f" {match['alt']} "
+    return "\n- " if match["item"] == "<li>" else "\n" if match["line"] or match["item"] else " "
 
 
-def _decoded(found: re.Match[str]) -> str:
+def _decoded(match: re.Match[str]) -> str:
     """Bytes that a vocabulary has no token for."""
-    return bytes.fromhex(found[0].replace("<0x", "").replace(">", "")).decode("utf-8", "ignore")
+    return bytes.fromhex(match[0].replace("<0x", "").replace(">", "")).decode("utf-8", "ignore")
 
 
 def _inside(blocks: re.Pattern[str], text: str, *, keeps: bool) -> str:

@@ -37,7 +37,7 @@ def unwrap(text: str, granularity: str) -> str:
     """The text without markup. A list of words stays a list, with commas."""
     text = left = _BLANK.sub(" ", _LINE_ENDS.sub("\n", text))
     if "&" in left:
-        left = _ENTITY.sub(lambda found: html.unescape(found[0]), left)
+        left = _ENTITY.sub(lambda match: html.unescape(match[0]), left)
     left = without_tags(answer_of(left))
     left = without_code(left, granularity)
     left = without_boxes(joined_pieces(left))

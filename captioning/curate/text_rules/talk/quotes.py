@@ -29,8 +29,8 @@ def unquoted(text: str) -> str:
         if start < done:
             continue
         if closing.get(mark, -1) <= start:
-            found = _CLOSES[mark].search(text, start + 1)
-            closing[mark] = found.start() if found else len(text)
+            match = _CLOSES[mark].search(text, start + 1)
+            closing[mark] = match.start() if match else len(text)
         stop = closing[mark] + 1
         if stop <= len(text) and _ends(text, stop, mark):
             parts += [text[done:start], '" .' if text[stop - 2] in ".!?" else '"']

@@ -66,5 +66,5 @@ class TalkWords:
     def signals(self) -> frozenset[str]:
         """Words one of which every sentence of talk has, if it asks nothing."""
         telling = (getattr(self, field.name) for field in fields(self) if field.name not in _NEEDS_OTHERS)
-        found = frozenset[str]().union(*telling)
-        return found | {word.replace("'", "’") for word in found}
+        signals = frozenset[str]().union(*telling)
+        return signals | {word.replace("'", "’") for word in signals}

@@ -1,0 +1,1 @@
+"""One command that measures training on a GPU: `python -m benchmarks.gpu --out FOLDER`."""

@@ -1,0 +1,190 @@
+"""Benchmark folders, our own form: tables beside the pictures.
+
+    benchmark.yaml     name, split, relevance (how it was decided what a query is true for),
+                       classification: {task: {classes: [...], templates: ["a photo of a {}", ...]}}
+    labels.parquet     file, and one column per task (null where it cannot be told); lists every image
+    queries.parquet    query_id, perspective, text, relevant (list of the files the text is true for)
+    choices.parquet    kind, file, right and wrong (lists of texts), pair (a number that two questions share, or null)
+    images/            the pictures
+    train/             labels.parquet and images/ of pictures that probes are fitted on
+
+`benchmark_tables` says what the columns may hold. Without `classification` there is no zero-shot table, without
+`queries.parquet` no retrieval, without `choices.parquet` no composition. A query is a row: on a set in the usual form
+(five captions an image) each caption is one query whose `relevant` holds its one image; where captions do not single
+out an image (a style, a background), a text should be one row with all images it is true for.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from evaluation import benchmark_tables as tables
+from evaluation.classes import Classes
+from evaluation.contents import ALL_CAPTIONS, Contents, MissingDataError, Queries, Spec
+from pipeline import identity, plain_yaml
+from pipeline.config import build
+from pipeline.errors import InputError
+from pipeline.progress import Progress
+from pipeline.storage import Location
+
+if TYPE_CHECKING:
+    from evaluation.benchmarks import Benchmark
+
+SPEC, LABELS, QUERIES, CHOICES = "benchmark.yaml", "labels.parquet", "queries.parquet", "choices.parquet"
+IMAGES, TRAIN = "images", "train"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a benchmark folder holds; `digest` is its tables by content and its pictures by name and size."""
+
+    spec: Spec
+    digest: str
+    contents: Contents
+    queries: tuple[Queries, ...]
+    train: Contents | None = None
+
+
+def read(root: Location) -> Folder:
+    """Read the tables of a folder, but no picture. Raises `InputError` for whatever does not fit together."""
+    _require(root)
+    spec = _read_spec(root / SPEC)
+    contents, size = _labelled(root, spec)
+    files = contents.files
+    queries = tables.queries(root / QUERIES, files, spec.protocols) if (root / QUERIES).exists() else ()
+    choices = tables.choices(root / CHOICES, files) if (root / CHOICES).exists() else ()
+    train = _labelled(root / TRAIN, spec)[0] if (root / TRAIN / LABELS).exists() else None
+    if not spec.classification and not queries and not choices:
+        raise InputError(
+            f"the benchmark {root} measures nothing: add classification to {SPEC}, {QUERIES} or {CHOICES}"
+        )
+    return Folder(spec, with_train(_digest(root, size), train), replace(contents, choices=choices), queries, train)
+
+
+def _labelled(root: Location, spec: Spec) -> tuple[Contents, dict[str, int]]:
+    """The pictures of a folder with their labels, and the sizes of all that lie there."""
+    prefix = (root / IMAGES).uri + "/"
+    size = {file.uri.removeprefix(prefix): size for file, size in (root / IMAGES).files(recursive=True)}
+    labels = tables.BenchmarkTable(root / LABELS, ["file", *spec.classification])
+    files = tables.files(labels, list(size))
+    indices = {name: tables.class_indices(labels, name, task.classes) for name, task in spec.classification.items()}
+    pictures = tuple(root / IMAGES / name for name in files)
+    return Contents(files, pictures, tuple(size[name] for name in files), spec.classification, indices), size
+
+
+def with_train(digest: str, train: Contents | None) -> str:
+    """The identity of a benchmark with its training split; without one, what it was."""
+    if train is None:
+        return digest
+    images = [[name, size] for name, size in zip(train.files, train.sizes, strict=True)]
+    labels = {task: index_N.tolist() for task, index_N in train.labels.items()}
+    return identity.digest({"test": digest, "images": images, "labels": labels})
+
+
+def _digest(root: Location, size: dict[str, int]) -> str:
+    present = [root / name for name in (SPEC, LABELS, QUERIES, CHOICES) if (root / name).exists()]
+    content = {table.name: identity.digest(table.read()) for table in present}
+    return identity.digest({"tables": content, "images": [[f"/{name}", number] for name, number in size.items()]})
+
+
+def _require(root: Location) -> None:
+    if not root.is_dir():
+        raise MissingDataError(f"there is no benchmark folder {root}; correct evaluate.benchmarks or create it")
+    for name in (SPEC, LABELS, IMAGES):
+        if not (root / name).exists():
+            raise MissingDataError(f"{root} is not a benchmark folder: {name} is missing (see docs/evaluation.md)")
+
+
+def _read_spec(location: Location) -> Spec:
+    data = plain_yaml.parse(location.read(), str(location))
+    if not isinstance(data, dict):
+        raise InputError(f"{location} holds a {type(data).__name__}, expected a mapping with at least a name")
+    return build(Spec, data, source=str(location))
+
+
+def write(benchmark: Benchmark, folder: Location) -> None:
+    """Write a benchmark in this form, pictures byte for byte. Raises `InputError` if the folder is not empty."""
+    if next(folder.files(recursive=True), None) is not None:
+        raise InputError(f"{folder} is not empty; name a new folder")
+    _write_labelled(benchmark, folder)
+    if benchmark.train is not None:
+        _write_labelled(benchmark.train, folder / TRAIN)
+    if benchmark.queries:
+        _write_table(folder / QUERIES, list(_query_rows(benchmark)))
+    if benchmark.choices:
+        _write_table(folder / CHOICES, list(_choice_rows(benchmark)))
+    spec = benchmark.spec.model_dump(mode="json", exclude_defaults=True)
+    (folder / SPEC).write(yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=110).encode())
+
+
+def _write_labelled(benchmark: Benchmark, folder: Location) -> None:
+    progress = Progress(f"pictures of {benchmark.name}", len(benchmark.files), "images")
+    for name, picture in zip(benchmark.files, benchmark.pictures, strict=True):
+        _put(folder / IMAGES / name, picture.read())
+        progress.update(1)
+    progress.close()
+    _write_table(folder / LABELS, list(_label_rows(benchmark)))
+
+
+def _put(location: Location, data: bytes) -> None:
+    """Write a picture without waiting for the disk: until benchmark.yaml is there, the last, nobody reads it."""
+    if not location.is_local:
+        location.write(data)
+        return
+    path = Path(location.uri)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _write_table(location: Location, rows: list[dict[str, Any]]) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer, compression="zstd")
+    location.write(buffer.getvalue())
+
+
+def _label_rows(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
+    described = benchmark.spec.classification
+    columns = {task: _column(index_N, described[task]) for task, index_N in benchmark.labels.items()}
+    for number, file in enumerate(benchmark.files):
+        yield {"file": file, **{task: column[number] for task, column in columns.items()}}
+
+
+def _column(index_N: np.ndarray, described: Classes) -> list[Any]:
+    """Names of classes; their numbers where a name occurs twice."""
+    names = described.classes
+    by_number = len(set(names)) < len(names)
+    return [None if index < 0 else index if by_number else names[index] for index in index_N.tolist()]
+
+
+def _query_rows(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
+    for queries in benchmark.queries:
+        relevant: list[list[str]] = [[] for _ in queries.texts]
+        for text, image in zip(queries.pair_text_P.tolist(), queries.pair_image_P.tolist(), strict=True):
+            relevant[text].append(benchmark.files[image])
+        for number, (text, files) in enumerate(zip(queries.texts, relevant, strict=True)):
+            query = f"{queries.perspective}-{number:06d}"
+            yield {"query_id": query, "perspective": queries.perspective, "text": text, "relevant": files}
+
+
+def _choice_rows(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
+    for choices in benchmark.choices:
+        pairs = choices.pair_Q.tolist() if choices.pair_Q is not None else [None] * len(choices.right)
+        for image, right, wrong, pair in zip(
+            choices.image_Q.tolist(), choices.right, choices.wrong, pairs, strict=True
+        ):
+            texts = {"right": list(right), "wrong": list(wrong)}
+            yield {"kind": choices.kind, "file": benchmark.files[image], **texts, "pair": pair}
+
+
+def protocols(queries: tuple[Queries, ...]) -> dict[str, str]:
+    """For benchmark.yaml: the perspectives of which not all texts are asked."""
+    return {one.perspective: one.protocol for one in queries if one.protocol != ALL_CAPTIONS}

@@ -1,0 +1,49 @@
+"""Any model of open_clip's: by name with a tag or a path to weights, or a folder in its own form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import open_clip
+from torch import Tensor
+
+from evaluation.encoder import Encoder
+from evaluation.models.one_vector import BRANCH, OneVector, upright_first
+from evaluation.models.source import LOCAL_DIR, OPEN_CLIP, Source
+from pipeline.errors import ConfigError, InputError
+
+
+def load(name: str, source: Source) -> Encoder:
+    """As `open_clip.create_model_and_transforms` and `open_clip.get_tokenizer` give it."""
+    _require_same_gelu(source)
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(source.place, source.weights)
+        tokenize = open_clip.get_tokenizer(source.place)
+    except Exception as error:  # of open_clip, of torch's reader of weights, of whichever client fetches them
+        where = "" if source.place.startswith(LOCAL_DIR) or source.weights is None else f" with {source.weights!r}"
+        raise InputError(
+            f"evaluate.models: open_clip cannot load {source.place!r}{where} "
+            f"({(str(error).splitlines() or [type(error).__name__])[0]})"
+        ) from error
+    model.eval()
+    encode = OneVector(model, model.encode_image, model.encode_text)
+    identity = source.digest
+    return Encoder(name, identity, identity, encode, upright_first(preprocess), _texts(tokenize), BRANCH, False)
+
+
+def _texts(tokenize: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:
+    return lambda texts: tokenize(list(texts))
+
+
+def _require_same_gelu(source: Source) -> None:
+    """open_clip only warns where a tag's weights were trained with another GELU, and the figures would be wrong."""
+    known = open_clip.get_pretrained_cfg(source.place, source.weights) if source.weights else None
+    if not known:
+        return
+    has, wants = (bool((found or {}).get("quick_gelu")) for found in (open_clip.get_model_config(source.place), known))
+    if has != wants:
+        other = f"{source.place}-quickgelu" if wants else source.place.removesuffix("-quickgelu")
+        raise ConfigError(
+            f"evaluate.models: the weights {source.weights!r} were trained with another GELU than {source.place} has; "
+            f"name {OPEN_CLIP}{other}:{source.weights}"
+        )
