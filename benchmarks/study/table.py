@@ -23,9 +23,9 @@ class Column:
     of: Callable[[pd.DataFrame], pd.Series]
 
 
-def _served(suite: str, metric: str, query: str | None = None) -> Callable[[pd.DataFrame], pd.Series]:
+def _served(task: str, metric: str, query: str | None = None) -> Callable[[pd.DataFrame], pd.Series]:
     def pick(frame: pd.DataFrame) -> pd.Series:
-        chosen = (frame["suite"] == suite) & (frame["readout"] == SERVED) & (frame["metric"] == metric)
+        chosen = (frame["task"] == task) & (frame["readout"] == SERVED) & (frame["metric"] == metric)
         return chosen if query is None else chosen & (frame["query"] == query)
 
     return pick
