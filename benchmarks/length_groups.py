@@ -137,7 +137,8 @@ def main() -> None:
     reader = ShardReader(shard_uris(workspace.manifests("ingest")[0]))
     with tempfile.TemporaryDirectory() as folder:
         alone = Ranks(0, 1, torch.device("cpu"))
-        run = trainer._start("benchmark", config, bundles, reader, Location.of(folder), alone, data="")
+        place = Location.of(folder)
+        run = trainer._start("benchmark", config, bundles, reader, place, alone, data="", cache=place)
         grouped, wide, shares = measure(run, options.steps)
     print("| captions | precision | padded s | groups s | times as fast | tokens | tokens at B = 1,024 |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")

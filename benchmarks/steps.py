@@ -25,12 +25,11 @@ from training import trainer
 from training.augment import crop_and_normalise
 from training.batches import Batch
 from training.config import DEFAULT_SLOTS, RunConfig
+from training.flops import peak_flops
 from training.ranks import Ranks
 from training.towers import TOWER_KEYS, resolve_architecture
 
 LR, WARMUP = 1e-4, 10
-# Dense bf16 operations a second that the maker states, by what the device's name contains.
-PEAKS = {"H100": 989e12, "H200": 989e12, "GH200": 989e12, "B200": 2250e12, "A100": 312e12, "L40S": 362e12}
 
 
 def recipe(model: str | dict[str, Any], captions: int, images: int, precision: str, **further: Any) -> RunConfig:
@@ -44,7 +43,7 @@ def recipe(model: str | dict[str, Any], captions: int, images: int, precision: s
 def started(config: RunConfig, data: Data, folder: str, device: torch.device) -> trainer._Run:
     """A run that has taken no step."""
     place, alone = Location.of(folder), Ranks(0, 1, device)
-    return trainer._start("benchmark", config, data.bundles(config), data.reader, place, alone, "")
+    return trainer._start("benchmark", config, data.bundles(config), data.reader, place, alone, "", place)
 
 
 def synchronised(device: torch.device) -> float:
@@ -84,9 +83,8 @@ def flops_of_step(run: trainer._Run, batch: Batch) -> float:
 
 
 def peak(device: torch.device) -> float | None:
-    """What the device's maker states; None where it is not in the list."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return next((value for part, value in PEAKS.items() if part in name), None)
+    """What the device could do at most in bf16, operations a second; None where that is not known."""
+    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 class OpenClip:
