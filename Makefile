@@ -24,7 +24,7 @@ endif
 
 STAMP := $(VENV)/.installed-$(ENGINE)-$(shell cksum $(LOCK) pyproject.toml 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: install demo test check lock clean
+.PHONY: install demo test check study-smoke lock clean
 
 install: $(STAMP)
 
@@ -49,6 +49,10 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest
+
+# The study (docs/study.md) with few scenes and tiny towers; `make test` runs it too.
+study-smoke: $(STAMP)
+	$(BIN)/python -m benchmarks.study --root study/smoke smoke
 
 # Re-resolve all lock files. The result names no host and no URL, so it works behind any registry mirror.
 lock: $(STAMP)

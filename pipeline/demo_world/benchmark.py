@@ -33,7 +33,9 @@ _ALT_CLAIMS = {
 }
 
 
-def write_benchmark(folder: Path, files: Sequence[str], truths: Sequence[Truth]) -> None:
+def write_benchmark(
+    folder: Path, files: Sequence[str], truths: Sequence[Truth], name: str = "demo_world", split: str = "heldout"
+) -> None:
     """Write benchmark.yaml, labels.parquet and queries.parquet into `folder`, whose `images/` hold the files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -43,7 +45,7 @@ def write_benchmark(folder: Path, files: Sequence[str], truths: Sequence[Truth])
     pq.write_table(pa.Table.from_pylist(rows), folder / "labels.parquet", compression="zstd")
     pq.write_table(pa.Table.from_pylist(query_rows(files, truths)), folder / "queries.parquet", compression="zstd")
     tasks = {task: {"classes": list(CLASSES[task]), "templates": list(TEMPLATES[task])} for task in CLASSES}
-    spec = {"name": "demo_world", "split": "heldout", "relevance": RELEVANCE, "classification": tasks}
+    spec = {"name": name, "split": split, "relevance": RELEVANCE, "classification": tasks}
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(spec, sort_keys=False, width=110), encoding="utf8")
 
 

@@ -1,0 +1,83 @@
+"""Command line of the study."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.study.runs import SPLITS, Study, rows
+from benchmarks.study.table import markdown
+from benchmarks.study.world import write_world
+from pipeline.errors import HolismError
+
+# A toy of the study that ends within a minute: scenes are few, towers are tiny, captions are the truth's.
+SMOKE_SCALE, SMOKE_ROWS = 0.001, ("o2m_truth", "cls_truth")
+SMOKE = {
+    "train": {
+        "model": {
+            "embed_dim": 16,
+            "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1},
+            "text_cfg": {"width": 32, "heads": 2, "layers": 1},
+        },
+        "canvas": 32, "global_batch": 8, "epochs": 1, "warmup_steps": 1, "workers": 0,
+    },
+    "evaluate": {"bootstrap_samples": 100, "readouts": ["mean", "branches"]},
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """See the package's docstring."""
+    options = _parser().parse_args(arguments)
+    root: Path = options.root
+    try:
+        match options.command:
+            case "world":
+                write_world(root / "world", options.scale, options.workers)
+            case "run":
+                _run(Study(root.resolve(), {}), options.rows, options.seeds, options.on)
+            case "smoke":
+                write_world(root / "world", SMOKE_SCALE, workers=1)
+                _run(Study(root.resolve(), SMOKE), SMOKE_ROWS, [0], "test")
+                print(markdown(root / "results", against=SMOKE_ROWS[0]))
+            case "table":
+                print(markdown(options.results or root / "results", options.against))
+    except HolismError as error:
+        print(f"study: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.study", description="which recipe makes the better CLIP"
+    )
+    parser.add_argument("--root", type=Path, default=Path("study"), help="folder of scenes, workspaces and results")
+    commands = parser.add_subparsers(dest="command", required=True)
+    world = commands.add_parser("world", help="write the scenes")
+    world.add_argument("--scale", type=float, default=1.0, help="share of the scenes, for trying things")
+    world.add_argument("--workers", type=int, default=2, help="processes that paint")
+    run = commands.add_parser("run", help="train and measure rows; what is there is not done again")
+    run.add_argument("rows", nargs="*", help="names of rows.yaml; core: those rows; none: all")
+    run.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
+    run.add_argument("--on", choices=list(SPLITS), default="develop", help="scenes to score on")
+    commands.add_parser("smoke", help="a toy of all this, within a minute")
+    table = commands.add_parser("table", help="tables of the results, in Markdown")
+    table.add_argument("--results", type=Path, help="folder of results; without it that of the root")
+    table.add_argument("--against", default="o2m", help="the row that others are compared with")
+    return parser
+
+
+def _run(study: Study, names: Sequence[str], seeds: Sequence[int], split: str) -> None:
+    known = rows()
+    chosen = [row.name for row in known.values() if row.core] if list(names) == ["core"] else names or list(known)
+    if unknown := [name for name in chosen if name not in known]:
+        raise HolismError(f"no row is called {unknown[0]}; expected some of {', '.join(known)}")
+    for seed in seeds:
+        for name in chosen:
+            study.run(known[name], seed, split)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Tables of the study from the results of its runs: means over seeds, standard errors, paired differences.
+
+Columns are means over what they name (tasks, perspectives), in per cent. `own` is retrieval in which the branch of a
+perspective answers its queries; for a model of one branch it is the served vector's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+SERVED = "mean"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of a run: a mean over rows of its results. `of` picks them."""
+
+    name: str
+    of: Callable[[pd.DataFrame], pd.Series]
+
+
+def _served(task: str, metric: str, query: str | None = None) -> Callable[[pd.DataFrame], pd.Series]:
+    def pick(frame: pd.DataFrame) -> pd.Series:
+        chosen = (frame["task"] == task) & (frame["readout"] == SERVED) & (frame["metric"] == metric)
+        return chosen if query is None else chosen & (frame["query"] == query)
+
+    return pick
+
+
+def _own_branch(metric: str) -> Callable[[pd.DataFrame], pd.Series]:
+    def pick(frame: pd.DataFrame) -> pd.Series:
+        own = frame["readout"] == "branch:" + frame["query"]
+        single = ~frame["readout"].str.startswith("branch:").any() | (frame["readout"] == "branch:image").any()
+        chosen = (frame["readout"] == SERVED) if single else own
+        return chosen & (frame["metric"] == metric)
+
+    return pick
+
+
+COLUMNS = (
+    Column("zero-shot", _served("classification", "accuracy")),
+    Column("object", _served("classification", "accuracy", "object")),
+    Column("color", _served("classification", "accuracy", "color")),
+    Column("background", _served("classification", "accuracy", "background")),
+    Column("style", _served("classification", "accuracy", "style")),
+    Column("T2I R@1", _served("retrieval", "text_to_image_recall@1")),
+    Column("I2T R@1", _served("retrieval", "image_to_text_recall@1")),
+    Column("T2I own", _own_branch("text_to_image_recall@1")),
+)
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """All results that are there."""
+    found = pd.concat([pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], ignore_index=True)
+    words = found.select_dtypes("category").columns
+    return found.astype(dict.fromkeys(words, "str"))
+
+
+def figures(results: pd.DataFrame) -> pd.DataFrame:
+    """One row per (row, seed, dataset), one column per figure, in per cent."""
+    found = []
+    for (row, seed, dataset), own in results.groupby(["row", "seed", "dataset"]):
+        values = {column.name: 100 * own.loc[column.of(own), "value"].mean() for column in COLUMNS}
+        cost = {"seconds": own["seconds"].iloc[0], "cpu_seconds": own["cpu_seconds"].iloc[0]}
+        found.append({"row": row, "seed": seed, "dataset": dataset, **values, **cost})
+    return pd.DataFrame(found)
+
+
+def summary(of_runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """Mean over seeds, and its standard error where there are several, as text."""
+    names = [column.name for column in COLUMNS]
+    grouped = of_runs[of_runs["dataset"] == dataset].groupby("row", sort=False)[names]
+    mean, error = grouped.mean(), grouped.sem()
+    shown = mean.map(lambda value: f"{value:.1f}")
+    return shown.where(error.isna(), shown + error.map(lambda value: f" ± {value:.1f}"))
+
+
+def paired(of_runs: pd.DataFrame, dataset: str, against: str, names: Sequence[str]) -> pd.DataFrame:
+    """Differences to another row, seed by seed: mean and standard error (of as many seeds as both have)."""
+    own = of_runs[of_runs["dataset"] == dataset].set_index(["row", "seed"])[list(names)]
+    if against not in own.index:
+        return pd.DataFrame()
+    difference = own.sub(own.xs(against, level="row"), level="seed").drop(index=against, level="row")
+    grouped = difference.groupby("row", sort=False)
+    mean, error = grouped.mean(), grouped.sem()
+    return mean.map(lambda value: f"{value:+.1f}") + error.map(
+        lambda value: "" if value != value else f" ± {value:.1f}"
+    )
+
+
+def markdown(folder: Path, against: str = "o2m") -> str:
+    """All tables of the results in a folder."""
+    of_runs = figures(read(folder))
+    names = [column.name for column in COLUMNS]
+    parts = []
+    for dataset in of_runs["dataset"].unique():
+        parts += [f"### {dataset}", "", _as_markdown(summary(of_runs, dataset)), ""]
+        differences = paired(of_runs, dataset, against, names)
+        if len(differences):
+            parts += [f"Differences to {against}, seed by seed:", "", _as_markdown(differences), ""]
+    return "\n".join(parts)
+
+
+def _as_markdown(table: pd.DataFrame) -> str:
+    lines = [["row", *table.columns], ["---", *("---:" for _ in table.columns)]]
+    lines += [[str(row), *values] for row, values in zip(table.index, table.to_numpy().tolist(), strict=True)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

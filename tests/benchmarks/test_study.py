@@ -1,0 +1,79 @@
+"""The study: splits that share no combination, and a toy of all of it, as `make study-smoke` runs it."""
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.study.__main__ import main
+from benchmarks.study.combinations import is_held_out
+from benchmarks.study.runs import rows
+from benchmarks.study.table import figures, paired, read
+from benchmarks.study.world import scenes, true_captions
+from pipeline.demo_world.facts import facts
+
+
+def combinations(split: str, count: int) -> set[tuple[str, ...]]:
+    return {fact for _, t in islice(scenes(split, 0), count) for fact in facts(t) if is_held_out(fact)}
+
+
+def test_only_the_new_split_has_what_is_held_out() -> None:
+    for split in ("start", "train", "develop", "known"):
+        assert not combinations(split, 40)
+    assert all(any(is_held_out(fact) for fact in facts(t)) for _, t in islice(scenes("new", 0), 40))
+
+
+def test_no_two_splits_share_a_scene() -> None:
+    found = [
+        t["seed"] for split in ("start", "train", "develop", "known", "new") for _, t in islice(scenes(split, 0), 9)
+    ]
+    assert len(set(found)) == len(found)
+
+
+def test_true_captions_have_every_slot_of_training() -> None:
+    _, t = next(scenes("train", 0))
+    captions = list(true_captions("0", t, ("detail", "sentence", "phrase"), np.random.default_rng(0)))
+    assert [(caption["perspective"], caption["granularity"]) for caption in captions] == [
+        ("detail", "sentence"),
+        ("summary", "sentence"),
+        ("summary", "phrase"),
+    ]
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    runs = [("a", 0, 1.0), ("a", 1, 5.0), ("b", 0, 2.0), ("b", 1, 6.0)]
+    frame = pd.DataFrame(runs, columns=["row", "seed", "T2I R@1"]).assign(dataset="known")
+    assert paired(frame, "known", "a", ["T2I R@1"]).loc["b", "T2I R@1"] == "+1.0 ± 0.0"
+
+
+@pytest.mark.slow
+def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(tmp_path), "smoke"]) == 0
+    found = figures(read(tmp_path / "results"))
+    assert set(zip(found["row"], found["seed"], found["dataset"], strict=True)) == {
+        (row, 0, split) for row in ("o2m_truth", "cls_truth") for split in ("known", "new")
+    }
+    assert found["T2I own"].notna().all()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
+    assert main(["--root", str(tmp_path), "smoke"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before
+    assert "| cls_truth |" in capsys.readouterr().out
+
+
+def test_an_unknown_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--root", str(tmp_path), "run", "o2n"]) == 1
+    assert "no row is called o2n; expected some of alt_text_o2o" in capsys.readouterr().err
+
+
+def test_rows_are_recipes() -> None:
+    from benchmarks.study.runs import Study
+    from flows.config import HolismConfig
+    from pipeline.config import build
+
+    study = Study(Path("study"), {})
+    for row in rows().values():
+        config = study.config(row, 0, "develop", Path("model"))
+        build(HolismConfig, json.loads(json.dumps(config)), source=row.name)
