@@ -41,8 +41,9 @@ def _texts(tokenize: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Ten
 def _require_known_weights(source: Source) -> None:
     """Of a model that open_clip knows: its tags stand in the message, and open_clip itself logs them as an error."""
     tags = open_clip.list_pretrained_tags_by_model(source.place)
-    known = source.weights is None or open_clip.get_pretrained_cfg(source.place, source.weights)
-    if known or not tags or Location.of(source.weights).exists():
+    if source.weights is None or not tags or open_clip.get_pretrained_cfg(source.place, source.weights):
+        return
+    if Location.of(source.weights).exists():
         return
     close = difflib.get_close_matches(source.weights, tags, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
