@@ -11,7 +11,10 @@ before they are put in place.
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -180,7 +183,7 @@ def _onnx(
     import onnxruntime
 
     tower = tower.eval()
-    with torch.no_grad():
+    with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             tower,
             (examples(2),),
@@ -209,6 +212,20 @@ def _onnx(
                 f"{TOLERANCE}; export another form and report the versions of torch and onnxruntime"
             )
     return buffer.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells its authors of operators it leaves as they are, and of torch's own old names."""
+    logger = logging.getLogger("onnxscript.optimizer")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _require_onnx(model: HolisticCLIP) -> None:

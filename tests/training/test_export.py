@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,11 +211,16 @@ def test_the_readmes_way_sees_pictures_as_training_did(saved: Any, tmp_path: Pat
 @pytest.mark.parametrize(
     "options", [{}, pytest.param({"branch_kind": "mlp"}, marks=pytest.mark.slow), {"branch_kind": "query"}]
 )
-def test_onnx_towers_give_the_models_outputs(saved: Any, tmp_path: Path, options: dict[str, Any]) -> None:
+def test_onnx_towers_give_the_models_outputs(
+    saved: Any, tmp_path: Path, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model, folder = saved(branch_blocks=2, projection="branch", **options)
-    export(folder, tmp_path / "out", ["onnx"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        export(folder, tmp_path / "out", ["onnx"])
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("onnxscript")] == []
     _, _, tokenizer = training.load(folder)
     run = {name: onnxruntime.InferenceSession(tmp_path / "out" / f"{name}.onnx") for name in ("image", "text")}
     for count in (1, 4, 9):
