@@ -106,7 +106,7 @@ def test_the_end_of_a_run_is_that_of_its_workers_without_a_word_of_torchs(
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.kill()
-    output = process.communicate(timeout=20)[0]  # ends with the last process that has the pipe
+    output = process.communicate(timeout=120)[0]  # ends with the last process that has the pipe
     assert sent == "kill" or output.splitlines()[-1] == "stopped"
     assert "Traceback" not in output
     assert session_of(process) == []
