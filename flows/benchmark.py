@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from evaluation import benchmark_folder, benchmarks, fetching, suites
+from evaluation import benchmark_writer, benchmarks, fetching, suites
 from evaluation.config import SuiteAt
 from evaluation.fetching import fetch
 from pipeline.config import build
@@ -49,7 +49,7 @@ def write(at: SuiteAt, folder: str | None) -> str:
     told = f"{found.name}: {len(found.files):,} images, {', '.join(asked)}"
     if folder is None:
         return told
-    benchmark_folder.write(found, Location.of(folder))
+    benchmark_writer.write(found, Location.of(folder))
     return f"{told}\nwritten to {Location.of(folder)}; name this folder in evaluate.benchmarks"
 
 

@@ -21,8 +21,9 @@ from pipeline.errors import HolismError, ScheduleError
 from pipeline.messages import heard_by, say
 from pipeline.stage import Outcome, StageRun
 from training.launch_settings import RayLaunch
-from training.on_ray import AGAIN
+from training.ray_rank import Work, train_rank
 
+AGAIN = "the same command goes on from the last checkpoint"
 VARIABLES = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -34,7 +35,9 @@ VARIABLES = {
 class Desk:
     """Lives for one run of the stage. `train` takes as long as that; the other calls come in beside it."""
 
-    def __init__(self, run: StageRun, launch: RayLaunch, progress_seconds: float) -> None:
+    def __init__(self, work: Work, run: StageRun, launch: RayLaunch, progress_seconds: float) -> None:
+        """`work` is what each rank does with `run`."""
+        self._work = work
         self._run, self._launch, self._seconds = run, launch, run.cluster.schedule_seconds
         self._news: SimpleQueue[tuple[str, bool]] = SimpleQueue()
         self._progress_seconds = progress_seconds
@@ -102,9 +105,12 @@ class Desk:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
 
-        from training.ray_rank import train_rank
-
-        desk, run, seconds = ray.get_runtime_context().current_actor, self._run, self._progress_seconds
+        desk, work, run, seconds = (
+            ray.get_runtime_context().current_actor,
+            self._work,
+            self._run,
+            self._progress_seconds,
+        )
         if not worker.get("GPU"):  # whatever the nodes have, these workers were given none
             run = _on_cpu(run)
         scaling = ScalingConfig(
@@ -120,7 +126,7 @@ class Desk:
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
             )
             trainer: Any = TorchTrainer(
-                lambda: train_rank(run, desk, seconds), scaling_config=scaling, run_config=settings
+                lambda: train_rank(work, run, desk, seconds), scaling_config=scaling, run_config=settings
             )
             outcome: Outcome | None = trainer.fit().return_value
             return outcome

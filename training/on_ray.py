@@ -17,22 +17,22 @@ from pipeline.cluster.connection import connected, reason
 from pipeline.errors import ConfigError, HolismError, ScheduleError
 from pipeline.progress import LOG_SECONDS
 from pipeline.stage import Outcome, StageRun
+from training.desk import AGAIN, VARIABLES, Desk
 from training.launch_settings import RayLaunch
+from training.ray_rank import Work
 
 HEAD = {"node:__internal_head__": 0.001}  # Ray's own resource of the one node that does not come and go
 PATIENCE = 15.0  # seconds that ranks have to write a checkpoint when they are stopped
 POLL = 0.5
-AGAIN = "the same command goes on from the last checkpoint"
 
 
-def launched_on_ray(run: StageRun, launch: RayLaunch, services: tuple[str, ...]) -> Outcome:
-    """The stage's outcome, made by workers of Ray Train, which get the named services.
+def launched_on_ray(work: Work, run: StageRun, launch: RayLaunch, services: tuple[str, ...]) -> Outcome:
+    """The stage's outcome, made by workers of Ray Train that each do `work` with `run` and the named services.
 
     Raises what a rank raised of HolismError, and ScheduleError where workers find no room or fail again and again.
     """
     if find_spec("ray") is None:
         raise ConfigError("train.launch.ray needs Ray, which is not installed: pip install 'ray[data,default]'")
-    from training.desk import VARIABLES, Desk
 
     seconds = run.cluster.schedule_seconds
     run = replace(run, services={name: run.services[name] for name in services if name in run.services})
@@ -43,7 +43,7 @@ def launched_on_ray(run: StageRun, launch: RayLaunch, services: tuple[str, ...])
         actor: Any = ray.remote(Desk).options(
             num_cpus=0, resources=HEAD, max_concurrency=4, runtime_env={"env_vars": variables}
         )
-        desk = actor.remote(run, launch, messages.progress_seconds() or LOG_SECONDS)
+        desk = actor.remote(work, run, launch, messages.progress_seconds() or LOG_SECONDS)
         try:
             return _outcome(desk)
         except ray.exceptions.RayTaskError:

@@ -1,6 +1,7 @@
 """One of the ranks that Ray Train starts: the stage as any rank runs it, in a thread of a worker of Ray."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -10,30 +11,30 @@ from pipeline import stops
 from pipeline.faults import outside_faults
 from pipeline.messages import heard_by, say
 from pipeline.stage import Outcome, StageRun
-from training.stage import run_train
 
 SECONDS = 0.5  # between calls of the desk
+Work = Callable[[StageRun], Outcome]  # what a rank does with the stage's run
 
 
-def train_rank(run: StageRun, desk: Any, progress_seconds: float) -> Outcome | None:
+def train_rank(work: Work, run: StageRun, desk: Any, progress_seconds: float) -> Outcome | None:
     """The stage's outcome on the first rank; None on others, and after a stop. Ray Train has made the group."""
     from ray.train import get_context
 
     context = get_context()
     if context.get_world_rank() > 0:
         with heard_by(lambda _, __: None):
-            _run(run)
+            _run(work, run)
         return None
     with _Line(desk) as line, heard_by(line.say, progress_seconds):
         count = context.get_world_size()
         say(f"train: starts on {count} Ray worker{'s' if count > 1 else ''}")
-        return _run(run)
+        return _run(work, run)
 
 
-def _run(run: StageRun) -> Outcome | None:
+def _run(work: Work, run: StageRun) -> Outcome | None:
     try:
         with outside_faults():
-            return run_train(run)
+            return work(run)
     except stops.StoppedError:
         return None
 

@@ -62,7 +62,7 @@ def run_train(run: StageRun) -> Outcome:
         if run.config.launch.ray is not None:
             from training.on_ray import launched_on_ray
 
-            return launched_on_ray(run, run.config.launch.ray, SERVICES)
+            return launched_on_ray(run_train, run, run.config.launch.ray, SERVICES)
         if run.config.launch.ranks > 1:
             from training.launch import launched
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from evaluation import benchmark_folder
+from evaluation import benchmark_writer
 from evaluation.benchmarks import Benchmark
 from evaluation.contents import Queries, Spec
 from evaluation.fetching import NAMES, cached
@@ -53,7 +53,7 @@ def fetch(name: str) -> Location:
     with tempfile.TemporaryDirectory(dir=parent, prefix=f".{name}-") as made:
         work = Path(made)
         folders = [package.unpack(work) for package in suite.PACKAGES]
-        benchmark_folder.write(suite.build(folders, work), Location.of(work / "benchmark"))
+        benchmark_writer.write(suite.build(folders, work), Location.of(work / "benchmark"))
         try:
             os.rename(work / "benchmark", place.uri)
         except OSError:  # somebody else was quicker

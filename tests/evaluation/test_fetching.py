@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation import benchmark_folder, benchmarks, fetching
+from evaluation import benchmark_writer, benchmarks, fetching
 from evaluation.config import SuiteAt
 from evaluation.contents import MissingDataError
 from evaluation.fetching import emoji, fashion_mnist, fetch, stamps
@@ -65,7 +65,7 @@ def test_an_emojis_label_is_true_in_every_hand(tmp_path: Path) -> None:
     assert found.spec.classification["group"].classes == ("smileys", "nature")
     assert found.spec.classification["subgroup"].classes == ("smiling", "hearts", "reptiles")
     assert found.labels["group"].tolist() == [0, 0, 1, 0, 0, 1, 0, 0]
-    benchmark_folder.write(found, Location.of(tmp_path / "folder"))
+    benchmark_writer.write(found, Location.of(tmp_path / "folder"))
     assert len(benchmarks.read(str(tmp_path / "folder")).queries) == 2
 
 
@@ -118,7 +118,7 @@ def test_fashion_mnist_has_a_split_to_test_and_one_to_train(tmp_path: Path) -> N
     assert found.train is not None
     assert (len(found.files), len(found.train.files)) == (20, 30)
     assert found.labels["article"].tolist() == [*range(10)] * 2
-    benchmark_folder.write(found, Location.of(tmp_path / "folder"))
+    benchmark_writer.write(found, Location.of(tmp_path / "folder"))
     again = benchmarks.read(str(tmp_path / "folder"))
     assert again.train is not None
     assert again.train.labels["article"].tolist() == [*range(10)] * 3

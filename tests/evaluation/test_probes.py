@@ -10,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from evaluation import benchmark_folder, benchmarks, probes, report, table
+from evaluation import benchmark_writer, benchmarks, probes, report, table
 from evaluation.config import EvaluateConfig
 from evaluation.encoder import Encoder
 from evaluation.measure import evaluate
@@ -104,7 +104,7 @@ def test_probes_are_measured_tabled_and_reported(tmp_path: Path) -> None:
     assert linear["value"] == 1.0, "colours are linear in pixels, even through random weights"
     assert "<h2>Probes</h2>" in report.render([found], config, "f" * 32)
 
-    benchmark_folder.write(benchmark, Location.of(tmp_path / "folder"))
+    benchmark_writer.write(benchmark, Location.of(tmp_path / "folder"))
     again = benchmarks.read(str(tmp_path / "folder"))
     assert again.train is not None
     assert again.train.files == benchmark.train.files

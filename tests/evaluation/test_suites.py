@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from evaluation import benchmark_folder, benchmarks, suites
+from evaluation import benchmark_writer, benchmarks, suites
 from evaluation.benchmarks import Benchmark
 from evaluation.classes import Classes
 from evaluation.config import SuiteAt
@@ -153,7 +153,7 @@ def test_a_part_of_a_picture_is_a_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FEW)
 def test_a_suite_written_as_a_folder_reads_the_same(name: str, tmp_path: Path) -> None:
     found = read(name, tmp_path / "data")
-    benchmark_folder.write(found, Location.of(tmp_path / "folder"))
+    benchmark_writer.write(found, Location.of(tmp_path / "folder"))
     again = benchmarks.read(str(tmp_path / "folder"))
     assert again.files == found.files
     assert again.spec == found.spec
@@ -165,7 +165,7 @@ def test_a_suite_written_as_a_folder_reads_the_same(name: str, tmp_path: Path) -
     for mine, its in zip(again.pictures, found.pictures, strict=True):
         assert mine.read() == its.read()
     with pytest.raises(InputError, match="is not empty"):
-        benchmark_folder.write(found, Location.of(tmp_path / "folder"))
+        benchmark_writer.write(found, Location.of(tmp_path / "folder"))
 
 
 def _plain(several: Any) -> Any:
@@ -179,7 +179,7 @@ def test_classes_of_one_name_are_written_by_number(tmp_path: Path) -> None:
     data_sets.WRITERS["webdataset"](tmp_path / "data")
     (tmp_path / "data" / "classnames.txt").write_text("crane\nfish\ncrane\n")
     found = benchmarks.read(SuiteAt(suite="webdataset", root=str(tmp_path / "data")))
-    benchmark_folder.write(found, Location.of(tmp_path / "folder"))
+    benchmark_writer.write(found, Location.of(tmp_path / "folder"))
     assert benchmarks.read(str(tmp_path / "folder")).labels["class"].tolist() == [0, 1, 2, 0, 1, 2]
 
 
