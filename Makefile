@@ -50,7 +50,7 @@ check: $(STAMP)
 test: check
 	$(BIN)/python -m pytest
 
-# The study (docs/study.md) with few scenes and tiny towers; `make test` runs it too.
+# The study (benchmarks/study) with few scenes and tiny towers; `make test` runs it too.
 study-smoke: $(STAMP)
 	$(BIN)/python -m benchmarks.study --root study/smoke smoke
 

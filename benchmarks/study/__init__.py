@@ -2,7 +2,7 @@
 
     python -m benchmarks.study world                    the scenes, once
     python -m benchmarks.study run ROW ... --seeds 0,1  trains and measures rows, goes on where it stopped
-    python -m benchmarks.study table                    the tables of docs/study.md
+    python -m benchmarks.study table                    the tables
 
 Rows are recipes (rows.yaml), columns are figures of `evaluate`. Every run of a row is an ordinary `holism run`.
 """
