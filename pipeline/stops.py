@@ -120,14 +120,15 @@ def held_back() -> Iterator[Held]:
     """Hold a stop back for as long as this lasts, or until it is delivered.
 
     Whatever is raised after the signal is a consequence of it. Threads beside the main one get no signals; they stop
-    when `ask_threads` says so.
+    when `ask_threads` says so. A signal that is ignored, as Ctrl-C is in the background of a script, stays so.
     """
     held = Held()
     if threading.current_thread() is not threading.main_thread():
         with _asked.of(held):
             yield held
         return
-    held.before = {number: signal.signal(number, held) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    held.before = {number: signal.signal(number, held) for number in heard}
     try:
         yield held
     finally:

@@ -203,6 +203,16 @@ def work_through(*signals: signal.Signals) -> list[signal.Signals]:
     raise AssertionError("not stopped")
 
 
+def test_a_signal_that_is_ignored_is_not_held_back() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with held_back() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert stop.signal is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_stop_that_is_held_back_comes_at_the_end_or_with_a_second_ctrl_c() -> None:
     assert work_through(signal.SIGTERM, signal.SIGTERM) == [signal.SIGTERM, signal.SIGTERM]
     assert work_through(signal.SIGINT, signal.SIGINT, signal.SIGTERM) == [signal.SIGINT, signal.SIGINT]
