@@ -1,6 +1,5 @@
 """The study: splits that share no combination, and a toy of all of it, as `make study-smoke` runs it."""
 
-import json
 from itertools import islice
 from pathlib import Path
 
@@ -75,5 +74,9 @@ def test_rows_are_recipes() -> None:
 
     study = Study(Path("study"), {})
     for row in rows().values():
-        config = study.config(row, 0, "develop", Path("model"))
-        build(HolismConfig, json.loads(json.dumps(config)), source=row.name)
+        config = build(HolismConfig, study.config(row, 3, "develop", Path("model")), source=row.name)
+        recipe = config.train.run(row.name)
+        assert (recipe.seed, recipe.warm_start) == (3, "model")
+        assert {term: recipe.losses[term] for term in row.train.get("losses", recipe.losses)} == recipe.losses
+        assert config.evaluate.benchmarks == ("study/world/develop",)
+        assert bool(config.caption.models) == (row.captions == "model")
