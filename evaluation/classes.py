@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from pipeline import identity
 from pipeline.config import Section, build
@@ -24,19 +24,27 @@ TEMPLATE_SETS = {"openai_imagenet": "OPENAI_IMAGENET_TEMPLATES", "simple_imagene
 HOLE = "{}"
 DIGITS = 8  # of a digest in a protocol id
 
+# Texts, or the name of a set of them.
+ClassNames = Annotated[
+    tuple[str, ...], BeforeValidator(lambda found: class_names(found) if isinstance(found, str) else found)
+]
+Templates = Annotated[
+    tuple[str, ...], BeforeValidator(lambda found: templates(found) if isinstance(found, str) else found)
+]
+
 
 class Classes(Section):
     """Zero-shot classification of one attribute: its classes and the sentences their names are put into."""
 
-    classes: tuple[str, ...] = Field(min_length=2)
-    templates: tuple[str, ...] = Field(("a photo of a {}",), min_length=1)
+    classes: ClassNames = Field(min_length=2)
+    templates: Templates = Field(("a photo of a {}",), min_length=1)
 
     @field_validator("classes", mode="before")
     @classmethod
     def _are_texts(cls, classes: object) -> object:
         if isinstance(classes, list) and (strange := [name for name in classes if not isinstance(name, str)]):
             raise ValueError(f"{strange[0]!r} is no text; write names of classes in quotes")
-        return class_names(classes) if isinstance(classes, str) else classes
+        return classes
 
     @field_validator("classes")
     @classmethod
@@ -44,11 +52,6 @@ class Classes(Section):
         if any(not name.strip() for name in classes):
             raise ValueError("a class has no name")
         return tuple(name.strip() for name in classes)
-
-    @field_validator("templates", mode="before")
-    @classmethod
-    def _of_a_set(cls, found: object) -> object:
-        return templates(found) if isinstance(found, str) else found
 
     @field_validator("templates")
     @classmethod

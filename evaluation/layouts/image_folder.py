@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from evaluation import classes
+from evaluation.classes import ClassNames, Templates
 from evaluation.contents import Contents, MissingDataError, Picture
 from evaluation.layouts import places
 from evaluation.layouts.places import Places
@@ -23,23 +24,13 @@ class ImageFolderLayout(Section):
 
     kind: Literal["image_folder"] = "image_folder"
     images: Places = Field((".",), description="the folder that holds a folder for each class; {split} is the split")
-    classes: tuple[str, ...] | dict[str, str] | str | None = Field(
+    classes: ClassNames | dict[str, str] | None = Field(
         None,
         description="names of classes in the order of their folders, or by folder, or a set's name (imagenet); "
         "without it, the folders' own names",
     )
-    templates: tuple[str, ...] = Field(("a photo of a {}.",), description="sentences with {}, or a set's name")
+    templates: Templates = Field(("a photo of a {}.",), description="sentences with {}, or a set's name")
     task: str = Field("class", description="what the classes are called together")
-
-    @field_validator("classes")
-    @classmethod
-    def _of_a_set(cls, found: object) -> object:
-        return classes.class_names(found) if isinstance(found, str) else found
-
-    @field_validator("templates", mode="before")
-    @classmethod
-    def _templates_of_a_set(cls, found: object) -> object:
-        return classes.templates(found) if isinstance(found, str) else found
 
     def read(self, root: Location, split: str) -> Contents:
         """All pictures of all classes, by folder and name."""

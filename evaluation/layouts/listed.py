@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from evaluation import classes
-from evaluation.classes import Classes
+from evaluation.classes import Classes, ClassNames, Templates
 from evaluation.contents import Contents
 from evaluation.layouts import places
 from evaluation.layouts.places import Places
@@ -24,18 +24,8 @@ class LabelColumn(Section):
     """A column of names of classes, or of their numbers from 0."""
 
     column: Column = Field(description="its name or number; empty values are pictures whose class cannot be told")
-    classes: tuple[str, ...] | None = Field(None, description="names, or a set's name; without it, those that occur")
-    templates: tuple[str, ...] = Field(("a photo of a {}.",), description="sentences with {}, or a set's name")
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _of_a_set(cls, found: object) -> object:
-        return classes.class_names(found) if isinstance(found, str) else found
-
-    @field_validator("templates", mode="before")
-    @classmethod
-    def _templates_of_a_set(cls, found: object) -> object:
-        return classes.templates(found) if isinstance(found, str) else found
+    classes: ClassNames | None = Field(None, description="names, or a set's name; without it, those that occur")
+    templates: Templates = Field(("a photo of a {}.",), description="sentences with {}, or a set's name")
 
     def read(self, values: Mapping[str, str | None], where: Location) -> tuple[Classes, np.ndarray]:
         """The classes, and the class of each picture; `values` are what the column holds, by picture."""

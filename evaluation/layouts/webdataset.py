@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from evaluation import classes
-from evaluation.classes import HOLE, Classes
+from evaluation.classes import HOLE, Classes, Templates
 from evaluation.contents import Contents, Member, MissingDataError
 from evaluation.layouts import places
 from pipeline import picture_kinds, texts
@@ -43,15 +43,10 @@ class WebdatasetLayout(Section):
     """Tars of pictures with classes or captions, read where they are."""
 
     kind: Literal["webdataset"] = "webdataset"
-    templates: tuple[str, ...] | None = Field(
+    templates: Templates | None = Field(
         None, description="sentences with {}, or a set's name; without it, those that lie beside the tars"
     )
     task: str = Field("class", description="what the classes are called together")
-
-    @field_validator("templates", mode="before")
-    @classmethod
-    def _of_a_set(cls, found: object) -> object:
-        return classes.templates(found) if isinstance(found, str) else found
 
     def read(self, root: Location, split: str) -> Contents:
         """The pictures of a split in the order of its tars."""
