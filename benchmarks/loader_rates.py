@@ -30,7 +30,7 @@ from open_clip_train import data as open_clip_data
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.made_up import Data, make
+from benchmarks.made_up import Data, make, open_clip_arguments
 from pipeline import pictures
 from pipeline.config import build
 from training.augment import crop_and_normalise
@@ -59,16 +59,7 @@ class Unread(Undecoded):
 def webdataset(data: Data, decode: bool, tokens: bool) -> Iterator[Any]:
     """open_clip's training pipeline over all tars once, whole or without some of its steps."""
     tokenizer = open_clip.SimpleTokenizer()
-    args = SimpleNamespace(
-        train_data="::".join(map(str, data.tars)),
-        train_num_samples=data.table.num_rows,
-        train_data_upsampling_factors=None,
-        dataset_resampled=False,
-        seed=0,
-        batch_size=BATCH,
-        workers=0,
-        world_size=1,
-    )
+    args = open_clip_arguments(data, BATCH)
     if not decode:
         return iter(wds.DataPipeline(*_stages(args, tokenizer if tokens else None)))
     preprocess = image_transform(SIDE, is_train=True, aug_cfg=AugmentationCfg())

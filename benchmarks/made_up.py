@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -93,3 +94,17 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     info.size = len(data)
     tar.addfile(info, io.BytesIO(data))
     return tar.offset - (len(data) + 511) // 512 * 512
+
+
+def open_clip_arguments(data: Data, batch: int) -> SimpleNamespace:
+    """What open_clip's loader wants to know of its command line, for one process that reads all tars once an epoch."""
+    return SimpleNamespace(
+        train_data="::".join(map(str, data.tars)),
+        train_num_samples=data.table.num_rows,
+        train_data_upsampling_factors=None,
+        dataset_resampled=False,
+        seed=0,
+        batch_size=batch,
+        workers=0,
+        world_size=1,
+    )

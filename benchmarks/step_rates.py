@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from pathlib import Path
-from types import SimpleNamespace
 
 import open_clip
 import pyarrow.parquet as pq
@@ -31,7 +30,7 @@ from torch import Tensor
 from benchmarks import steps
 from benchmarks.branch_kinds import captions
 from benchmarks.length_groups import padded
-from benchmarks.made_up import Data, make
+from benchmarks.made_up import Data, make, open_clip_arguments
 from pipeline import identity, schemas
 from pipeline.demo_world.write import write_world
 from pipeline.shards import ShardReader
@@ -64,16 +63,7 @@ def webdataset(data: Data, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     from open_clip.transform import AugmentationCfg, image_transform
     from open_clip_train.data import get_wds_dataset
 
-    args = SimpleNamespace(
-        train_data="::".join(map(str, data.tars)),
-        train_num_samples=data.table.num_rows,
-        train_data_upsampling_factors=None,
-        dataset_resampled=False,
-        seed=0,
-        batch_size=batch,
-        workers=0,
-        world_size=1,
-    )
+    args = open_clip_arguments(data, batch)
     preprocess = image_transform(224, is_train=True, aug_cfg=AugmentationCfg())
     whole = get_wds_dataset(args, preprocess, True, tokenizer=open_clip.SimpleTokenizer())
     while True:
