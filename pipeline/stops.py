@@ -45,12 +45,12 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Handle both signals for as long as this lasts (in the main thread; others get none)."""
+    """Handle both signals for as long as this lasts (in the main thread; others get none), but for ignored ones."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    before = {number: signal.signal(number, stop) for number in _heard()}
     try:
         yield stop
     finally:
@@ -127,8 +127,7 @@ def held_back() -> Iterator[Held]:
         with _asked.of(held):
             yield held
         return
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    held.before = {number: signal.signal(number, held) for number in heard}
+    held.before = {number: signal.signal(number, held) for number in _heard()}
     try:
         yield held
     finally:
@@ -187,6 +186,11 @@ def end_children() -> None:
     for process in multiprocessing.active_children():
         process.kill()
         process.join()
+
+
+def _heard() -> list[signal.Signals]:
+    """Those that whoever started this program did not have it ignore."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def _handle(handlers: Mapping[signal.Signals, object]) -> None:
