@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.study.runs import SPLITS, Study, rows
+from benchmarks.study.captions import ask
+from benchmarks.study.runs import SPLITS, WIDTHS, Job, Study, rows
 from benchmarks.study.table import markdown
-from benchmarks.study.world import write_world
+from benchmarks.study.world import SCENES, write_world
 from pipeline.errors import HolismError
 
 # A toy of the study that ends within a minute: scenes are few, towers are tiny, captions are the truth's.
@@ -17,7 +18,6 @@ SMOKE_SCALE, SMOKE_ROWS = 0.001, ("o2m_truth", "cls_truth")
 SMOKE = {
     "train": {
         "model": {
-            "embed_dim": 16,
             "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1},
             "text_cfg": {"width": 32, "heads": 2, "layers": 1},
         },
@@ -34,12 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         match options.command:
             case "world":
-                write_world(root / "world", options.scale, options.workers)
+                write_world(root / "world", options.scale, options.workers, options.splits)
+            case "captions":
+                print(ask(root.resolve(), options.model, options.name))
+            case "start":
+                print(Study(root.resolve(), {}, tuple(options.set)).start(WIDTHS[0]).parent)
             case "run":
-                _run(Study(root.resolve(), {}), options.rows, options.seeds, options.on)
+                study = Study(root.resolve(), {}, tuple(options.set))
+                _run(study, _jobs(options.rows, options.seeds, options.on), options.at_once)
             case "smoke":
                 write_world(root / "world", SMOKE_SCALE, workers=1)
-                _run(Study(root.resolve(), SMOKE), SMOKE_ROWS, [0], "test")
+                _run(Study(root.resolve(), SMOKE), _jobs(SMOKE_ROWS, [0], "test"))
                 print(markdown(root / "results", against=SMOKE_ROWS[0]))
             case "table":
                 print(markdown(options.results or root / "results", options.against))
@@ -54,14 +59,21 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.study", description="which recipe makes the better CLIP"
     )
     parser.add_argument("--root", type=Path, default=Path("study"), help="folder of scenes, workspaces and results")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all runs")
     commands = parser.add_subparsers(dest="command", required=True)
     world = commands.add_parser("world", help="write the scenes")
+    world.add_argument("--splits", nargs="+", choices=SCENES, default=SCENES, help="some of them only")
     world.add_argument("--scale", type=float, default=1.0, help="share of the scenes, for trying things")
     world.add_argument("--workers", type=int, default=2, help="processes that paint")
+    captions = commands.add_parser("captions", help="ask a model about the training scenes")
+    captions.add_argument("--model", default="demo_vlm", help="as `caption.models` names it")
+    captions.add_argument("--name", default="model", help="what rows call these captions")
+    commands.add_parser("start", help="train the models that rows start from")
     run = commands.add_parser("run", help="train and measure rows; what is there is not done again")
     run.add_argument("rows", nargs="*", help="names of rows.yaml; core: those rows; none: all")
     run.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
     run.add_argument("--on", choices=list(SPLITS), default="develop", help="scenes to score on")
+    run.add_argument("--at-once", type=int, default=1, help="runs that go side by side, with a log each")
     commands.add_parser("smoke", help="a toy of all this, within a minute")
     table = commands.add_parser("table", help="tables of the results, in Markdown")
     table.add_argument("--results", type=Path, help="folder of results; without it that of the root")
@@ -69,14 +81,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(study: Study, names: Sequence[str], seeds: Sequence[int], split: str) -> None:
+def _jobs(names: Sequence[str], seeds: Sequence[int], split: str) -> list[Job]:
     known = rows()
     chosen = [row.name for row in known.values() if row.core] if list(names) == ["core"] else names or list(known)
     if unknown := [name for name in chosen if name not in known]:
         raise HolismError(f"no row is called {unknown[0]}; expected some of {', '.join(known)}")
-    for seed in seeds:
-        for name in chosen:
-            study.run(known[name], seed, split)
+    return [Job(known[name], seed, split) for seed in seeds for name in chosen]
+
+
+def _run(study: Study, jobs: Sequence[Job], at_once: int = 1) -> None:
+    if at_once > 1:
+        study.run_side_by_side(jobs, at_once)
+        return
+    for job in jobs:
+        study.run(job)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
 """Runs of the study: a row and a seed make a configuration, and `holism run` does the rest.
 
-All rows share a workspace, so that pictures are captioned once and a run that is there is not trained again. What
-comes out of a run is kept as one Parquet file under ROOT/results.
+Rows that want the same captions, curated alike, share a base: a workspace in which the first three stages are done. A
+run works in a copy of it, so runs may go side by side. What comes out of a run is one Parquet file under ROOT/results.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +22,21 @@ from flows.cli import main as holism
 from flows.run import Session
 from pipeline.config import load_yaml, merge
 from pipeline.errors import HolismError
+from pipeline.identity import digest
+from pipeline.progress import Progress
 from pipeline.schemas import RESULTS
 
 HERE = Path(__file__).parent
 SPLITS = {"develop": ("develop",), "test": ("known", "new")}
-TRUTH = {
-    "name": "truth",
+TABLES = {"model": "captions/model.parquet", "truth": "world/train"}  # captions of training scenes, by who wrote them
+TABLE = {
     "format": "parquet",
     "match": "key",
     "columns": {"image": "key", "text": "text", "perspective": "perspective", "granularity": "granularity"},
 }
+NARROW = 16
+WIDTHS = (64, NARROW)
+BEFORE_TRAINING = "ingest,caption,curate"
 
 
 @dataclass(frozen=True)
@@ -39,51 +48,130 @@ class Row:
     train: Mapping[str, Any]
     curate: Mapping[str, Any]
     core: bool = False
-    captions: str = "model"  # or truth
+    captions: str = "model"  # one of TABLES, or several with + between
+    width: int = 64  # numbers in a vector, one of WIDTHS
 
 
 def rows() -> dict[str, Row]:
-    """All rows, in the order of rows.yaml."""
-    found: dict[str, Any] = load_yaml(HERE / "rows.yaml")["rows"]
-    return {name: Row(name=name, **{"train": {}, "curate": {}, **row}) for name, row in found.items()}
+    """All rows, in the order of rows.yaml, and those of narrow vectors after them."""
+    read: dict[str, Any] = load_yaml(HERE / "rows.yaml")
+    found = {name: Row(name=name, **{"train": {}, "curate": {}, **row}) for name, row in read["rows"].items()}
+    narrow = [replace(found[name], name=f"{name}_{NARROW}", width=NARROW, core=False) for name in read["narrow"]]
+    return found | {row.name: row for row in narrow}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A row, a seed and the scenes to score on."""
+
+    row: Row
+    seed: int
+    split: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.row.name}-{self.seed}-{self.split}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """The study in one folder: its world, its workspaces, its results. `smaller` goes over every configuration."""
+    """The study in one folder: its world, its workspaces, its results.
+
+    `smaller` goes over every configuration, `overrides` (`train.workers=4`) over all of that.
+    """
 
     root: Path
     smaller: Mapping[str, Any]
+    overrides: tuple[str, ...] = ()
 
-    def start(self) -> Path:
-        """The model that rows start from; trained if it is not there."""
-        config = self._write("start", self._over(load_yaml(HERE / "start.yaml")))
-        _require(holism(["run", str(config), "--stages", "ingest,caption,curate,train"]), "the start")
-        manifest = Session.open(str(config)).resolve()["train"].manifest
-        assert manifest is not None
-        return Path(manifest.store.removeprefix("file://"), manifest.detail["runs"]["start"]["folder"])
+    def start(self, width: int) -> Path:
+        """The model that rows of a width start from; those of all widths are trained if it is not there."""
+        folder = self._start(width)
+        if not folder.exists():
+            config = self._over(load_yaml(HERE / "start.yaml"))
+            towers = config["train"]["model"]
+            config["train"]["runs"] = {f"width_{each}": {"model": {**towers, "embed_dim": each}} for each in WIDTHS}
+            path = self._write("start", config)
+            self._holism(path, "the start", "--stages", f"{BEFORE_TRAINING},train")
+            manifest = self._session(path).resolve()["train"].manifest
+            assert manifest is not None
+            for each in WIDTHS:
+                model = Path(
+                    manifest.store.removeprefix("file://"), manifest.detail["runs"][f"width_{each}"]["folder"]
+                )
+                shutil.copytree(model, self._start(each), dirs_exist_ok=True)
+        return folder
 
-    def run(self, row: Row, seed: int, split: str) -> Path:
+    def _start(self, width: int) -> Path:
+        return self.root / "starts" / str(width)
+
+    def result(self, job: Job) -> Path:
+        return self.root / "results" / f"{job.name}.parquet"
+
+    def prepare(self, jobs: Iterable[Job]) -> None:
+        """Make what several runs share, so that they do not wait for each other."""
+        for job in jobs:
+            if not self.result(job).exists():
+                self.start(job.row.width)
+                self._base(job)
+
+    def run(self, job: Job) -> Path:
         """Train and measure a row unless its result is there; the file of its results."""
-        result = self.root / "results" / f"{row.name}-{seed}-{split}.parquet"
+        result = self.result(job)
         if result.exists():
             return result
-        config = self._write(f"{row.name}-{seed}-{split}", self.config(row, seed, split, self.start()))
+        self.prepare([job])
+        work = self.root / "work" / job.name
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(self._base(job), work)
+        config = self._write(job.name, self.config(job, work))
         began, cpu = time.monotonic(), _cpu_seconds()
-        _require(holism(["run", str(config)]), row.name)
-        _keep(Session.open(str(config)), row, seed, split, result, time.monotonic() - began, _cpu_seconds() - cpu)
+        self._holism(config, job.name)
+        _keep(self._session(config), job, result, time.monotonic() - began, _cpu_seconds() - cpu)
+        shutil.rmtree(work)
         return result
 
-    def config(self, row: Row, seed: int, split: str, start: Path) -> dict[str, Any]:
-        """The configuration of a run that starts from the model in a folder."""
+    def run_side_by_side(self, jobs: Sequence[Job], at_once: int) -> None:
+        """Several runs at a time, a process and a log each; raises HolismError once all have ended, if some failed."""
+        missing = [job for job in jobs if not self.result(job).exists()]
+        self.prepare(missing)
+        progress, failed = Progress("study", len(missing), "runs"), list[str]()
+        with ThreadPoolExecutor(at_once) as pool:
+            for job, status in zip(missing, pool.map(self._in_process, missing), strict=True):
+                progress.update(1)
+                if status:
+                    failed.append(job.name)
+        progress.close()
+        if failed:
+            raise HolismError(f"{', '.join(failed)} failed; {self.root / 'logs'} says why, then run this again")
+
+    def config(self, job: Job, workspace: Path) -> dict[str, Any]:
+        """The configuration of a run."""
+        row, world = job.row, self.root / "world"
+        tables = [{"name": name, "path": str(self.root / TABLES[name]), **TABLE} for name in row.captions.split("+")]
         own: dict[str, Any] = {
+            "workspace": str(workspace),
+            "caption": {"models": [], "tables": tables},
             "curate": row.curate,
-            "train": {"warm_start": str(start), "seed": seed, "runs": {row.name: row.train}},
-            "evaluate": {"benchmarks": [str(self.root / "world" / name) for name in SPLITS[split]]},
+            "train": {
+                "model": {"embed_dim": row.width},
+                "warm_start": str(self._start(row.width)),
+                "seed": job.seed,
+                "runs": {row.name: row.train},
+            },
+            "evaluate": {"benchmarks": [str(world / name) for name in SPLITS[job.split]]},
         }
-        if row.captions == "truth":
-            own["caption"] = {"models": [], "tables": [{**TRUTH, "path": str(self.root / "world" / "train")}]}
         return self._over(own)
+
+    def _base(self, job: Job) -> Path:
+        """A workspace with the stages before training; it bears the name of what decides them."""
+        folder = self.root / "bases" / digest([job.row.captions, dict(job.row.curate)])[:12]
+        if not folder.exists():
+            unfinished = folder.with_suffix(".part")
+            config = self._write(f"base-{folder.name}", self.config(job, unfinished))
+            self._holism(config, "the captions", "--stages", BEFORE_TRAINING)
+            unfinished.rename(folder)
+        return folder
 
     def _over(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """A configuration over recipe.yaml, and `smaller` over both."""
@@ -95,10 +183,22 @@ class Study:
         path.write_text(json.dumps(config, indent=1).replace("{root}", str(self.root)))
         return path
 
+    def _session(self, config: Path) -> Session:
+        return Session.open(str(config), self.overrides)
 
-def _require(status: int, what: str) -> None:
-    if status:
-        raise HolismError(f"the study stopped at {what}; mend what is said above and run the same command again")
+    def _holism(self, config: Path, what: str, *options: str) -> None:
+        sets = [word for item in self.overrides for word in ("--set", item)]
+        if holism(["run", str(config), *options, *sets]):
+            raise HolismError(f"the study stopped at {what}; mend what is said above and run the same command again")
+
+    def _in_process(self, job: Job) -> int:
+        log = self.root / "logs" / f"{job.name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "benchmarks.study", "--root", str(self.root)]
+        command += [word for item in self.overrides for word in ("--set", item)]
+        command += ["run", job.row.name, "--seeds", str(job.seed), "--on", job.split]
+        with log.open("w") as out:
+            return subprocess.run(command, stdout=out, stderr=subprocess.STDOUT).returncode
 
 
 def _cpu_seconds() -> float:
@@ -106,7 +206,7 @@ def _cpu_seconds() -> float:
     return used.user + used.system + used.children_user + used.children_system
 
 
-def _keep(session: Session, row: Row, seed: int, split: str, result: Path, seconds: float, cpu_seconds: float) -> None:
+def _keep(session: Session, job: Job, result: Path, seconds: float, cpu_seconds: float) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -116,11 +216,11 @@ def _keep(session: Session, row: Row, seed: int, split: str, result: Path, secon
     assert evaluation is not None
     (part,) = [part for part in evaluation.parts if part.name == "results.parquet"]
     table = evaluation.read(part, RESULTS)
-    counts = train.counts[row.name]
+    counts = train.counts[job.row.name]
     own = {
-        "row": row.name,
-        "seed": seed,
-        "scored_on": split,
+        "row": job.row.name,
+        "seed": job.seed,
+        "scored_on": job.split,
         "steps": counts["steps"],
         "images_seen": counts["images seen"],
         "seconds": round(seconds, 1),
@@ -129,4 +229,6 @@ def _keep(session: Session, row: Row, seed: int, split: str, result: Path, secon
     for name, value in own.items():
         table = table.append_column(name, pa.array([value] * table.num_rows))
     result.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, result, compression="zstd")
+    unfinished = result.with_suffix(".part")
+    pq.write_table(table, unfinished, compression="zstd")
+    unfinished.rename(result)

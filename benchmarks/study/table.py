@@ -47,6 +47,7 @@ COLUMNS = (
     Column("color", _served("classification", "accuracy", "color")),
     Column("background", _served("classification", "accuracy", "background")),
     Column("style", _served("classification", "accuracy", "style")),
+    Column("composition", _served("composition", "choice_accuracy")),
     Column("T2I R@1", _served("retrieval", "text_to_image_recall@1")),
     Column("I2T R@1", _served("retrieval", "image_to_text_recall@1")),
     Column("T2I own", _own_branch("text_to_image_recall@1")),

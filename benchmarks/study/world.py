@@ -16,7 +16,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import count, islice
 from multiprocessing import get_context
@@ -42,15 +42,16 @@ _FIRST_SEED = 1 << 41  # beyond the demo's, which end below 1 << 41
 _SEEDS_OF_A_SHARD = 1 << 16
 _SHARDS_OF_A_SPLIT = 1 << 10
 _SUMMARIES = ("sentence", "phrase")  # granularities of one perspective
-_SPLITS = (*TRAINING, *BENCHMARKS)
+SCENES = (*TRAINING, *BENCHMARKS)
 JPEG_QUALITY = 92
 
 
-def write_world(out: Path, scale: float = 1.0, workers: int = 1) -> None:
-    """Write what is missing of the world; `scale` is the share of its scenes, for trying things."""
+def write_world(out: Path, scale: float = 1.0, workers: int = 1, splits: Collection[str] = SCENES) -> None:
+    """Write what is missing of some splits; `scale` is the share of their scenes, for trying things."""
     shards = [
         (out, split, number, min(SHARD, size - number * SHARD))
         for split, size in _scaled(TRAINING, scale).items()
+        if split in splits
         for number in range((size + SHARD - 1) // SHARD)
     ]
     progress = Progress("study world", sum(shard[3] for shard in shards), "scenes")
@@ -59,7 +60,7 @@ def write_world(out: Path, scale: float = 1.0, workers: int = 1) -> None:
             progress.update(written)
     progress.close()
     for split, size in _scaled(BENCHMARKS, scale).items():
-        if not (out / split / "benchmark.yaml").exists():
+        if split in splits and not (out / split / "benchmark.yaml").exists():
             _write_benchmark(out / split, split, size)
 
 
@@ -69,7 +70,7 @@ def _scaled(sizes: dict[str, int], scale: float) -> dict[str, int]:
 
 def scenes(split: str, shard: int) -> Iterator[tuple[Any, Truth]]:
     """Endless scenes of a shard of a split: always the same ones."""
-    first = _FIRST_SEED + (_SPLITS.index(split) * _SHARDS_OF_A_SPLIT + shard) * _SEEDS_OF_A_SHARD
+    first = _FIRST_SEED + (SCENES.index(split) * _SHARDS_OF_A_SPLIT + shard) * _SEEDS_OF_A_SHARD
     for seed in count(first):
         scene = sample(seed)
         t = truth(scene)

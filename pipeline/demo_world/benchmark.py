@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.demo_world.alt_text import true_alt_texts
+from pipeline.demo_world.choices import choice_rows
 from pipeline.demo_world.facts import CLASSES, TEMPLATES, Fact, Truth, claims, facts, labels
 from pipeline.demo_world.language import answers
 
@@ -36,7 +37,7 @@ _ALT_CLAIMS = {
 def write_benchmark(
     folder: Path, files: Sequence[str], truths: Sequence[Truth], name: str = "demo_world", split: str = "heldout"
 ) -> None:
-    """Write benchmark.yaml, labels.parquet and queries.parquet into `folder`, whose `images/` hold the files."""
+    """Write the tables and benchmark.yaml into `folder`, whose `images/` hold the files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     import yaml
@@ -44,6 +45,8 @@ def write_benchmark(
     rows = [{"file": file, **labels(t)} for file, t in zip(files, truths, strict=True)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "labels.parquet", compression="zstd")
     pq.write_table(pa.Table.from_pylist(query_rows(files, truths)), folder / "queries.parquet", compression="zstd")
+    if choices := choice_rows(files, truths):
+        pq.write_table(pa.Table.from_pylist(choices), folder / "choices.parquet", compression="zstd")
     tasks = {task: {"classes": list(CLASSES[task]), "templates": list(TEMPLATES[task])} for task in CLASSES}
     spec = {"name": name, "split": split, "relevance": RELEVANCE, "classification": tasks}
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(spec, sort_keys=False, width=110), encoding="utf8")

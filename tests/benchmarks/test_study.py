@@ -68,15 +68,15 @@ def test_an_unknown_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_rows_are_recipes() -> None:
-    from benchmarks.study.runs import Study
+    from benchmarks.study.runs import Job, Study
     from flows.config import HolismConfig
     from pipeline.config import build
 
     study = Study(Path("study"), {})
     for row in rows().values():
-        config = build(HolismConfig, study.config(row, 3, "develop", Path("model")), source=row.name)
+        config = build(HolismConfig, study.config(Job(row, 3, "develop"), Path("work")), source=row.name)
         recipe = config.train.run(row.name)
-        assert (recipe.seed, recipe.warm_start) == (3, "model")
+        assert (recipe.seed, recipe.warm_start) == (3, f"study/starts/{row.width}")
         assert {term: recipe.losses[term] for term in row.train.get("losses", recipe.losses)} == recipe.losses
         assert config.evaluate.benchmarks == ("study/world/develop",)
-        assert bool(config.caption.models) == (row.captions == "model")
+        assert [table.name for table in config.caption.tables] == row.captions.split("+")
