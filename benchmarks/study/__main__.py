@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "captions":
                 print(ask(root.resolve(), options.model, options.name))
             case "start":
-                print(Study(root.resolve(), {}, tuple(options.set)).start(WIDTHS[0]).parent)
+                print(Study(root.resolve(), {}, tuple(options.set)).start(options.width))
             case "run":
                 study = Study(root.resolve(), {}, tuple(options.set))
                 _run(study, _jobs(options.rows, options.seeds, options.on), options.at_once)
@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     captions = commands.add_parser("captions", help="ask a model about the training scenes")
     captions.add_argument("--model", default="demo_vlm", help="as `caption.models` names it")
     captions.add_argument("--name", default="model", help="what rows call these captions")
-    commands.add_parser("start", help="train the models that rows start from")
+    start = commands.add_parser("start", help="train the model that rows start from")
+    start.add_argument("--width", type=int, choices=WIDTHS, default=WIDTHS[0], help="numbers in its vectors")
     run = commands.add_parser("run", help="train and measure rows; what is there is not done again")
     run.add_argument("rows", nargs="*", help="names of rows.yaml; core: those rows; none: all")
     run.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])

@@ -85,25 +85,14 @@ class Study:
     overrides: tuple[str, ...] = ()
 
     def start(self, width: int) -> Path:
-        """The model that rows of a width start from; those of all widths are trained if it is not there."""
-        folder = self._start(width)
-        if not folder.exists():
-            config = self._over(load_yaml(HERE / "start.yaml"))
-            towers = config["train"]["model"]
-            config["train"]["runs"] = {f"width_{each}": {"model": {**towers, "embed_dim": each}} for each in WIDTHS}
-            path = self._write("start", config)
-            self._holism(path, "the start", "--stages", f"{BEFORE_TRAINING},train")
-            manifest = self._session(path).resolve()["train"].manifest
-            assert manifest is not None
-            for each in WIDTHS:
-                model = Path(
-                    manifest.store.removeprefix("file://"), manifest.detail["runs"][f"width_{each}"]["folder"]
-                )
-                shutil.copytree(model, self._start(each), dirs_exist_ok=True)
-        return folder
-
-    def _start(self, width: int) -> Path:
-        return self.root / "starts" / str(width)
+        """The model that rows of a width start from; trained if it is not there."""
+        own = {"workspace": f"{{root}}/start-{width}", "train": {"model": {"embed_dim": width}, "runs": {"start": {}}}}
+        config = self._write(f"start-{width}", self._over(merge(load_yaml(HERE / "start.yaml"), own)))
+        if not self._session(config).resolve()["train"].done:
+            self._holism(config, "the start", "--stages", f"{BEFORE_TRAINING},train")
+        manifest = self._session(config).resolve()["train"].manifest
+        assert manifest is not None
+        return Path(manifest.store.removeprefix("file://"), manifest.detail["runs"]["start"]["folder"])
 
     def result(self, job: Job) -> Path:
         return self.root / "results" / f"{job.name}.parquet"
@@ -124,7 +113,7 @@ class Study:
         work = self.root / "work" / job.name
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(self._base(job), work)
-        config = self._write(job.name, self.config(job, work))
+        config = self._write(job.name, self.config(job, work, self.start(job.row.width)))
         began, cpu = time.monotonic(), _cpu_seconds()
         self._holism(config, job.name)
         _keep(self._session(config), job, result, time.monotonic() - began, _cpu_seconds() - cpu)
@@ -145,8 +134,8 @@ class Study:
         if failed:
             raise HolismError(f"{', '.join(failed)} failed; {self.root / 'logs'} says why, then run this again")
 
-    def config(self, job: Job, workspace: Path) -> dict[str, Any]:
-        """The configuration of a run."""
+    def config(self, job: Job, workspace: Path, start: Path) -> dict[str, Any]:
+        """The configuration of a run that starts from the model in a folder."""
         row, world = job.row, self.root / "world"
         tables = [{"name": name, "path": str(self.root / TABLES[name]), **TABLE} for name in row.captions.split("+")]
         own: dict[str, Any] = {
@@ -155,7 +144,7 @@ class Study:
             "curate": row.curate,
             "train": {
                 "model": {"embed_dim": row.width},
-                "warm_start": str(self._start(row.width)),
+                "warm_start": str(start),
                 "seed": job.seed,
                 "runs": {row.name: row.train},
             },
@@ -168,7 +157,7 @@ class Study:
         folder = self.root / "bases" / digest([job.row.captions, dict(job.row.curate)])[:12]
         if not folder.exists():
             unfinished = folder.with_suffix(".part")
-            config = self._write(f"base-{folder.name}", self.config(job, unfinished))
+            config = self._write(f"base-{folder.name}", self.config(job, unfinished, self.start(job.row.width)))
             self._holism(config, "the captions", "--stages", BEFORE_TRAINING)
             unfinished.rename(folder)
         return folder

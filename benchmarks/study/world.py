@@ -34,7 +34,7 @@ from pipeline.demo_world.render import render
 from pipeline.demo_world.scene import sample, truth
 from pipeline.progress import Progress
 
-TRAINING = {"start": 96_000, "train": 8_000}
+TRAINING = {"start": 24_000, "train": 5_000}
 CAPTIONS = {"start": ("phrase",), "train": PERSPECTIVES}
 BENCHMARKS = {"develop": 500, "known": 500, "new": 500}
 SHARD = 1000

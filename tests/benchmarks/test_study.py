@@ -74,9 +74,11 @@ def test_rows_are_recipes() -> None:
 
     study = Study(Path("study"), {})
     for row in rows().values():
-        config = build(HolismConfig, study.config(Job(row, 3, "develop"), Path("work")), source=row.name)
+        config = build(
+            HolismConfig, study.config(Job(row, 3, "develop"), Path("work"), Path("model")), source=row.name
+        )
         recipe = config.train.run(row.name)
-        assert (recipe.seed, recipe.warm_start) == (3, f"study/starts/{row.width}")
+        assert (recipe.seed, recipe.warm_start) == (3, "model")
         assert {term: recipe.losses[term] for term in row.train.get("losses", recipe.losses)} == recipe.losses
         assert config.evaluate.benchmarks == ("study/world/develop",)
         assert [table.name for table in config.caption.tables] == row.captions.split("+")
