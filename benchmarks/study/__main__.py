@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.study.captions import ask
 from benchmarks.study.runs import SPLITS, WIDTHS, Job, Study, rows
-from benchmarks.study.table import markdown
+from benchmarks.study.table import gather, markdown
 from benchmarks.study.world import SCENES, write_world
 from pipeline.errors import HolismError
 
@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write_world(root / "world", SMOKE_SCALE, workers=1)
                 _run(Study(root.resolve(), SMOKE), _jobs(SMOKE_ROWS, [0], "test"))
                 print(markdown(root / "results", against=SMOKE_ROWS[0]))
+            case "gather":
+                print(f"{gather(root / 'results', options.file)} runs in {options.file}")
             case "table":
                 print(markdown(options.results or root / "results", options.against))
     except HolismError as error:
@@ -70,8 +72,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--on", choices=list(SPLITS), default="develop", help="scenes to score on")
     run.add_argument("--at-once", type=int, default=1, help="runs that go side by side, with a log each")
     commands.add_parser("smoke", help="a toy of all this, within a minute")
+    together = commands.add_parser("gather", help="write all results as one file")
+    together.add_argument("file", type=Path)
     table = commands.add_parser("table", help="tables of the results, in Markdown")
-    table.add_argument("--results", type=Path, help="folder of results; without it that of the root")
+    table.add_argument("--results", type=Path, help="folder or file of results; without it the root's")
     table.add_argument("--against", default="o2m", help="the row that others are compared with")
     return parser
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from benchmarks.study.runs import rows
+
 SERVED = "mean"
 
 
@@ -54,11 +56,19 @@ COLUMNS = (
 )
 
 
-def read(folder: Path) -> pd.DataFrame:
-    """All results that are there."""
-    found = pd.concat([pd.read_parquet(file) for file in sorted(folder.glob("*.parquet"))], ignore_index=True)
+def read(results: Path) -> pd.DataFrame:
+    """All results of a folder, or of the file that `gather` made of one."""
+    files = sorted(results.glob("*.parquet")) if results.is_dir() else [results]
+    found = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
     words = found.select_dtypes("category").columns
     return found.astype(dict.fromkeys(words, "str"))
+
+
+def gather(folder: Path, out: Path) -> int:
+    """Write all results of a folder as one file, small enough for a repository; the number of its runs."""
+    found = read(folder)
+    found.astype({name: "category" for name in found.select_dtypes("object")}).to_parquet(out, compression="zstd")
+    return len(found[["row", "seed", "scored_on"]].drop_duplicates())
 
 
 def figures(results: pd.DataFrame) -> pd.DataFrame:
@@ -71,35 +81,41 @@ def figures(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def summary(of_runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
+def summary(of_runs: pd.DataFrame, dataset: str, names: Sequence[str]) -> pd.DataFrame:
     """Mean over seeds, and its standard error where there are several, as text."""
-    names = [column.name for column in COLUMNS]
-    grouped = of_runs[of_runs["dataset"] == dataset].groupby("row", sort=False)[names]
+    grouped = of_runs[of_runs["dataset"] == dataset].groupby("row", sort=False)[list(names)]
     mean, error = grouped.mean(), grouped.sem()
-    shown = mean.map(lambda value: f"{value:.1f}")
+    shown = mean.map(lambda value: "–" if value != value else f"{value:.1f}")
     return shown.where(error.isna(), shown + error.map(lambda value: f" ± {value:.1f}"))
 
 
 def paired(of_runs: pd.DataFrame, dataset: str, against: str, names: Sequence[str]) -> pd.DataFrame:
-    """Differences to another row, seed by seed: mean and standard error (of as many seeds as both have)."""
+    """Differences to another row, seed by seed: mean, standard error and the paired t-test's p, of the seeds of both."""
+    from scipy.stats import ttest_1samp
+
     own = of_runs[of_runs["dataset"] == dataset].set_index(["row", "seed"])[list(names)]
     if against not in own.index:
         return pd.DataFrame()
     difference = own.sub(own.xs(against, level="row"), level="seed").drop(index=against, level="row")
-    grouped = difference.groupby("row", sort=False)
-    mean, error = grouped.mean(), grouped.sem()
-    return mean.map(lambda value: f"{value:+.1f}") + error.map(
-        lambda value: "" if value != value else f" ± {value:.1f}"
-    )
+
+    def shown(values: pd.Series) -> str:
+        values = values.dropna()
+        if len(values) < 2:
+            return f"{values.mean():+.1f}" if len(values) else "–"
+        text = f"{values.mean():+.1f} ± {values.sem():.1f}"
+        return f"{text} (p {ttest_1samp(values, 0).pvalue:.2f})" if values.sem() > 0 else text
+
+    return difference.groupby("row", sort=False).agg(shown)
 
 
-def markdown(folder: Path, against: str = "o2m") -> str:
-    """All tables of the results in a folder."""
-    of_runs = figures(read(folder))
-    names = [column.name for column in COLUMNS]
+def markdown(results: Path, against: str = "o2m") -> str:
+    """All tables of the results in a folder or file, rows in the order of rows.yaml."""
+    order = {name: number for number, name in enumerate(rows())}
+    of_runs = figures(read(results)).sort_values("row", key=lambda names: names.map(order), kind="stable")
+    names = [column.name for column in COLUMNS if of_runs[column.name].notna().any()]
     parts = []
     for dataset in of_runs["dataset"].unique():
-        parts += [f"### {dataset}", "", _as_markdown(summary(of_runs, dataset)), ""]
+        parts += [f"### {dataset}", "", _as_markdown(summary(of_runs, dataset, names)), ""]
         differences = paired(of_runs, dataset, against, names)
         if len(differences):
             parts += [f"Differences to {against}, seed by seed:", "", _as_markdown(differences), ""]

@@ -43,9 +43,11 @@ def test_true_captions_have_every_slot_of_training() -> None:
 
 
 def test_differences_are_taken_seed_by_seed() -> None:
-    runs = [("a", 0, 1.0), ("a", 1, 5.0), ("b", 0, 2.0), ("b", 1, 6.0)]
+    runs = [("a", 0, 1.0), ("a", 1, 5.0), ("b", 0, 2.0), ("b", 1, 6.0), ("c", 0, 2.0), ("c", 1, 9.0)]
     frame = pd.DataFrame(runs, columns=["row", "seed", "T2I R@1"]).assign(dataset="known")
-    assert paired(frame, "known", "a", ["T2I R@1"]).loc["b", "T2I R@1"] == "+1.0 ± 0.0"
+    found = paired(frame, "known", "a", ["T2I R@1"])["T2I R@1"]
+    assert found["b"] == "+1.0 ± 0.0"
+    assert found["c"] == "+2.5 ± 1.5 (p 0.34)"  # t = 5/3 with one degree of freedom
 
 
 @pytest.mark.slow
