@@ -138,6 +138,12 @@ class RunConfig(Section):
     layer_decay: float = added(
         1.0, gt=0, le=1, description="the learning rate of each block as a share of the next one's; 1: all alike"
     )
+    ema: float | None = added(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, kept beside the last ones, such as 0.999; empty: none",
+    )
 
     activation_checkpointing: bool = operational(
         False, description="keep only the tokens between blocks, and make all else again in backward"
