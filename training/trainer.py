@@ -240,13 +240,16 @@ def _start(
         model.make_activations_again()
     if config.compile:
         model.compile_towers()
+        if ema and config.has_teacher:
+            ema.model.compile_towers()
     canvas = config.canvas or round(model.visual.image_size[0] * 8 / 7)
     share = {"context_length": model.context_length, "rank": ranks.rank, "ranks": ranks.count}
     batches, frozen = BatchMaker(config, bundles, reader, canvas=canvas, **share), None
     if config.cache_features:
         frozen = Embedder(name, model, config, reader, batches, canvas, ranks).embeddings(cache)
         batches = WithoutPictures(config, bundles, reader, canvas=canvas, **share)
-    optimizer, gradients = make_optimizer(model, config), Gradients(model, config, ranks)
+    optimizer = make_optimizer(model, config)
+    gradients = Gradients(model, config, ranks, ema.model if ema and config.has_teacher else None)
     samples = {"images": batches.order.rows, "captions": data, **batches.order.facts}
     figures = Figures(config, model.slots, ranks, share_of_peak)
     comes_from = origin(config, samples)

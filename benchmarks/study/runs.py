@@ -38,6 +38,7 @@ class Row:
     says: str
     train: Mapping[str, Any]
     curate: Mapping[str, Any]
+    evaluate: Mapping[str, Any]
     core: bool = False
     captions: str = "model"  # or truth
 
@@ -45,7 +46,7 @@ class Row:
 def rows() -> dict[str, Row]:
     """All rows, in the order of rows.yaml."""
     found: dict[str, Any] = load_yaml(HERE / "rows.yaml")["rows"]
-    return {name: Row(name=name, **{"train": {}, "curate": {}, **row}) for name, row in found.items()}
+    return {name: Row(name=name, **{"train": {}, "curate": {}, "evaluate": {}, **row}) for name, row in found.items()}
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Study:
         own: dict[str, Any] = {
             "curate": row.curate,
             "train": {"warm_start": str(start), "seed": seed, "runs": {row.name: row.train}},
-            "evaluate": {"benchmarks": [str(self.root / "world" / name) for name in SPLITS[split]]},
+            "evaluate": {**row.evaluate, "benchmarks": [str(self.root / "world" / name) for name in SPLITS[split]]},
         }
         if row.captions == "truth":
             own["caption"] = {"models": [], "tables": [{**TRUTH, "path": str(self.root / "world" / "train")}]}
