@@ -165,8 +165,9 @@ def _add_servers_and_export(commands: argparse._SubParsersAction) -> None:
     )
     export.add_argument("--to", required=True, metavar="FOLDER", help="folder to write the files to")
     export.add_argument("--run", help="name of the trained run to export (default: the first)")
+    which = export.add_mutually_exclusive_group()
     for weights, says in (("best", "best model on the way"), ("ema", "averaged weights")):
-        export.add_argument(
+        which.add_argument(
             f"--{weights}",
             dest="weights",
             action="store_const",

@@ -250,6 +250,8 @@ class RunConfig(Section):
     def _best_is_measured(self) -> "RunConfig":
         if self.best and not self.evaluation.every:
             raise ValueError("best is chosen by evaluations; set evaluation.every, or leave best out")
+        if self.best and self.best.of_ema and self.ema is None:
+            raise ValueError(f"best.figure {self.best.figure} is of averaged weights; set ema, such as 0.999")
         return self
 
     @model_validator(mode="after")
