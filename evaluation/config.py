@@ -45,8 +45,10 @@ class EvaluateConfig(Section):
     runs: bool = added(
         True, description="whether the runs of train are measured too; without section ingest there are none"
     )
-    weights: Literal["last", "best"] = added(
-        "last", description="of each run the model of its last step, or the best one on the way (train.best)"
+    weights: Literal["last", "best", "ema"] = added(
+        "last",
+        description="of each run the model of its last step, the best one on the way (train.best), or the averaged "
+        "weights (train.ema)",
     )
     readouts: tuple[str, ...] = Field(
         ("mean", "paper_mean", "max", BRANCHES, "rerank"),

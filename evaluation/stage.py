@@ -114,17 +114,17 @@ def _check_branches(config: EvaluateConfig, known: Collection[str]) -> None:
 
 
 def load_encoder(train: Manifest, name: str, details: Mapping[str, Any], weights: str = "last") -> Encoder:
-    """A run of the train stage as an encoder. Raises ConfigError where its best model is wanted and was not kept."""
+    """A run of the train stage as an encoder. Raises ConfigError where a model is wanted that was not kept."""
     import training
     from evaluation.encoder import Encoder
 
-    if weights == "best" and "best" not in details:
+    if weights != "last" and weights not in details:
         folder = (Location.of(train.store) / details["folder"]).parent
         raise ConfigError(
-            f"evaluate.weights is best, but no best model of run {name} was kept; set train.best, delete {folder} and "
-            "train again, or measure the last one"
+            f"evaluate.weights is {weights}, but no {weights} model of run {name} was kept; set train.{weights}, "
+            f"delete {folder} and train again, or measure the last one"
         )
-    folder = details["best"]["folder"] if weights == "best" else details["folder"]
+    folder = (details if weights == "last" else details[weights])["folder"]
     files = train.select(f"{folder}/")
     model, preprocess, tokenizer = training.load(Location.of(train.store) / folder)
     content = identity.digest([[part.name.removeprefix(folder), part.digest] for part in files])

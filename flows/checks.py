@@ -112,10 +112,12 @@ def _evaluate(config: HolismConfig) -> None:
             )
     for lacking in check_all(config.evaluate.benchmarks)[1]:
         say(f"evaluate: {lacking}")
-    if config.evaluate.weights == "best":
+    if (weights := config.evaluate.weights) != "last":
         for name in config.train.runs:
-            if config.train.run(name).best is None:
-                raise ConfigError(f"evaluate.weights is best, but run {name} keeps no best model; set train.best")
+            if getattr(config.train.run(name), weights) is None:
+                raise ConfigError(
+                    f"evaluate.weights is {weights}, but run {name} keeps no {weights} model; set train.{weights}"
+                )
 
 
 def perspectives(config: HolismConfig) -> Produced | None:

@@ -165,7 +165,16 @@ def _add_servers_and_export(commands: argparse._SubParsersAction) -> None:
     )
     export.add_argument("--to", required=True, metavar="FOLDER", help="folder to write the files to")
     export.add_argument("--run", help="name of the trained run to export (default: the first)")
-    export.add_argument("--best", action="store_true", help="its best model on the way (train.best), not the last one")
+    which = export.add_mutually_exclusive_group()
+    for weights, says in (("best", "best model on the way"), ("ema", "averaged weights")):
+        which.add_argument(
+            f"--{weights}",
+            dest="weights",
+            action="store_const",
+            const=weights,
+            default="last",
+            help=f"its {says} (train.{weights}), not the last model",
+        )
     export.add_argument(
         "--forms",
         default="holism",

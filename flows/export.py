@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 SOURCES = {"folder": "a folder", "webdataset": "WebDataset tars", "urls": "a list of URLs"}
 
 
-def export(session: Session, run: str | None, folder: str, forms: Sequence[str], *, best: bool = False) -> str:
-    """Write one run of the train stage to `folder`, its last model or the best one; returns what to print.
+def export(session: Session, run: str | None, folder: str, forms: Sequence[str], weights: str = "last") -> str:
+    """Write one run of the train stage to `folder`, its last, best or averaged model; returns what to print.
 
     Raises MissingInputError where nothing is trained under this configuration, ConfigError where there is no such run,
-    or no best model of it.
+    or no such model of it.
     """
     manifest = session.resolve()["train"].manifest
     if manifest is None:
@@ -33,14 +33,16 @@ def export(session: Session, run: str | None, folder: str, forms: Sequence[str],
         raise ConfigError(f"--run: found {name!r}, but the trained runs are {', '.join(runs)}")
     from training.export import export as write
 
-    if best and "best" not in runs[name]:
-        raise ConfigError(f"--best: no best model of run {name} was kept; set train.best before it is trained")
-    model = runs[name]["best"] if best else runs[name]
-    files = write(Location.of(manifest.store) / model["folder"], folder, forms, _facts(session, name, best))
+    if weights != "last" and weights not in runs[name]:
+        raise ConfigError(
+            f"--{weights}: no {weights} model of run {name} was kept; set train.{weights} before it is trained"
+        )
+    model = runs[name] if weights == "last" else runs[name][weights]
+    files = write(Location.of(manifest.store) / model["folder"], folder, forms, _facts(session, name, weights))
     return f"{name}: {', '.join(files)} in {Location.of(folder)}"
 
 
-def _facts(session: Session, name: str, best: bool) -> Facts:
+def _facts(session: Session, name: str, weights: str) -> Facts:
     """What the stages' results know of a run: its data, who captioned it, and what it reaches."""
     from training.model_card import Facts
 
@@ -53,7 +55,7 @@ def _facts(session: Session, name: str, best: bool) -> Facts:
     assert session.config.ingest is not None
     cells = caption.detail["cells"].values()
     models = sorted({(_without_path(cell["model"]), cell["revision"]) for cell in cells})
-    measured = manifests["evaluate"] if (session.config.evaluate.weights == "best") == best else None
+    measured = manifests["evaluate"] if session.config.evaluate.weights == weights else None
     figures = measured.detail["headline"].get(name, {}) if measured else {}
     return Facts(
         data={

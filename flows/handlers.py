@@ -139,7 +139,7 @@ def export(options: argparse.Namespace) -> None:
 
     forms = [form.strip() for form in options.forms.split(",")]
     session = Session.open(options.config, options.overrides)
-    print(export(session, options.run, options.to, forms, best=options.best))
+    print(export(session, options.run, options.to, forms, options.weights))
 
 
 def diversity(options: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ any number of worker processes gives the same batches in the same order, and ran
 number of ranks up to the number of images in it, whose shares differ by one image at most.
 """
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
@@ -24,12 +23,12 @@ from pipeline.errors import ConfigError
 from pipeline.shards import ShardReader
 from training.bundles import Bundles
 from training.config import RunConfig
+from training.crops import draw_crop
 from training.index.piece import Piece
 from training.shuffle import Order, make_order
 from training.text import TOKEN_BYTES, length_groups, pad
+from training.views import DrawnViews, Views
 
-ASPECTS = (3 / 4, 4 / 3)  # of training crops, as CLIP's
-LOG_ASPECTS = tuple(np.log(ASPECTS).tolist())
 RELEASED_AFTER = 128  # samples: reading one maps up to 1 MB of the index, as neighbours of a page come with it
 
 
@@ -41,6 +40,7 @@ class Batch:
     texts: token ids (T_g, L_g) of each length group; a text that several images share is there, and encoded, once.
     place_P, text_P: caption p belongs at place_P of the flattened (B · M), and is text text_P of all groups in a row.
     mask_BM: which slots hold a caption; a row of an unreadable image holds none and so takes no part in any loss.
+    views: what teacher and student see, where the recipe distils.
     """
 
     step: int
@@ -51,6 +51,12 @@ class Batch:
     text_P: Tensor
     mask_BM: Tensor
     unreadable: tuple[str, ...]
+    views: Views | None = None
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the image tower learns from: images, and smaller crops of them."""
+        return len(self.image_BCSS) * (1 + (self.views.crop_BK4.shape[1] if self.views else 0))
 
     def to(self, device: torch.device) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -69,6 +75,8 @@ class Batch:
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
                 moved[field.name] = move(value)
+            elif isinstance(value, Views):
+                moved[field.name] = Views(*map(move, value))
             elif isinstance(value, tuple) and value and isinstance(value[0], Tensor):
                 moved[field.name] = tuple(move(tensor) for tensor in value)
         return replace(self, **moved)
@@ -151,6 +159,7 @@ class BatchMaker:
         mask_BM = np.zeros((count, slots), dtype=bool)
         captions_of: dict[bytes, list[int]] = {}  # the places of each different text, by its tokens
         unreadable = []
+        views = DrawnViews(self._config.distillation, count, slots) if self._config.has_teacher else None
         for b, sample in enumerate(share.samples.tolist()):
             piece, row = self._sample(sample)
             rng = np.random.default_rng([self._config.seed, share.epoch, sample])
@@ -164,12 +173,14 @@ class BatchMaker:
                 continue
             image_BCSS[b] = canvas
             box_B4[b] = draw_crop(width, height, self._config.crop_scale, rng)
+            if views:
+                views.draw(b, width, height, [slot for slot, _ in drawn], rng)
             for slot, tokens in drawn:
                 mask_BM[b, slot] = True
                 captions_of.setdefault(tokens[: self._context_length - 2].tobytes(), []).append(b * slots + slot)
         grouped = self._group(captions_of)
         made = image_BCSS, torch.from_numpy(box_B4), *grouped, torch.from_numpy(mask_BM)
-        return Batch(share.step, *made, tuple(unreadable))
+        return Batch(share.step, *made, tuple(unreadable), views.made() if views else None)
 
     def inspect(self, step: int) -> Iterator[dict[str, Any]]:
         """What is in the whole batch of a step, over all ranks: each image and its captions by slot.
@@ -234,25 +245,6 @@ def draw_captions(
     if most is not None and len(drawn) > most:
         return [drawn[i] for i in np.sort(rng.choice(len(drawn), size=most, replace=False))]
     return drawn
-
-
-def draw_crop(
-    width: int, height: int, scale: tuple[float, float], rng: np.random.Generator
-) -> tuple[float, float, float, float]:
-    """A box (left, top, width, height), in shares of the image, that covers `scale` of its area at a mild aspect.
-
-    As torchvision's RandomResizedCrop: ten tries, then the whole image at the nearest allowed aspect.
-    """
-    for _ in range(10):
-        area = width * height * rng.uniform(*scale)
-        aspect = float(np.exp(rng.uniform(*LOG_ASPECTS)))
-        w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
-        if w <= width and h <= height:
-            left, top = rng.uniform(0, width - w), rng.uniform(0, height - h)
-            return left / width, top / height, w / width, h / height
-    w = min(width, height * ASPECTS[1])
-    h = min(height, width / ASPECTS[0])
-    return (width - w) / 2 / width, (height - h) / 2 / height, w / width, h / height
 
 
 def group_texts(places: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:

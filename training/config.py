@@ -15,6 +15,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pipeline.config import Section, Seed, added, build, merge, operational
 from pipeline.errors import ConfigError
+from training.crops import CropScale
+from training.distillation_settings import Distillation
 from training.launch_settings import Launch
 from training.towers import can_be_looked_up, resolve_architecture
 from training.watch import Best, Evaluation, Sinks, checked_sinks
@@ -117,7 +119,7 @@ class RunConfig(Section):
         (0.26862954, 0.26130258, 0.27577711),
         description="standard deviation of each colour, which is divided by; CLIP's",
     )
-    crop_scale: tuple[float, float] = Field((0.9, 1.0), description="share of the image's area a training crop keeps")
+    crop_scale: CropScale = Field((0.9, 1.0), description="share of the image's area a training crop keeps")
     canvas: int | None = Field(
         None, ge=8, le=8192, description="side of images before cropping; empty: 8/7 of what the model takes"
     )
@@ -138,6 +140,13 @@ class RunConfig(Section):
     layer_decay: float = added(
         1.0, gt=0, le=1, description="the learning rate of each block as a share of the next one's; 1: all alike"
     )
+    ema: float | None = added(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of a moving average of the weights, kept beside the last ones, such as 0.999; empty: none",
+    )
+    distillation: Distillation = added(Distillation(), description="views of the loss term distillation")
 
     activation_checkpointing: bool = operational(
         False, description="keep only the tokens between blocks, and make all else again in backward"
@@ -220,13 +229,6 @@ class RunConfig(Section):
             raise ValueError("expected at least one term, each with a weight above 0 (leave out what is not wanted)")
         return losses
 
-    @field_validator("crop_scale")
-    @classmethod
-    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError("expected 0 < smallest <= largest <= 1")
-        return scale
-
     @model_validator(mode="after")
     def _losses_fit(self) -> "RunConfig":
         count = len(self.branch_names)
@@ -238,12 +240,18 @@ class RunConfig(Section):
             raise ValueError("diversity only keeps several branches apart; set branches above 1 and add another term")
         if set(self.losses) == {"text_conditioned"}:
             raise ValueError("text_conditioned re-ranks what another term has to find; add one, such as served")
+        if self.has_teacher and len(self.losses) == 1:
+            raise ValueError("distillation follows a teacher that other terms have to teach; add one, such as served")
+        if self.has_teacher and self.ema is None:
+            raise ValueError("distillation has the averaged weights as its teacher; set ema, such as 0.999")
         return self
 
     @model_validator(mode="after")
     def _best_is_measured(self) -> "RunConfig":
         if self.best and not self.evaluation.every:
             raise ValueError("best is chosen by evaluations; set evaluation.every, or leave best out")
+        if self.best and self.best.of_ema and self.ema is None:
+            raise ValueError(f"best.figure {self.best.figure} is of averaged weights; set ema, such as 0.999")
         return self
 
     @model_validator(mode="after")
@@ -253,6 +261,8 @@ class RunConfig(Section):
             "several branches own weights in it, which are trained; set branches: 1": len(self.branch_names) > 1,
             "each epoch crops anew; set crop_scale: [1, 1], which takes all of a picture": self.crop_scale != (1, 1),
             "text_conditioned reads the patches; leave it out": self.has_text_pooling,
+            "distillation crops each picture anew; set distillation.crops: 0": self.has_teacher
+            and self.distillation.crops > 0,
         }
         if self.cache_features and (found := [reason for reason, holds in reasons.items() if holds]):
             raise ValueError(f"cache_features needs embeddings that stay the same, but {found[0]}")
@@ -289,6 +299,11 @@ class RunConfig(Section):
     def has_text_pooling(self) -> bool:
         """Whether the model has the second score: if it is trained."""
         return "text_conditioned" in self.losses
+
+    @property
+    def has_teacher(self) -> bool:
+        """Whether the averaged weights teach."""
+        return "distillation" in self.losses
 
     @property
     def branch_names(self) -> tuple[str, ...]:

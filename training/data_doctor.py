@@ -25,6 +25,7 @@ from training.batches import Batch, BatchMaker, Share
 from training.bundles import Bundles
 from training.checkpoint import new_model
 from training.config import RunConfig
+from training.ema import Ema
 from training.gradients import Gradients
 from training.index.piece import Piece
 from training.loader import loader
@@ -221,15 +222,15 @@ def _loader_alone(config: RunConfig, batches: BatchMaker) -> float:
 def _training_alone(config: RunConfig, model: HolisticCLIP, batch: Batch, device: torch.device) -> float:
     """Median seconds of a step on one batch that is there."""
     freeze(model, config)
+    model.to(device).train()
+    teacher = Ema(model, config.ema).model if config.ema and config.has_teacher else None
     if config.activation_checkpointing:
         model.make_activations_again()
     if config.compile:
         model.compile_towers()
-    model.to(device).train()
     optimizer = make_optimizer(model, config)
-    gradients = Gradients(
-        model, config.model_copy(update={"global_batch": len(batch.image_BCSS)}), Ranks(0, 1, device)
-    )
+    alone = config.model_copy(update={"global_batch": len(batch.image_BCSS)})
+    gradients = Gradients(model, alone, Ranks(0, 1, device), teacher)
     times: list[float] = []
     while len(times) < 2 + STEPS and (len(times) < 3 or sum(times) < SECONDS):
         began = time.perf_counter()

@@ -1,7 +1,8 @@
 """Evaluation while a model is trained: on the first rank, between two steps, without a trace in what is trained.
 
 What measures is handed in (`Evaluator`), as evaluation is a package of its own. Its figures stand in metrics.jsonl in
-the row of the step after which they were measured, named eval/BENCHMARK/METRIC and eval/BENCHMARK/METRIC/QUERY.
+the row of the step after which they were measured, named eval/BENCHMARK/METRIC and eval/BENCHMARK/METRIC/QUERY; those
+of the averaged weights beside them, as eval/BENCHMARK/ema_METRIC and so on.
 """
 
 import time
@@ -17,7 +18,7 @@ from pipeline.messages import say
 from training.config import RunConfig
 from training.model import HolisticCLIP, make_tokenizer
 from training.preprocess import make_preprocess, preprocessing
-from training.watch import Evaluation
+from training.watch import EMA, Evaluation
 
 PREFIX = "eval/"
 
@@ -30,11 +31,21 @@ class Evaluator(Protocol):
 
 
 class Evaluations:
-    """The evaluations of one run. `best` is the best value so far of the figure that decides, if one does."""
+    """The evaluations of one run. `best` is the best value so far of the figure that decides, if one does.
 
-    def __init__(self, name: str, config: RunConfig, model: HolisticCLIP, evaluator: Evaluator) -> None:
+    `ema` has the averaged weights, where they are to be measured too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: RunConfig,
+        model: HolisticCLIP,
+        evaluator: Evaluator,
+        ema: HolisticCLIP | None = None,
+    ) -> None:
         self.best: float | None = None
-        self._name, self._config, self._model, self._evaluator = name, config, model, evaluator
+        self._name, self._config, self._model, self._ema, self._evaluator = name, config, model, ema, evaluator
         described = preprocessing(model.visual.image_size[0], config.image_mean, config.image_std)
         self._preprocess, self._tokenizer = make_preprocess(described), make_tokenizer(model.architecture)
 
@@ -64,14 +75,21 @@ class Evaluations:
         return True
 
     def _measured(self) -> Mapping[str, float]:
-        with _left_alone(self._model):
-            figures = self._evaluator(self._model, self._preprocess, self._tokenizer, self._config.evaluation)
+        figures = dict(self._of(self._model))
+        if self._ema:
+            named = (name.partition("/") for name in figures)
+            names = [f"{benchmark}/{EMA}{metric}" for benchmark, _, metric in named]
+            figures |= zip(names, self._of(self._ema).values(), strict=True)
         decides = self._config.best
         if decides and decides.figure not in figures:
             raise ConfigError(
                 f"train.best.figure is {decides.figure!r}, but the evaluation gives {', '.join(figures) or 'nothing'}"
             )
         return figures
+
+    def _of(self, model: HolisticCLIP) -> Mapping[str, float]:
+        with _left_alone(model):
+            return self._evaluator(model, self._preprocess, self._tokenizer, self._config.evaluation)
 
     def _tell(self, when: str, figures: Mapping[str, float]) -> None:
         means = [name for name in figures if name.count("/") == 1]

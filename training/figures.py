@@ -34,7 +34,7 @@ class Figures:
         """The loss, by term and by term and slot, the branches' health, and what of the batch only its rank knows."""
         known = [float(len(batch.unreadable)), float(sum(text_TL.numel() for text_TL in batch.texts))]
         if self._utilisation:
-            known.append(self._utilisation.flops(len(batch.image_BCSS), batch.texts) / 1e12)
+            known.append(self._utilisation.flops(batch.pictures, batch.texts) / 1e12)
         of_rank = dict(zip((*COUNTS, "tflop"), torch.tensor(known, device=self._ranks.device), strict=False))
         measured = {"grad_norm": norm, "logit_scale": features.scale.detach(), "loss": loss.total.detach()}
         measured |= {f"loss/{term}": value for term, value in loss.terms.items()}

@@ -24,9 +24,10 @@ from pipeline.progress import Progress
 from pipeline.shards import ShardReader
 from pipeline.storage import Location
 from training.augment import crop_and_normalise
-from training.batches import Batch, BatchMaker, draw_crop
+from training.batches import Batch, BatchMaker
 from training.bundles import Bundles
 from training.config import RunConfig
+from training.crops import draw_crop
 from training.model import HolisticCLIP
 from training.ranks import Ranks
 

@@ -21,26 +21,33 @@ from training.augment import crop_and_normalise
 from training.batches import Batch, share_sizes
 from training.config import RunConfig
 from training.losses import Features, Loss, gather, weighted_sum
+from training.losses.student_views import student_views
 from training.model import Encoded, HolisticCLIP
 from training.ranks import Ranks
+from training.views import Views
 
 DUMMY_TEXT = [[49406, 49407]]  # a start and an end token
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Some of a batch's images (or embeddings made before), and some of the texts of each length group."""
+    """Some of a batch's images (or embeddings made before) with V boxes each, and some texts of each length group."""
 
     image_BCSS: Tensor
-    box_B4: Tensor
+    box_BV4: Tensor
     texts: tuple[Tensor, ...]
 
 
 class Gradients:
-    """Maps a batch to its features and its loss, and adds the gradients to the parameters' own, means over ranks."""
+    """Maps a batch to its features and its loss, and adds the gradients to the parameters' own, means over ranks.
 
-    def __init__(self, model: HolisticCLIP, config: RunConfig, ranks: Ranks) -> None:
-        self._model, self._config, self._ranks = model, config, ranks
+    `teacher` is what recipes with the term distillation learn from beside the batch.
+    """
+
+    def __init__(
+        self, model: HolisticCLIP, config: RunConfig, ranks: Ranks, teacher: HolisticCLIP | None = None
+    ) -> None:
+        self._model, self._config, self._ranks, self._teacher = model, config, ranks, teacher
         self._shares = share_sizes(config.global_batch, ranks.count)
         share = max(self._shares)  # the largest: ranks must not differ in what they choose
         self._pieces = math.ceil(share / (config.micro_batch or share))
@@ -58,49 +65,59 @@ class Gradients:
         return self._at_once(batch) if self._pieces == 1 else self._by_micro_batches(batch)
 
     def _at_once(self, batch: Batch) -> tuple[Features, Loss]:
-        encoded = self._encode(_Piece(batch.image_BCSS, batch.box_B4, batch.texts))
-        features, loss = self._loss(encoded, batch)
+        (piece,) = _pieces(batch, _boxes(batch), 1)
+        features, loss = self._loss(self._encode(self._towers, piece), batch)
         loss.total.backward()
         return features, loss
 
     def _by_micro_batches(self, batch: Batch) -> tuple[Features, Loss]:
         """DDP reduces gradients in one backward pass, and here are several: they are averaged after the last."""
-        pieces = list(_pieces(batch, self._pieces))
+        pieces = list(_pieces(batch, _boxes(batch), self._pieces))
         with torch.no_grad():
-            cached = [_leaves(self._encode(piece)) for piece in pieces]
+            cached = [_leaves(self._encode(self._towers, piece)) for piece in pieces]
         features, loss = self._loss(_joined(cached, self._model.logit_scale.exp()), batch)
         loss.total.backward()
         for piece, leaves in zip(pieces, cached, strict=True):
-            with_graph = zip(_tensors(self._encode(piece)), _tensors(leaves), strict=True)
+            with_graph = zip(_tensors(self._encode(self._towers, piece)), _tensors(leaves), strict=True)
             back = [(made, leaf.grad) for made, leaf in with_graph if made.requires_grad and leaf.grad is not None]
             if back:
                 torch.autograd.backward(*zip(*back, strict=True))
         self._ranks.average_gradients(self._model.parameters())
         return features, loss
 
-    def _encode(self, piece: _Piece) -> Encoded:
-        image_BCSS = piece.image_BCSS
+    def _encode(self, towers: nn.Module, piece: _Piece) -> Encoded:
+        """The views of each image are rows that follow each other."""
+        image_XCSS = piece.image_BCSS
         if not self._config.cache_features:
-            image_BCSS = crop_and_normalise(
-                image_BCSS,
-                piece.box_B4,
-                self._model.visual.image_size[0],
-                self._config.image_mean,
-                self._config.image_std,
-            )
+            size, colours = self._model.visual.image_size[0], (self._config.image_mean, self._config.image_std)
+            boxes = piece.box_BV4.unbind(dim=1)
+            crops = [crop_and_normalise(piece.image_BCSS, box_B4, size, *colours) for box_B4 in boxes]
+            image_XCSS = torch.stack(crops, dim=1).flatten(0, 1)
         with self._autocast():
-            encoded: Encoded = self._towers(image_BCSS, piece.texts)
+            encoded: Encoded = towers(image_XCSS, piece.texts)
         return encoded
 
     def _loss(self, encoded: Encoded, batch: Batch) -> tuple[Features, Loss]:
-        B, M = batch.mask_BM.shape
-        text_TD = torch.cat(encoded.texts)
-        flat = text_TD.new_zeros(B * M, text_TD.shape[1]).index_copy(0, batch.place_P, text_TD[batch.text_P])
+        own_BHD, *crops = encoded.branches_BHD.unflatten(0, (len(batch.mask_BM), -1)).unbind(dim=1)
         with torch.autocast(self._ranks.device.type, enabled=False):
-            features = gather(encoded.branches_BHD, flat.view(B, M, -1), batch.mask_BM, encoded.scale, self._shares)
+            text_BMD = _in_slots(encoded, batch)
+            features = gather(own_BHD, text_BMD, batch.mask_BM, encoded.scale, self._shares)
             if encoded.patch_BND is not None:
-                features = replace(features, conditioned=partial(self._conditioned, encoded.patch_BND))
+                patch_BND = encoded.patch_BND.unflatten(0, (len(batch.mask_BM), -1))[:, 0]
+                features = replace(features, conditioned=partial(self._conditioned, patch_BND))
+            if batch.views:
+                views = student_views(features, crops, batch.views.part_BVM, self._shares)
+                features = replace(features, views=views, teacher=self._taught(batch, batch.views))
             return features, weighted_sum(features, self._config.losses)
+
+    @torch.no_grad()
+    def _taught(self, batch: Batch, views: Views) -> Features:
+        """What the teacher makes of the whole pictures and of all captions."""
+        assert self._teacher is not None
+        pieces = _pieces(batch, views.whole_B4[:, None], self._pieces)
+        scale = self._teacher.logit_scale.exp() / self._config.distillation.temperature
+        encoded = _joined([self._encode(self._teacher, piece) for piece in pieces], scale)
+        return gather(encoded.branches_BHD, _in_slots(encoded, batch), batch.mask_BM, scale, self._shares)
 
     def _conditioned(self, patch_BND: Tensor, text_XD: Tensor, which_BT: Tensor) -> Tensor:
         assert self._model.text_pooling is not None
@@ -113,12 +130,25 @@ class Gradients:
         return torch.autocast(self._ranks.device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
-def _pieces(batch: Batch, count: int) -> Iterator[_Piece]:
+def _boxes(batch: Batch) -> Tensor:
+    """What the student sees of each image (B, V, 4): the step's own crop, then smaller ones."""
+    own_B14 = batch.box_B4[:, None]
+    return own_B14 if batch.views is None else torch.cat([own_B14, batch.views.crop_BK4], dim=1)
+
+
+def _in_slots(encoded: Encoded, batch: Batch) -> Tensor:
+    """The captions of each image in their slots, (B, M, D)."""
+    text_TD = torch.cat(encoded.texts)
+    flat = text_TD.new_zeros(batch.mask_BM.numel(), text_TD.shape[1])
+    return flat.index_copy(0, batch.place_P, text_TD[batch.text_P]).unflatten(0, batch.mask_BM.shape)
+
+
+def _pieces(batch: Batch, box_BV4: Tensor, count: int) -> Iterator[_Piece]:
     """A batch in `count` pieces of like size; a piece may have no text of a small length group."""
     groups = [text_TL.tensor_split(count) for text_TL in batch.texts]
-    images = zip(batch.image_BCSS.tensor_split(count), batch.box_B4.tensor_split(count), strict=True)
-    for place, (image_BCSS, box_B4) in enumerate(images):
-        yield _Piece(image_BCSS, box_B4, tuple(group[place] for group in groups))
+    images = zip(batch.image_BCSS.tensor_split(count), box_BV4.tensor_split(count), strict=True)
+    for place, (image_BCSS, box) in enumerate(images):
+        yield _Piece(image_BCSS, box, tuple(group[place] for group in groups))
 
 
 def _leaves(encoded: Encoded) -> Encoded:

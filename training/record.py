@@ -66,7 +66,9 @@ class Record:
             self.progress.waited(time.monotonic() - began)
             self.add(rows)
         if self.evaluations.is_best(figures):
-            self.checkpoints.write_best({**self.state(), "figures": figures})
+            state = self.state()
+            weights = state["ema" if self.config.best and self.config.best.of_ema else "model"]
+            self.checkpoints.write_best({**state, "model": weights, "figures": figures})
         return time.monotonic() - began
 
     def save(self) -> None:

@@ -48,7 +48,7 @@ class CheckpointWriter:
 
     def write_best(self, state: Mapping[str, Any]) -> None:
         """The same for the best model so far, beside the folder: its weights alone, as nobody goes on from it."""
-        weights = {name: value for name, value in state.items() if name not in ("optimizer", "rng")}
+        weights = {name: value for name, value in state.items() if name not in ("optimizer", "ema", "rng")}
         self._start(_write_best, best_file(self._folder.parent), weights)
 
     def _start(self, write: Callable[..., None], place: Location, state: Mapping[str, Any], *more: Any) -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 VERSION = 4
 EVALUATOR = "evaluator"
 SERVICES = ("on_checkpoint", EVALUATOR)
+BESIDE = ("best", "ema")  # folders of models that a run may have beside its last one
 
 
 def run_fingerprint(config: RunConfig, inputs: Mapping[str, Manifest]) -> str:
@@ -84,7 +85,7 @@ def run_train(run: StageRun) -> Outcome:
             finished = finished or _train_one(run, name, recipe, store, folder, ranks)
             parts += finished
             metrics = finished[-1].detail
-            best = {"best": {"folder": f"{folder}/best", **metrics["best"]}} if "best" in metrics else {}
+            others = {kind: {"folder": f"{folder}/{kind}", **metrics[kind]} for kind in BESIDE if kind in metrics}
             counts[name] = metrics["summary"]
             warnings += metrics["warnings"]
             runs[name] = {
@@ -92,7 +93,7 @@ def run_train(run: StageRun) -> Outcome:
                 "fingerprint": identity,
                 "slots": [slot.name for slot in recipe.slots],
                 "branches": list(recipe.branch_names),
-                **best,
+                **others,
             }
     return Outcome(
         str(store), parts, digest=_identity(runs, parts), counts=counts, detail={"runs": runs}, warnings=warnings
@@ -104,8 +105,7 @@ def _identity(runs: Mapping[str, Any], parts: Sequence[Part]) -> str:
     models: dict[str, Any] = {}
     for name, run in runs.items():
         models[name] = {"files": _files(parts, run), "slots": run["slots"], "branches": run["branches"]}
-        if "best" in run:
-            models[name]["best"] = _files(parts, run["best"])
+        models[name] |= {kind: _files(parts, run[kind]) for kind in BESIDE if kind in run}
     return digest(models)
 
 
@@ -120,7 +120,7 @@ def _finished(store: Location, folder: str) -> list[Part]:
 
     log = CommitLog(store)
     metrics = log.get(f"{folder}/{METRICS}")
-    models = ("model", "best") if metrics and "best" in metrics.detail else ("model",)
+    models = ["model", *(kind for kind in BESIDE if metrics and kind in metrics.detail)]
     names = [f"{folder}/{model}/{file}" for model in models for file in (CONFIG_FILE, WEIGHTS_FILE)]
     parts = [part for name in [*names, f"{folder}/{METRICS}"] if (part := log.get(name))]
     whole = len(parts) > len(names) and all(digest((store / part.name).read()) == part.digest for part in parts)
@@ -206,6 +206,10 @@ def _commit(
             detail["best"] = summary["best"] = summary_of_best
         else:
             warnings.append(f"{folder}: there is no best model: none was measured, or its file is damaged")
+    if trained.ema:
+        files = model_files(trained.ema, recipe, trained.steps)
+        parts += [log.commit(f"{folder}/ema/{name}", data, rows=1) for name, data in files.items()]
+        detail["ema"] = {"decay": recipe.ema}
     parts.append(log.commit(f"{folder}/{METRICS}", trained.metrics, rows=trained.steps, detail=detail))
     (store / folder / CHECKPOINTS).remove(recursive=True)
     if recipe.best:

@@ -26,6 +26,7 @@ from training.batches import Batch, BatchMaker
 from training.bundles import Bundles
 from training.checkpoint import describe, new_model
 from training.config import RunConfig
+from training.ema import Ema
 from training.evaluations import PREFIX, Evaluations, Evaluator
 from training.figures import Figures, not_a_number
 from training.flops import utilisation
@@ -59,6 +60,7 @@ class Trained:
     examples: list[str]
     dead_branches: list[str]  # a sentence for each
     last: Mapping[str, Any]
+    ema: HolisticCLIP | None = None  # with the averaged weights, where the recipe keeps them
 
 
 @dataclass
@@ -76,6 +78,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     gradients: Gradients
     figures: Figures
+    ema: Ema | None
     step: int = 0
     is_whole: bool = True  # False while weights are changed: all else that a step does leaves the state as it was
     examples: list[str] = field(default_factory=list)
@@ -131,7 +134,8 @@ def train(
     log = record.log if record else None
     last = log.last(1)[0] if log else {}
     metrics, dead = log.to_bytes() if log else b"", list(record.dead.values()) if record else []
-    return Trained(run.model.eval(), metrics, run.step, run.figures.unreadable, run.examples, dead, last)
+    mean = run.ema.model if run.ema else None
+    return Trained(run.model.eval(), metrics, run.step, run.figures.unreadable, run.examples, dead, last, mean)
 
 
 def _record(run: _Run, checkpoints: CheckpointWriter, evaluator: Evaluator | None) -> Record:
@@ -155,7 +159,7 @@ def _evaluations(run: _Run, evaluator: Evaluator | None) -> Evaluations | None:
         return None
     if evaluator is None:
         raise ConfigError("train.evaluation is set, but nothing that evaluates was handed in; use holism train or run")
-    evaluations = Evaluations(run.name, run.config, run.model, evaluator)
+    evaluations = Evaluations(run.name, run.config, run.model, evaluator, run.ema.model if run.ema else None)
     if run.config.best and run.step and (best := best_checkpoint(run.folder)):
         evaluations.best = best["figures"].get(f"{PREFIX}{run.config.best.figure}")
     return evaluations
@@ -230,22 +234,26 @@ def _start(
         warm_start(model, config.warm_start, config)
     freeze(model, config)
     model.to(ranks.device).train()
+    ema = Ema(model, config.ema) if config.ema else None
     share_of_peak = utilisation(model, config, ranks)
     if config.activation_checkpointing:
         model.make_activations_again()
     if config.compile:
         model.compile_towers()
+        if ema and config.has_teacher:
+            ema.model.compile_towers()
     canvas = config.canvas or round(model.visual.image_size[0] * 8 / 7)
     share = {"context_length": model.context_length, "rank": ranks.rank, "ranks": ranks.count}
     batches, frozen = BatchMaker(config, bundles, reader, canvas=canvas, **share), None
     if config.cache_features:
         frozen = Embedder(name, model, config, reader, batches, canvas, ranks).embeddings(cache)
         batches = WithoutPictures(config, bundles, reader, canvas=canvas, **share)
-    optimizer, gradients = make_optimizer(model, config), Gradients(model, config, ranks)
+    optimizer = make_optimizer(model, config)
+    gradients = Gradients(model, config, ranks, ema.model if ema and config.has_teacher else None)
     samples = {"images": batches.order.rows, "captions": data, **batches.order.facts}
     figures = Figures(config, model.slots, ranks, share_of_peak)
     comes_from = origin(config, samples)
-    run = _Run(name, config, ranks, folder, comes_from, batches, frozen, model, optimizer, gradients, figures)
+    run = _Run(name, config, ranks, folder, comes_from, batches, frozen, model, optimizer, gradients, figures, ema)
     _resume(run)
     return run
 
@@ -257,6 +265,7 @@ def _state(run: _Run) -> dict[str, Any]:
         "origin": run.origin,
         "model": run.model.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        **({"ema": run.ema.state_dict()} if run.ema else {}),
         "rng": torch.get_rng_state(),
         "step": run.step,
         "unreadable": run.figures.unreadable,
@@ -272,6 +281,8 @@ def _resume(run: _Run) -> None:
     require_same(written_by, run.origin, run.folder / CHECKPOINTS)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
+    if run.ema:
+        run.ema.load_state_dict(state["ema"])
     torch.set_rng_state(state["rng"])
     run.step, run.figures.unreadable = int(state["step"]), int(state["unreadable"])
     if run.ranks.is_first:
@@ -296,6 +307,8 @@ def _step(run: _Run, batch: Batch) -> tuple[dict[str, Any], dict[str, Tensor]]:
     run.optimizer.step()
     with torch.no_grad():
         run.model.logit_scale.clamp_(*LOGIT_SCALE_RANGE)
+    if run.ema:
+        run.ema.update(batch.step)
     run.step += 1
     run.examples += batch.unreadable[: MOST_EXAMPLES - len(run.examples)]
     return row, measured

@@ -11,6 +11,7 @@ from pipeline.config import Section
 
 Sinks = dict[str, dict[str, Any]]  # a sink's name, and the options that it is made with
 TENSORBOARD = "tensorboard"
+EMA = "ema_"  # before the metric's name in figures of the averaged weights
 
 
 def checked_sinks(sinks: Sinks) -> Sinks:
@@ -35,8 +36,16 @@ class Evaluation(Section):
 class Best(Section):
     """Which of the evaluated models is kept beside the last one."""
 
-    figure: str = Field(description="what it is best in, such as NAME/macro_accuracy for the benchmark NAME")
+    figure: str = Field(
+        description="what it is best in, such as NAME/macro_accuracy for the benchmark NAME; NAME/ema_macro_accuracy: "
+        "of the averaged weights (train.ema), which are kept then"
+    )
     mode: Literal["max", "min"] = Field("max", description="whether the largest value is best, or the smallest")
+
+    @property
+    def of_ema(self) -> bool:
+        """Whether the averaged weights are meant."""
+        return self.figure.partition("/")[2].startswith(EMA)
 
     def is_better(self, value: float, than: float | None) -> bool:
         """At least as good: of equals the later one, which has trained longer."""

@@ -47,6 +47,7 @@ class Row:
     says: str
     train: Mapping[str, Any]
     curate: Mapping[str, Any]
+    evaluate: Mapping[str, Any]
     core: bool = False
     captions: str = "model"  # one of TABLES, or several with + between
     width: int = 64  # numbers in a vector, one of WIDTHS
@@ -55,7 +56,10 @@ class Row:
 def rows() -> dict[str, Row]:
     """All rows, in the order of rows.yaml, and those of narrow vectors after them."""
     read: dict[str, Any] = load_yaml(HERE / "rows.yaml")
-    found = {name: Row(name=name, **{"train": {}, "curate": {}, **row}) for name, row in read["rows"].items()}
+    found = {
+        name: Row(name=name, **{"train": {}, "curate": {}, "evaluate": {}, **row})
+        for name, row in read["rows"].items()
+    }
     narrow = [replace(found[name], name=f"{name}_{NARROW}", width=NARROW, core=False) for name in read["narrow"]]
     return found | {row.name: row for row in narrow}
 
@@ -148,7 +152,7 @@ class Study:
                 "seed": job.seed,
                 "runs": {row.name: row.train},
             },
-            "evaluate": {"benchmarks": [str(world / name) for name in SPLITS[job.split]]},
+            "evaluate": {**row.evaluate, "benchmarks": [str(world / name) for name in SPLITS[job.split]]},
         }
         return self._over(own)
 

@@ -43,6 +43,10 @@ def test_a_best_model_that_nobody_keeps_cannot_be_used(
 ) -> None:
     assert main(["plan", str(finished), "--set", "evaluate.weights=best"]) == 2
     assert "evaluate.weights is best, but run holism keeps no best model; set train.best" in str(capsys.readouterr())
+    assert main(["plan", str(finished), "--set", "evaluate.weights=ema"]) == 2
+    assert "evaluate.weights is ema, but run holism keeps no ema model; set train.ema" in str(capsys.readouterr())
+    assert main(["export", str(finished), "--to", str(tmp_path / "out"), "--ema"]) == 2
+    assert "--ema: no ema model of run holism was kept; set train.ema" in capsys.readouterr().err
     assert main(["export", str(finished), "--to", str(tmp_path / "out"), "--best"]) == 2
     assert "--best: no best model of run holism was kept" in capsys.readouterr().err
     kept = ["train.evaluation.every=5", "train.best.figure=heldout_scenes/macro_accuracy", "evaluate.weights=best"]

@@ -17,9 +17,10 @@ from pipeline.ingest import shard_uris
 from pipeline.shards import ShardReader
 from tests.training.conftest import captions_of, make_inputs
 from training.augment import crop_and_normalise
-from training.batches import Batch, BatchMaker, draw_captions, draw_crop
+from training.batches import Batch, BatchMaker, draw_captions
 from training.bundles import read_bundles
 from training.config import RunConfig
+from training.crops import draw_crop
 from training.loader import loader
 from training.shuffle import Order
 from training.text import tokenize

@@ -62,7 +62,13 @@ def run(folder: Path, recipe: dict[str, Any], name: str, count: int = 20) -> Tra
     return train("t", config, bundles, reader, Location.of(folder / name), ALONE, cache=Location.of(folder / "cache"))
 
 
-@pytest.mark.parametrize("changes", [{}, {"micro_batch": 2, "workers": 1, "precision": "bf16"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"losses": {"o2m": 1.0, "distillation": 1.0}, "ema": 0.9},
+        {"micro_batch": 2, "workers": 1, "precision": "bf16"},
+    ],
+)
 def test_a_run_is_what_it_is_without_kept_embeddings(tmp_path: Path, tuning: Recipe, changes: dict[str, Any]) -> None:
     exact = 1e-4 if "precision" not in changes else 2e-2
     kept = run(tmp_path, tuning(**changes), "kept")

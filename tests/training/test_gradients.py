@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,9 +15,12 @@ from pipeline.config import build
 from training.batches import Batch
 from training.checkpoint import new_model
 from training.config import RunConfig
+from training.distillation_settings import Distillation
+from training.ema import Ema
 from training.gradients import Gradients
 from training.losses import TERMS
 from training.ranks import Ranks
+from training.views import DrawnViews, Views
 
 Recipe = Callable[..., dict[str, Any]]
 IMAGES, SLOTS = 10, 3
@@ -36,7 +40,7 @@ dist.destroy_process_group()
 """
 
 
-def batch(ranks: Ranks) -> Batch:
+def batch(ranks: Ranks, config: RunConfig) -> Batch:
     """A rank's share of ten images; captions are missing, images share texts, and there are two length groups."""
     generator = torch.Generator().manual_seed(1)
     image_BCSS = torch.randint(0, 256, (IMAGES, 3, 36, 36), generator=generator, dtype=torch.uint8)
@@ -54,7 +58,16 @@ def batch(ranks: Ranks) -> Batch:
     place_T[torch.cat([is_short_T.nonzero(), (~is_short_T).nonzero()]).flatten()] = torch.arange(len(text_TL))
     groups = text_TL[is_short_T, :5], text_TL[~is_short_T]
     box_B4 = torch.tensor([[0.05, 0.0, 0.9, 0.95]]).expand(share, -1)
-    return Batch(0, image_BCSS[own], box_B4, groups, place_P, place_T[text_P], mask_BM[own], ())
+    views = drawn_views(config.distillation, mask_BM, own) if config.has_teacher else None
+    return Batch(0, image_BCSS[own], box_B4, groups, place_P, place_T[text_P], mask_BM[own], (), views)
+
+
+def drawn_views(config: Distillation, mask_BM: Tensor, own: slice) -> Views:
+    """A rank's share of what teacher and student see of ten images."""
+    drawn, rng = DrawnViews(config, *mask_BM.shape), np.random.default_rng(4)
+    for b, has_M in enumerate(mask_BM):
+        drawn.draw(b, 40, 30, has_M.nonzero().flatten().tolist(), rng)
+    return Views(*(of_all[own] for of_all in drawn.made()))
 
 
 def gradients(recipe: dict[str, Any], ranks: Ranks = ALONE) -> tuple[float, dict[str, Tensor]]:
@@ -69,7 +82,13 @@ def gradients(recipe: dict[str, Any], ranks: Ranks = ALONE) -> tuple[float, dict
     with torch.no_grad():  # so that branches differ enough for every term
         for parameter in model.visual.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
-    _, loss = Gradients(model, config, ranks)(batch(ranks))
+    teacher = Ema(model, config.ema).model if config.ema else None
+    if teacher:
+        with torch.no_grad():
+            for parameter in teacher.parameters():
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    _, loss = Gradients(model, config, ranks, teacher)(batch(ranks, config))
+    assert teacher is None or all(parameter.grad is None for parameter in teacher.parameters())
     return float(loss.total.detach()), {
         name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in model.named_parameters()
     }
@@ -77,7 +96,9 @@ def gradients(recipe: dict[str, Any], ranks: Ranks = ALONE) -> tuple[float, dict
 
 def of_term(recipe: Recipe, term: str, **changes: Any) -> dict[str, Any]:
     """A recipe with this term, and with `served` where it may not stand alone."""
-    losses = {term: 1.0} | ({"served": 0.5} if term in ("diversity", "text_conditioned") else {})
+    losses = {term: 1.0} | ({"served": 0.5} if term in ("diversity", "text_conditioned", "distillation") else {})
+    if term == "distillation":
+        changes = {"ema": 0.9, "distillation": {"crops": 2, "captions": 2, "temperature": 0.7}, **changes}
     return recipe(losses=losses, branches=1 if term in ("o2o", "o2m") else None, global_batch=IMAGES, **changes)
 
 
@@ -99,9 +120,12 @@ def test_micro_batches_have_the_gradients_of_the_whole_batch(recipe: Recipe, ter
 
 
 def test_two_ranks_with_micro_batches_have_the_gradients_of_one_process(tmp_path: Path, recipe: Recipe) -> None:
-    torch.save({term: of_term(recipe, term, micro_batch=2) for term in TERMS}, tmp_path / "recipes")
+    recipes = {term: of_term(recipe, term, micro_batch=2) for term in TERMS}
+    recipes["distillation at once"] = of_term(recipe, "distillation")
+    torch.save(recipes, tmp_path / "recipes")
     started = [subprocess.Popen([sys.executable, "-c", RANK_PROGRAM, str(rank), str(tmp_path)]) for rank in range(2)]
     wanted = {term: gradients(of_term(recipe, term)) for term in TERMS}
+    wanted["distillation at once"] = wanted["distillation"]
     assert [process.wait(timeout=120) for process in started] == [0, 0]
     found = [torch.load(tmp_path / f"found.{rank}") for rank in range(2)]
     for term, (loss, grads) in wanted.items():

@@ -25,6 +25,9 @@ class Features:
     scale: exp(logit_scale).
     conditioned: of texts (X, D), and which of them for each of this rank's images (B, T), the cosines with what they
     find in the image (B, T); where the model has a second score.
+    teacher: what the averaged weights make of whole pictures and the same captions, without a gradient, at the scale
+    that they are to teach with. views: the student's views in place of branches and slots (`student_views`). Both
+    where the recipe distils.
     """
 
     image_BHD: Tensor
@@ -37,6 +40,8 @@ class Features:
     offset: int = 0
     ranks: int = 1
     conditioned: Callable[[Tensor, Tensor], Tensor] | None = None
+    teacher: "Features | None" = None
+    views: "Features | None" = None
 
     @property
     def branches(self) -> int:
@@ -72,7 +77,7 @@ def gather(
 
     `shares` says how many samples each rank has; without it all have as many.
     """
-    image_BHD, text_BMD, scale = _at_least_float32(image_BHD), _at_least_float32(text_BMD), _at_least_float32(scale)
+    image_BHD, text_BMD, scale = at_least_float32(image_BHD), at_least_float32(text_BMD), at_least_float32(scale)
     if not (dist.is_available() and dist.is_initialized()):
         return Features(image_BHD, text_BMD, mask_BM, image_BHD, text_BMD, mask_BM, scale)
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -93,7 +98,7 @@ def gather(
     )
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 

@@ -69,6 +69,15 @@ def softplus_sum(matrix: Matrix, bias: Tensor) -> tuple[Tensor, Tensor]:
     return _SoftplusSum.apply(bias, *matrix.parts())
 
 
+def relative_entropy(matrix: Matrix, target: Matrix) -> Tensor:
+    """How far the softmax p of each row is from the target's q: the sum of q · log(q / p) over its columns, (G, B).
+
+    Both have the same present rows and columns. Zero for a row that is not present, or that meets no present column;
+    no gradient goes to the target.
+    """
+    return _RelativeEntropy.apply(target.rows_GBE, target.columns_GNE, target.scale, *matrix.parts())
+
+
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, both_ways: bool, *parts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -125,6 +134,31 @@ class _SoftplusSum(torch.autograd.Function):
         return None, *_Logits(Matrix(*parts), ctx.saved_tensors[7:]).backward(grad_of, grad_own_GB), None, None, None
 
 
+class _RelativeEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *parts: Tensor) -> Tensor:
+        logits, target = _Logits(Matrix(*parts[3:])), _Logits(Matrix(*parts[:3], *parts[6:]))
+        sum_GB = logits.per_row()
+        for (g, b), tile in logits.tiles():
+            p, q = tile.log_softmax(dim=2), target.at(g, b).log_softmax(dim=2)
+            sum_GB[g, b] = (q.exp() * (q - p)).masked_fill_(tile.isneginf(), 0.0).sum(dim=2)
+        ctx.save_for_backward(*parts, *logits.kept)
+        return sum_GB
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_sum_GB: Tensor) -> tuple[Tensor | None, ...]:
+        parts, kept = ctx.saved_tensors[:9], ctx.saved_tensors[9:]
+        target = _Logits(Matrix(*parts[:3], *parts[6:]))
+
+        def grad_of(tile: Tensor, g: slice, b: slice) -> Tensor:
+            grad = tile.softmax(dim=2).sub_(target.at(g, b).softmax(dim=2))
+            return grad.masked_fill_(tile.isneginf(), 0.0).mul_(grad_sum_GB[g, b, None])
+
+        grads = _Logits(Matrix(*parts[3:]), kept).backward(grad_of, torch.zeros_like(grad_sum_GB))
+        return None, None, None, *grads, None, None, None
+
+
 class _Logits:
     """The logits of a matrix by tiles, `kept` ones or made on the way; -inf where row or column is not present."""
 
@@ -146,11 +180,15 @@ class _Logits:
             if have:
                 yield (g, b), self.kept[place]
                 continue
-            tile = torch.bmm(self._scaled_GBE[g, b], self._matrix.columns_GNE[g].transpose(1, 2))
-            tile.add_(self.absent_GN[g, None]).add_(self._absent_GB[g, b, None])
+            tile = self.at(g, b)
             if keep:
                 self.kept.append(tile)
             yield (g, b), tile
+
+    def at(self, g: slice, b: slice) -> Tensor:
+        """The logits of one tile (G', B', N)."""
+        tile = torch.bmm(self._scaled_GBE[g, b], self._matrix.columns_GNE[g].transpose(1, 2))
+        return tile.add_(self.absent_GN[g, None]).add_(self._absent_GB[g, b, None])
 
     def own(self, tile: Tensor, b: slice) -> Tensor:
         """The logits of the rows' own columns, (G', B')."""
