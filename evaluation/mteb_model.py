@@ -1,8 +1,6 @@
 """A model for MTEB (its image tasks are MIEB): a Holism model by its served vector, and whatever else can be measured.
 
     mteb.evaluate(evaluation.mteb_model.MtebModel("exports/first"), mteb.get_tasks(tasks=["Flickr30kT2IRetrieval"]))
-
-It has what MTEB's `EncoderProtocol` asks for, and needs MTEB only where it speaks of itself.
 """
 
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from evaluation.features import pick_device
 
 
 class MtebModel:
-    """`model_name` is what `evaluate.models` takes: a folder, a checkpoint or open_clip:MODEL:TAG."""
+    """MTEB's `EncoderProtocol`; `model_name` is what `evaluate.models` takes: a folder, open_clip:MODEL:TAG, …"""
 
     def __init__(self, model_name: str, revision: str | None = None, *, device: str | None = None, **_: Any) -> None:
         self._encoder = models.load(model_name, model_name)

@@ -1,4 +1,4 @@
-"""A Holism model as MTEB calls it: its vectors are those that we measure; MTEB's own tasks run where it is installed."""
+"""A Holism model as MTEB calls it: the vectors that we measure; MTEB's own tasks run where it is installed."""
 
 from __future__ import annotations
 
