@@ -1,6 +1,6 @@
 """A model for MTEB (its image tasks are MIEB): a Holism model by its served vector, and whatever else can be measured.
 
-    mteb.evaluate(evaluation.mteb_model.MtebModel("exports/first"), mteb.get_tasks(tasks=["Flickr30kT2IRetrieval"]))
+mteb.evaluate(evaluation.mteb_model.MtebModel("exports/first"), mteb.get_tasks(tasks=["Flickr30kT2IRetrieval"]))
 """
 
 from collections.abc import Sequence
