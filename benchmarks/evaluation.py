@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -70,29 +71,38 @@ def their_retrieval(image_ND: Tensor, text_TD: Tensor) -> dict[str, float]:
 
 
 def ours_classification(image_ND: Tensor, text_TD: Tensor) -> dict[str, float]:
-    from evaluation.classification import predict
+    """Classes from their prompts, predictions, both figures as the task has them."""
+    from evaluation.classification import class_vectors, predict
+    from evaluation.intervals import MeanEstimate
 
-    class_CD, actual_N = _classes(image_ND, text_TD)
-    right_N = predict(image_ND[:, None], class_CD).right(actual_N)
-    recall = np.mean([right_N[actual_N == c].mean() for c in np.unique(actual_N)])
-    return {"acc1": float(right_N.mean()), "mean_per_class_recall": float(recall)}
+    prompt_CTD, actual_N = _classes(image_ND, text_TD)
+    right_N = predict(image_ND[:, None], class_vectors(prompt_CTD)).right(actual_N)
+    return {"acc1": MeanEstimate(right_N).value, "mean_per_class_recall": MeanEstimate(right_N, actual_N).value}
 
 
 def their_classification(image_ND: Tensor, text_TD: Tensor) -> dict[str, float]:
-    from clip_benchmark.metrics.zeroshot_classification import accuracy
-    from sklearn.metrics import balanced_accuracy_score
+    from clip_benchmark.metrics.zeroshot_classification import evaluate
 
-    class_CD, actual_N = _classes(image_ND, text_TD)
-    logit_NC = 100.0 * image_ND @ class_CD.T
-    recall = balanced_accuracy_score(actual_N, logit_NC.argmax(dim=1))
-    return {"acc1": float(accuracy(logit_NC, torch.from_numpy(actual_N))[0]), "mean_per_class_recall": float(recall)}
+    prompt_CTD, actual_N = _classes(image_ND, text_TD)
+
+    class Loader:
+        dataset = SimpleNamespace(classes=range(len(prompt_CTD)))
+
+        def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+            for index in torch.arange(len(image_ND)).split(BATCH):
+                yield index, torch.from_numpy(actual_N)[index]
+
+    names, templates = [str(c) for c in Loader.dataset.classes], ["{c}"] * prompt_CTD.shape[1]
+    model = _LooksUp(image_ND, prompt_CTD)
+    found = evaluate(model, Loader(), lambda texts: torch.tensor(int(texts[0])), names, templates, "cpu", amp=False)
+    return {name: found[name] for name in ("acc1", "mean_per_class_recall")}
 
 
 def _classes(image_ND: Tensor, text_TD: Tensor) -> tuple[Tensor, np.ndarray]:
-    """A thousand classes, each of as many images, and described by a caption of its first one."""
+    """A thousand classes of as many images each, (C, T, D); prompts of one are the captions of its first image."""
     members = max(1, len(image_ND) // CLASSES)
-    text_NCD = text_TD.unflatten(0, (len(image_ND), -1))
-    return text_NCD[::members, 0][:CLASSES], np.minimum(np.arange(len(image_ND)) // members, CLASSES - 1)
+    text_NTD = text_TD.unflatten(0, (len(image_ND), -1))
+    return text_NTD[::members][:CLASSES], np.minimum(np.arange(len(image_ND)) // members, CLASSES - 1)
 
 
 class _LooksUp:

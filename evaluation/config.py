@@ -69,7 +69,7 @@ class EvaluateConfig(Section):
     seed: Seed = Field(0, description="of the resamples and of the pictures that are shown")
 
     image_batch: int = operational(64, ge=1, description="images that are encoded together")
-    text_batch: int = operational(256, ge=1, description="texts that are encoded together")
+    text_batch: int = operational(128, ge=1, description="texts that are encoded together")
     feature_shard: int = operational(
         4096, ge=1, description="images or texts whose features are written together: what a kill can cost"
     )

@@ -25,18 +25,25 @@ def replicates(outcome_N: np.ndarray, *, samples: int, seed: int, group_N: np.nd
     value_N = outcome_N.astype(np.float32)
     if group_N is None:
         return _drawn(value_N, samples, seed) / len(value_N)
-    member_NG = (group_N[:, None] == np.unique(group_N)).astype(np.float32)
-    count_SG = _drawn(member_NG, samples, seed)
-    total_SG = _drawn(member_NG * value_N[:, None], samples, seed)
-    mean_SG = np.divide(total_SG, count_SG, out=np.full_like(total_SG, np.nan), where=count_SG > 0)
-    return np.nanmean(mean_SG, axis=1)
+    order_N = np.argsort(group_N, kind="stable")
+    begin_G = np.unique(group_N[order_N], return_index=True)[1]
+    weight_SN = _weights(len(value_N), samples, seed)
+    mean_S, step = np.empty(samples), max(1, AT_A_TIME // len(value_N))
+    for start in range(0, samples, step):
+        weight_sN = weight_SN[start : start + step, order_N].astype(np.float32)
+        count_sG = np.add.reduceat(weight_sN, begin_G, axis=1)
+        total_sG = np.add.reduceat(weight_sN * value_N[order_N], begin_G, axis=1)
+        mean_sG = np.divide(total_sG, count_sG, out=np.full_like(total_sG, np.nan), where=count_sG > 0)
+        mean_S[start : start + step] = np.nanmean(mean_sG, axis=1)
+    return mean_S
 
 
 def statistic(outcome_N: np.ndarray, group_N: np.ndarray | None = None) -> float:
     """The statistic itself: mean, or mean over groups of the group means."""
     if group_N is None:
         return float(outcome_N.mean())
-    return float(np.mean([outcome_N[group_N == group].mean() for group in np.unique(group_N)]))
+    _, place_N, count_G = np.unique(group_N, return_inverse=True, return_counts=True)
+    return float(np.mean(np.bincount(place_N, outcome_N) / count_G))
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from functools import partial
 
 import open_clip
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 from evaluation.encoder import Encoder
 from evaluation.models.one_vector import BRANCH, OneVector, upright_first
@@ -29,9 +31,26 @@ def load(name: str, source: Source) -> Encoder:
             f"({(str(error).splitlines() or [type(error).__name__])[0]})"
         ) from error
     model.eval()
-    encode = OneVector(model, model.encode_image, model.encode_text)
+    cuts = _cuts_texts(model)
+    encode = OneVector(model, model.encode_image, partial(_cut_texts, model) if cuts else model.encode_text)
     identity = source.digest
-    return Encoder(name, identity, identity, encode, upright_first(preprocess), _texts(tokenize), BRANCH, False)
+    return Encoder(name, identity, identity, encode, upright_first(preprocess), _texts(tokenize), BRANCH, cuts)
+
+
+def _cuts_texts(model: nn.Module) -> bool:
+    """Whether the padding behind a text cannot reach its vector, so that it need not be encoded."""
+    return type(model) is open_clip.CLIP and model.text_pool_type == "argmax" and model.attn_mask is not None
+
+
+def _cut_texts(model: nn.Module, text_TL: Tensor) -> Tensor:
+    """Vectors of texts that are narrower than the model's context: most of a text tower's work is padding."""
+    width = text_TL.shape[1]
+    narrow = {
+        "positional_embedding": model.positional_embedding[:width],
+        "attn_mask": model.attn_mask[:width, :width],
+    }
+    text_TD: Tensor = functional_call(model, narrow, kwargs={"text": text_TL})[1]
+    return text_TD
 
 
 def _texts(tokenize: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:

@@ -160,6 +160,7 @@ def test_features_are_those_of_the_models_own_library(squares: Path, tmp_path: P
     torch.testing.assert_close(found.texts(texts), F.normalize(text_TD, dim=-1), rtol=1e-4, atol=2e-5)
     assert not torch.allclose(found.branch_NHD[0], found.branch_NHD[4], atol=1e-4), "pictures are told apart"
     assert len(encoder.branches) == found.branch_NHD.shape[1]
+    assert encoder.cuts_texts == (not kind.startswith("transformers"))
 
 
 def test_the_forms_of_one_export_are_told_apart(tmp_path: Path) -> None:
