@@ -75,7 +75,7 @@ def section(group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, An
         "runs": [evaluation.encoder for evaluation in group],
         "cards": [card for task in tasks for card in task.cards(group, config)],
         "parts": [(f"tasks/{task.name}.html.j2", task.part(group, config)) for task in tasks],
-        "looks": [(evaluation.encoder, evaluation.looks) for evaluation in group if evaluation.looks],
+        "knows": [(evaluation.encoder, evaluation.knows) for evaluation in group if evaluation.knows],
     }
 
 
