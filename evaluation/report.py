@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import pipeline
-from evaluation import table, verdict
+from evaluation import specialisation, table, verdict
 from evaluation.comparison import percent
 from evaluation.config import EvaluateConfig
 from evaluation.curves import Chart
@@ -54,6 +54,7 @@ def render(
         config=config,
         verdicts=list(verdict.verdicts(tables)),
         blind=list(verdict.blind(tables)),
+        specialised=list(specialisation.sentences(tables.figures)),
         training=training,
         notes={about: text for task in TASKS for about, text in task.notes.items()},
         versions=versions(),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import branches, readouts, rerank, retrieval
+from evaluation import branches, readouts, rerank, retrieval, specialisation
 from evaluation.benchmarks import Benchmark
 from evaluation.both_ways import both_ways
 from evaluation.comparison import Row, compare
@@ -64,6 +64,9 @@ class Retrieval:
         "Ranks": "Median rank is of each query's first right answer; mAP is the mean over queries of the average "
         "precision over all candidates. Candidates of equal score have no order: every figure is the mean over all "
         "orders.",
+        "Specialisation": "Over perspectives with a branch of the same name, by recall@1: the share of them whose own "
+        "branch is the best of all (branches that tie share it), and how far it lies above the mean of all branches. "
+        "Queries are drawn perspective by perspective.",
         "Chance at k": "For r right answers among N candidates, 1 − C(N−r, k) / C(N, k), mean over queries.",
     }
 
@@ -77,7 +80,7 @@ class Retrieval:
         return Needs(texts, patches=readouts.RERANK in config.readouts)
 
     def measure(self, subject: Subject) -> tuple[list[Measurement], Shown]:
-        """Recall@k, median rank and mAP of each perspective and direction."""
+        """Recall@k, median rank and mAP of each perspective and direction, and how far branches are specialists."""
         encoder, names = subject.encoder, subject.config.readouts
         found = [
             measurement
@@ -85,6 +88,7 @@ class Retrieval:
             for queries in subject.benchmark.queries
             for measurement in self._figures(readout, queries, subject)
         ]
+        found += specialisation.measure(found, encoder.branches, DIRECTIONS)
         return found, Shown(tuple(_examples(subject)), tuple(costs(subject)))
 
     def summary(self, evaluation: Evaluation) -> dict[str, Any]:
