@@ -28,7 +28,7 @@ class InTraining:
     def __call__(self, model: Any, preprocess: Any, tokenizer: Any, wanted: Any) -> dict[str, float]:
         """`wanted` has `benchmarks` (none: those of the evaluate stage) and `images`, of each of them."""
         from evaluation.encoder import Encoder
-        from evaluation.measure import measured
+        from evaluation.measure import asked, encoded
         from evaluation.task import SERVED, Measurement
 
         device = next(model.parameters()).device.type
@@ -39,7 +39,7 @@ class InTraining:
         for benchmark in self._benchmarks(wanted.benchmarks or self.config.benchmarks, wanted.images):
             name = benchmark.name.replace("/", "-")
             by_metric: dict[str, list[Measurement]] = {}
-            for measurement in measured(encoder, benchmark, config, None)[0]:
+            for measurement in asked(encoded(encoder, benchmark, config, None))[0]:
                 if not measurement.metric.endswith("rank"):  # shares alone
                     by_metric.setdefault(measurement.metric, []).append(measurement)
             for metric, of_metric in by_metric.items():

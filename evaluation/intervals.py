@@ -17,7 +17,7 @@ DEVIATIONS = 7  # how far from the middle a median of resamples may lie, in stan
 
 
 def replicates(outcome_N: np.ndarray, *, samples: int, seed: int, group_N: np.ndarray | None = None) -> np.ndarray:
-    """The statistic on each resample, (samples,).
+    """The statistic on each resample, (samples,), or (samples, X) of outcomes (N, X).
 
     The statistic is the mean of the outcomes, or, given `group_N` (class index of each unit), the mean over groups
     of the group means; a group that a resample misses is left out of that resample.

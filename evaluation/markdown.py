@@ -9,7 +9,7 @@ import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from evaluation import verdict
+from evaluation import specialisation, verdict
 from evaluation.comparison import percent, shown
 from evaluation.config import EvaluateConfig
 from evaluation.table import Tables
@@ -30,6 +30,7 @@ def render(tables: Tables, config: EvaluateConfig, fingerprint: str) -> str:
         "",
         *(f"- {_text(verdict.sentence(found))}" for found in verdict.verdicts(tables)),
         *(f"- {_text(verdict.blind_sentence(found))}" for found in verdict.blind(tables)),
+        *(f"- {_text(sentence)}" for sentence in specialisation.sentences(tables.figures)),
     ]
     for (dataset, split), rows in _grouped(tables.figures, "dataset", "split"):
         lines += ["", f"## {_text(dataset)} ({_text(split)})"]

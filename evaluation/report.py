@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import pipeline
-from evaluation import table, verdict
+from evaluation import specialisation, table, verdict
 from evaluation.comparison import percent
 from evaluation.config import EvaluateConfig
 from evaluation.curves import Chart
@@ -54,6 +54,7 @@ def render(
         config=config,
         verdicts=list(verdict.verdicts(tables)),
         blind=list(verdict.blind(tables)),
+        specialised=list(specialisation.sentences(tables.figures)),
         training=training,
         notes={about: text for task in TASKS for about, text in task.notes.items()},
         versions=versions(),
@@ -75,7 +76,7 @@ def section(group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, An
         "runs": [evaluation.encoder for evaluation in group],
         "cards": [card for task in tasks for card in task.cards(group, config)],
         "parts": [(f"tasks/{task.name}.html.j2", task.part(group, config)) for task in tasks],
-        "looks": [(evaluation.encoder, evaluation.looks) for evaluation in group if evaluation.looks],
+        "knows": [(evaluation.encoder, evaluation.knows) for evaluation in group if evaluation.knows],
     }
 
 

@@ -23,7 +23,7 @@ from pipeline.storage import Location
 if TYPE_CHECKING:
     from evaluation.encoder import Encoder
 
-VERSION = 4
+VERSION = 5
 RESULTS, DIFFERENCES, REPORT, MARKDOWN = "results.parquet", "differences.parquet", "report.html", "report.md"
 
 

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from evaluation.attention import Looks
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.encoder import Encoder
 from evaluation.features import EncodedBenchmark, Needs
+
+if TYPE_CHECKING:
+    from evaluation.knowledge import Known
 
 SERVED = "mean"  # the readout that an index serves, that reports and summaries are about
 
@@ -82,7 +84,7 @@ class Evaluation:
     benchmark: Benchmark
     measurements: tuple[Measurement, ...]
     shown: Mapping[str, Any]
-    looks: tuple[Looks, ...]
+    knows: tuple[Known, ...]  # what each branch knows of a few pictures
     by_key: dict[tuple[str, str, str, str], Measurement] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import branches, readouts, rerank, retrieval
+from evaluation import branches, readouts, rerank, retrieval, specialisation
 from evaluation.benchmarks import Benchmark
 from evaluation.both_ways import both_ways
-from evaluation.comparison import Row, compare
+from evaluation.comparison import Figure, Row, compare, figure_of
 from evaluation.config import EvaluateConfig
 from evaluation.contents import Queries
 from evaluation.costs import Cost, costs
@@ -64,6 +64,9 @@ class Retrieval:
         "Ranks": "Median rank is of each query's first right answer; mAP is the mean over queries of the average "
         "precision over all candidates. Candidates of equal score have no order: every figure is the mean over all "
         "orders.",
+        "Specialisation": "Over perspectives with a branch of the same name, by recall@1: the share of them whose own "
+        "branch is the best of all (branches that tie share it), and how far it lies above the mean of all branches. "
+        "Queries are drawn perspective by perspective.",
         "Chance at k": "For r right answers among N candidates, 1 − C(N−r, k) / C(N, k), mean over queries.",
     }
 
@@ -77,7 +80,7 @@ class Retrieval:
         return Needs(texts, patches=readouts.RERANK in config.readouts)
 
     def measure(self, subject: Subject) -> tuple[list[Measurement], Shown]:
-        """Recall@k, median rank and mAP of each perspective and direction."""
+        """Recall@k, median rank and mAP of each perspective and direction, and how far branches are specialists."""
         encoder, names = subject.encoder, subject.config.readouts
         found = [
             measurement
@@ -85,6 +88,7 @@ class Retrieval:
             for queries in subject.benchmark.queries
             for measurement in self._figures(readout, queries, subject)
         ]
+        found += specialisation.measure(found, encoder.branches, DIRECTIONS)
         return found, Shown(tuple(_examples(subject)), tuple(costs(subject)))
 
     def summary(self, evaluation: Evaluation) -> dict[str, Any]:
@@ -120,7 +124,7 @@ class Retrieval:
                 for direction in DIRECTIONS
                 if (view := _matrix(evaluation, direction))
             ],
-            "costs": _quality_and_cost(group),
+            "costs": _quality_and_cost(group, config),
             "drawn": DRAWN,
             "examples": _pictured(group),
         }
@@ -211,29 +215,31 @@ def _matrix(evaluation: Evaluation, direction: str) -> dict[str, Any] | None:
     }
 
 
-def _quality_and_cost(group: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def _quality_and_cost(group: Sequence[Evaluation], config: EvaluateConfig) -> list[dict[str, Any]]:
     """A row for each readout of each run: recall@1 as a mean over perspectives, beside its cost; places for a plot."""
     rows = []
     for place, evaluation in enumerate(group):
         for cost in evaluation.shown[NAME].costs:
-            recall = {
-                direction: float(
-                    np.mean(
-                        [
-                            figure.value
-                            for figure in evaluation.measurements
-                            if figure.task == NAME
-                            and figure.readout == cost.readout
-                            and figure.metric == f"{direction}_recall@1"
-                        ]
-                    )
-                )
-                for direction in DIRECTIONS
-            }
+            recall = {direction: _mean_recall(evaluation, cost.readout, direction, config) for direction in DIRECTIONS}
             rows.append({"place": place, "run": evaluation.encoder.run, "cost": cost, "recall": recall})
-    size_R = np.log2([row["cost"].bytes for row in rows])
-    span = max(float(size_R.max() - size_R.min()), 1.0)
-    return [row | {"across": float(size - size_R.min()) / span} for row, size in zip(rows, size_R, strict=True)]
+    sizes = sorted({row["cost"].bytes for row in rows})
+    span = max(float(np.log2(sizes[-1] / sizes[0])), 1.0)
+    for size in sizes:  # those of one size stand beside each other, the best first
+        beside = [row for row in rows if row["cost"].bytes == size]
+        for step, row in enumerate(sorted(beside, key=lambda row: -row["recall"][TEXT_TO_IMAGE].value)):
+            row |= {"across": float(np.log2(size / sizes[0])) / span, "step": step}
+    return rows
+
+
+def _mean_recall(evaluation: Evaluation, readout: str, direction: str, config: EvaluateConfig) -> Figure:
+    """Recall@1 of a readout, the mean over perspectives, whose queries are drawn each by themselves."""
+    asked = [
+        figure
+        for figure in evaluation.measurements
+        if (figure.task, figure.readout, figure.metric) == (NAME, readout, f"{direction}_recall@1")
+    ]
+    drawn_S = np.mean([figure.replicates(config) for figure in asked], axis=0)
+    return figure_of(float(np.mean([figure.value for figure in asked])), drawn_S)
 
 
 def _pictured(group: Sequence[Evaluation]) -> list[dict[str, Any]]:

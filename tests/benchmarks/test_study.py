@@ -10,7 +10,7 @@ import pytest
 from benchmarks.study.__main__ import main
 from benchmarks.study.combinations import is_held_out
 from benchmarks.study.runs import rows
-from benchmarks.study.table import figures, paired, read
+from benchmarks.study.table import COLUMNS, figures, paired, read, summary
 from benchmarks.study.world import scenes, true_captions
 from pipeline.demo_world.facts import facts
 
@@ -50,6 +50,25 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert found["c"] == "+2.5 ± 1.5 (p 0.34)"  # t = 5/3 with one degree of freedom
 
 
+def test_specialisation_is_a_column_and_one_branch_has_none() -> None:
+    """Of two directions the mean; the other columns of these rows are of no interest."""
+    results = pd.DataFrame(
+        {"row": name, "seed": 0, "dataset": "known", "task": "retrieval", "readout": "branches", "query": "all",
+         "metric": metric, "value": value, "seconds": 1.0, "cpu_seconds": 1.0}
+        for name, metric, value in (
+            ("cls", "text_to_image_own_branch_margin", 0.1), ("cls", "image_to_text_own_branch_margin", 0.3),
+            ("cls", "text_to_image_own_branch_best", 0.9), ("o2m", "text_to_image_recall@1", 0.5),
+        )
+    )  # fmt: skip
+    found = figures(results)
+    assert found.set_index("row")["specialisation"].to_dict() == pytest.approx(
+        {"cls": 20.0, "o2m": np.nan}, nan_ok=True
+    )
+    shown = summary(found, "known")
+    assert list(shown.columns) == [column.name for column in COLUMNS]
+    assert shown["specialisation"].to_dict() == {"cls": "20.0", "o2m": "–"}
+
+
 @pytest.mark.slow
 def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path), "smoke"]) == 0
@@ -58,6 +77,7 @@ def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
         (row, 0, split) for row in ("o2m_truth", "cls_truth") for split in ("known", "new")
     }
     assert found["T2I own"].notna().all()
+    assert set(found.loc[found["specialisation"].notna(), "row"]) == {"cls_truth"}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert main(["--root", str(tmp_path), "smoke"]) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before

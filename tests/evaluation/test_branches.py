@@ -34,6 +34,7 @@ def specialised(signal: dict[str, float], monkeypatch: pytest.MonkeyPatch, names
         mixed_ND = strength * known_ND + (1 - strength) * branch_NHD[:, names.index(name)]
         branch_NHD[:, names.index(name)] = F.normalize(mixed_ND, dim=-1)
     monkeypatch.setattr(measure, "features", lambda *_: EncodedBenchmark(branch_NHD, text_TD, row))
+    monkeypatch.setattr(measure, "known", lambda _: ())  # there are no pictures
     encoder = Encoder("run", "f", "w", None, lambda _: torch.empty(0), lambda _: torch.empty(0), names)
     return measure.evaluate(encoder, benchmark, EvaluateConfig(), Location.of("nowhere"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
@@ -40,4 +41,10 @@ def test_costs_are_those_of_the_features(squares: Path, tmp_path: Path) -> None:
     rows = page.split("Quality against cost")[1].split("</table>")[0].split("<tr>")[2:]
     assert len(rows) == len(costs)
     mean = [m.value for m in found.measurements if (m.readout, m.metric) == ("max", "text_to_image_recall@1")]
-    assert f"<td>{100 * sum(mean) / len(mean):.1f}</td>" in next(row for row in rows if ">max<" in row)
+    shown = next(row for row in rows if ">max<" in row)
+    assert f'<span class="figure">{100 * sum(mean) / len(mean):.1f}</span>' in shown
+    assert len(re.findall(r'<span class="interval">[\d.]+–[\d.]+</span>', shown)) == 2
+    chart = page.split("Quality against cost")[1].split("</svg>")[0]
+    assert len(re.findall(r"<title>run, [a-z_:]+: [\d.]+ % \([\d.]+ to [\d.]+\)", chart)) == len(costs)
+    across = re.findall(r'<circle cx="([\d.]+)"', chart)
+    assert len(set(across)) == len(costs), "no dot hides another"

@@ -71,11 +71,15 @@ def test_results_hold_every_figure_with_interval_and_chance(squares: Path, tmp_p
     readouts = {(row["run"], row["readout"]) for row in rows}
     assert readouts == {
         ("two", "mean"), ("two", "paper_mean"), ("two", "max"), ("two", "branch:colour"), ("two", "branch:detail"),
-        ("one", "mean"),
+        ("one", "mean"), ("two", "branches"),
     }  # fmt: skip
     per_readout = 2 * 2 * (3 + 2) + 2 * 2  # perspectives x directions x (k, median rank, mAP), tasks x (macro, plain)
-    assert len(rows) == per_readout * len(readouts)
+    specialisation = 2 * 2  # directions x (share, margin)
+    assert len(rows) == per_readout * (len(readouts) - 1) + specialisation
     for row in rows:
+        if row["metric"].endswith("margin"):  # may lie below 0, which is its chance
+            assert (row["chance"], -1 <= row["ci_low"] <= row["value"] <= row["ci_high"] <= 1) == (0, True)
+            continue
         most = 12 if row["metric"].endswith("rank") else 1
         assert 0 <= row["ci_low"] <= row["ci_high"] <= most
         assert 0 < row["chance"] <= most
@@ -123,7 +127,7 @@ def test_the_report_stands_alone(squares: Path, tmp_path: Path) -> None:
         "Text to image",
         "Image to text",
         "What each branch has learned",
-        "Where each branch looks",
+        "What moves each branch",
         "Zero-shot by readout",
         "Confusions",
         "Hits and misses",

@@ -61,25 +61,6 @@ def test_the_read_out_equals_the_last_block_whole(branches: int, options: Branch
 
 
 @QUICK
-@given(branches=st.integers(1, 4), options=OPTIONS)
-def test_attention_maps_are_those_of_the_last_blocks_attention(branches: int, options: BranchOptions) -> None:
-    """As torch's own attention gives its weights, each branch's from its own tokens."""
-    tower = small(branches, options).visual
-    x, attention = tower.up_to_last(pictures()), tower.blocks[-1].attn
-    if isinstance(tower, BranchMLPs):
-        of_branches, rows, mask = list(x.expand(branches, -1, -1, -1)), 1, None
-    else:
-        of_branches, rows = [x], branches
-        mask = tower.query_mask_HL if options.kind == "query" and branches > 1 else tower.class_mask_HL
-    maps = []
-    for x_BLW in of_branches:
-        y_BLW = tower.blocks[-1].ln_1(x_BLW)
-        maps.append(attention(y_BLW[:, :rows], y_BLW, y_BLW, attn_mask=mask)[1])
-    expected_BHN = torch.cat(maps, dim=1)[:, :, -4:]  # the patches come last
-    torch.testing.assert_close(tower.class_attention(pictures()).flatten(2), expected_BHN, rtol=1e-4, atol=1e-5)
-
-
-@QUICK
 @given(branches=st.integers(2, 4), data=st.data())
 def test_patches_are_the_mean_over_branches(branches: int, data: st.DataObject) -> None:
     """Of what each makes of them, and of what each projects them to."""

@@ -56,17 +56,6 @@ def plain_block(block: nn.Module, x_BLW: Tensor) -> Tensor:
     return feed_forward(block, attend(block, x_BLW))
 
 
-def row_weights(block: nn.Module, x_BLW: Tensor, rows: int, mask_RL: Tensor | None = None) -> Tensor:
-    """How much each of the first `rows` tokens looks at each token, mean over heads: (B, R, L)."""
-    y_BLW = block.ln_1(x_BLW)
-    heads = block.attn.num_heads
-    logits_BXL = _carried_queries(block, y_BLW, rows) @ y_BLW.transpose(1, 2) * block.attn.head_dim**-0.5
-    logits_BhRL = logits_BXL.unflatten(1, (heads, rows))
-    if mask_RL is not None:
-        logits_BhRL = logits_BhRL + mask_RL
-    return logits_BhRL.softmax(dim=-1).mean(dim=1)
-
-
 def _qkv(block: nn.Module, x_BLW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values, each (B, heads, L, W / heads), from the weights of the block's own attention."""
     attn = block.attn

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.branches.blocks import attend, attend_rows, feed_forward, plain_block, row_weights
+from training.branches.blocks import attend, attend_rows, feed_forward, plain_block
 from training.branches.vit import BranchedViT
 from training.config import Projection
 
@@ -86,12 +86,6 @@ class BranchMLPs(BranchedViT):
         """Patch rows are the mean over the branches' own."""
         x_HBLW = self._block(self.blocks[-1], x_GBLW)
         return x_HBLW[:, :, 0].movedim(0, 1), x_HBLW[:, :, 1:].mean(dim=0)
-
-    def class_attention(self, image_BCSS: Tensor) -> Tensor:
-        x_GBLW = self.up_to_last(image_BCSS)
-        weight_GBL = row_weights(self.blocks[-1], x_GBLW.flatten(0, 1), rows=1)[:, 0].unflatten(0, x_GBLW.shape[:2])
-        weight_BHL = weight_GBL.expand(self.branches, -1, -1).movedim(0, 1)
-        return weight_BHL[:, :, 1:].unflatten(-1, self.grid_size)
 
     @staticmethod
     def _block(block: nn.Module, x_GBLW: Tensor) -> Tensor:

@@ -55,10 +55,6 @@ class BranchedViT(nn.Module, ABC):
     def all_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The last block whole: class rows (B, H, W) and patch rows (B, N, W)."""
 
-    @abstractmethod
-    def class_attention(self, image_BCSS: Tensor) -> Tensor:
-        """How much each branch looks at each patch in the last block, mean over heads: (B, H, rows, columns)."""
-
     def forward(self, image_BCSS: Tensor) -> Tensor:
         return self.project(self.ln_post(self.class_rows(self.up_to_last(image_BCSS))))
 
