@@ -18,8 +18,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from pipeline import pictures
+from pipeline.clip_tokens import END
 from pipeline.errors import ConfigError
 from pipeline.shards import ShardReader
 from training.bundles import Bundles
@@ -54,6 +56,14 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def tokens_BML(self) -> Tensor:
+        """The token ids of each caption, with end tokens behind them and where there is no caption."""
+        B, M = self.mask_BM.shape
+        longest = max(text_TL.shape[1] for text_TL in self.texts)
+        token_TL = torch.cat([_ended(text_TL, longest) for text_TL in self.texts])
+        flat = token_TL.new_full((B * M, longest), END)
+        return flat.index_copy(0, self.place_P, token_TL[self.text_P]).view(B, M, longest)
 
     def pin_memory(self) -> "Batch":
         """Called by the loader where a GPU waits."""
@@ -215,6 +225,12 @@ class BatchMaker:
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1), width, height
+
+
+def _ended(text_TL: Tensor, longest: int) -> Tensor:
+    """Texts of so many tokens, with end tokens in place of what is behind their end."""
+    is_behind_TL = torch.arange(text_TL.shape[1], device=text_TL.device) > text_TL.argmax(dim=1, keepdim=True)
+    return F.pad(text_TL.masked_fill(is_behind_TL, END), (0, longest - text_TL.shape[1]), value=END)
 
 
 def draw_captions(

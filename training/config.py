@@ -238,6 +238,8 @@ class RunConfig(Section):
             raise ValueError("diversity only keeps several branches apart; set branches above 1 and add another term")
         if set(self.losses) == {"text_conditioned"}:
             raise ValueError("text_conditioned re-ranks what another term has to find; add one, such as served")
+        if "tokens" in self.losses and set(self.losses) <= {"tokens", "diversity"}:
+            raise ValueError("tokens teaches the image side alone; add a term that compares captions, such as served")
         return self
 
     @model_validator(mode="after")
@@ -264,6 +266,8 @@ class RunConfig(Section):
             raise ValueError(f"freeze: [{', '.join(self.freeze)}] keeps untrained weights as they are; set warm_start")
         if set(self.freeze) == {"image", "text"} and len(self.branch_names) == 1:
             raise ValueError("freeze: [image, text] leaves a model of one branch nothing to learn; leave one out")
+        if self.has_token_head and "image" in self.freeze and len(self.branch_names) == 1:
+            raise ValueError("tokens teaches the image side, of which freeze: [image] leaves nothing; leave one out")
         return self
 
     @model_validator(mode="after")
@@ -289,6 +293,11 @@ class RunConfig(Section):
     def has_text_pooling(self) -> bool:
         """Whether the model has the second score: if it is trained."""
         return "text_conditioned" in self.losses
+
+    @property
+    def has_token_head(self) -> bool:
+        """Whether the model has a token head while it is trained."""
+        return "tokens" in self.losses
 
     @property
     def branch_names(self) -> tuple[str, ...]:

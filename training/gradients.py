@@ -100,6 +100,8 @@ class Gradients:
             features = gather(encoded.branches_BHD, flat.view(B, M, -1), batch.mask_BM, encoded.scale, self._shares)
             if encoded.patch_BND is not None:
                 features = replace(features, conditioned=partial(self._conditioned, encoded.patch_BND))
+            if self._model.token_head is not None:
+                features = replace(features, token_BML=batch.tokens_BML(), token_loss=self._token_loss)
             return features, weighted_sum(features, self._config.losses)
 
     def _conditioned(self, patch_BND: Tensor, text_XD: Tensor, which_BT: Tensor) -> Tensor:
@@ -107,6 +109,12 @@ class Gradients:
         with self._autocast():
             cosines_BT: Tensor = self._model.text_pooling(patch_BND, text_XD, which_BT)
         return cosines_BT.float()
+
+    def _token_loss(self, vector_XD: Tensor, token_XL: Tensor) -> Tensor:
+        assert self._model.token_head is not None
+        with self._autocast():
+            loss_X: Tensor = self._model.token_head(vector_XD, token_XL)
+        return loss_X.float()
 
     def _autocast(self) -> AbstractContextManager[None]:
         wanted = self._config.precision == "bf16"

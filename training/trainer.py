@@ -41,6 +41,7 @@ from training.ranks import Ranks, Votes
 from training.record import Record
 from training.saving import CheckpointWriter, best_checkpoint, newest_checkpoint
 from training.sinks import RunInfo, Sinks
+from training.token_head import add_token_head
 from training.warm_start import warm_start
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
@@ -228,6 +229,7 @@ def _start(
     model = new_model(config)
     if config.warm_start:
         warm_start(model, config.warm_start, config)
+    add_token_head(model, config, bundles)
     freeze(model, config)
     model.to(ranks.device).train()
     share_of_peak = utilisation(model, config, ranks)

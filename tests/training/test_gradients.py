@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,8 +16,11 @@ from training.batches import Batch
 from training.checkpoint import new_model
 from training.config import RunConfig
 from training.gradients import Gradients
+from training.index.frequencies import TokenFrequencies
 from training.losses import TERMS
 from training.ranks import Ranks
+from training.token_head import TokenHead
+from training.towers import VOCABULARY
 
 Recipe = Callable[..., dict[str, Any]]
 IMAGES, SLOTS = 10, 3
@@ -62,6 +66,8 @@ def gradients(recipe: dict[str, Any], ranks: Ranks = ALONE) -> tuple[float, dict
     config = build(RunConfig, recipe)
     torch.manual_seed(3)
     model = new_model(config).train()
+    if config.has_token_head:
+        model.token_head = TokenHead(24, TokenFrequencies(100, np.random.default_rng(0).integers(0, 99, VOCABULARY)))
     if config.activation_checkpointing:
         model.make_activations_again()
     if config.compile:
@@ -77,7 +83,7 @@ def gradients(recipe: dict[str, Any], ranks: Ranks = ALONE) -> tuple[float, dict
 
 def of_term(recipe: Recipe, term: str, **changes: Any) -> dict[str, Any]:
     """A recipe with this term, and with `served` where it may not stand alone."""
-    losses = {term: 1.0} | ({"served": 0.5} if term in ("diversity", "text_conditioned") else {})
+    losses = {term: 1.0} | ({"served": 0.5} if term in ("diversity", "text_conditioned", "tokens") else {})
     return recipe(losses=losses, branches=1 if term in ("o2o", "o2m") else None, global_batch=IMAGES, **changes)
 
 

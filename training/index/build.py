@@ -47,7 +47,7 @@ def build(curate: Manifest, slots: Sequence[Slot], folder: Location) -> None:
     Raises StoreError where there is no room for them, or where bundles are gone or damaged.
     """
     folder.make_folder()
-    with _alone(folder):
+    with alone(folder):
         pieces = _pieces(curate, slots, folder)
         piece_S, row_S, copies = in_order(pieces)
         facts = {
@@ -134,8 +134,8 @@ def _make(curate: Manifest, part: Part, slots: Sequence[Slot], folder: Location)
 
 
 @contextmanager
-def _alone(folder: Location) -> Iterator[None]:
-    """Waits while another process of this machine builds here. File systems without locks have everybody build."""
+def alone(folder: Location) -> Iterator[None]:
+    """Waits while another process of this machine works here. File systems without locks have everybody build."""
     try:
         lock = os.open((folder / ".lock").uri, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:

@@ -25,6 +25,8 @@ class Features:
     scale: exp(logit_scale).
     conditioned: of texts (X, D), and which of them for each of this rank's images (B, T), the cosines with what they
     find in the image (B, T); where the model has a second score.
+    token_BML, token_loss: the token ids of this rank's captions (the end token where there is none), and of vectors
+    (X, D) with the tokens that each is to tell (X, L) the loss (X,); where the model has a token head.
     """
 
     image_BHD: Tensor
@@ -37,6 +39,8 @@ class Features:
     offset: int = 0
     ranks: int = 1
     conditioned: Callable[[Tensor, Tensor], Tensor] | None = None
+    token_BML: Tensor | None = None
+    token_loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def branches(self) -> int:
@@ -54,6 +58,7 @@ class Features:
             mask_BM=self.mask_BM[:, chosen],
             text_NMD=self.text_NMD[:, chosen],
             mask_NM=self.mask_NM[:, chosen],
+            token_BML=None if self.token_BML is None else self.token_BML[:, chosen],
         )
 
     def columns_B(self) -> Tensor:
@@ -72,7 +77,7 @@ def gather(
 
     `shares` says how many samples each rank has; without it all have as many.
     """
-    image_BHD, text_BMD, scale = _at_least_float32(image_BHD), _at_least_float32(text_BMD), _at_least_float32(scale)
+    image_BHD, text_BMD, scale = at_least_float32(image_BHD), at_least_float32(text_BMD), at_least_float32(scale)
     if not (dist.is_available() and dist.is_initialized()):
         return Features(image_BHD, text_BMD, mask_BM, image_BHD, text_BMD, mask_BM, scale)
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -93,7 +98,8 @@ def gather(
     )
 
 
-def _at_least_float32(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers, wide enough to be compared."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
