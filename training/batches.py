@@ -8,7 +8,7 @@ number of ranks up to the number of images in it, whose shares differ by one ima
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -26,23 +26,27 @@ from pipeline.errors import ConfigError
 from pipeline.shards import ShardReader
 from training.bundles import Bundles
 from training.config import RunConfig
+from training.hard_negatives import hard_negatives
 from training.index.piece import Piece
 from training.shuffle import Order, make_order
 from training.text import TOKEN_BYTES, length_groups, pad
 
 ASPECTS = (3 / 4, 4 / 3)  # of training crops, as CLIP's
 LOG_ASPECTS = tuple(np.log(ASPECTS).tolist())
+NEGATIVES = 1  # what hard negatives add to the seed of an image's draws
 RELEASED_AFTER = 128  # samples: reading one maps up to 1 MB of the index, as neighbours of a page come with it
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B images of one rank, with M slots each, still to be cropped and normalised on the device.
+    """B images of one rank, with M slots and N hard negatives each, still to be cropped and normalised on the device.
 
     image_BCSS: uint8 canvases. box_B4: the crop of each as (left, top, width, height), shares of the canvas.
     texts: token ids (T_g, L_g) of each length group; a text that several images share is there, and encoded, once.
-    place_P, text_P: caption p belongs at place_P of the flattened (B · M), and is text text_P of all groups in a row.
+    place_P, text_P: caption p belongs at place_P of the flattened (B · M), and is text text_P of all groups in a row;
+    hard negatives belong behind these, in the flattened (B · N).
     mask_BM: which slots hold a caption; a row of an unreadable image holds none and so takes no part in any loss.
+    negative_slot_BN: the slot whose caption each hard negative was made of, -1 where there is none.
     """
 
     step: int
@@ -53,6 +57,12 @@ class Batch:
     text_P: Tensor
     mask_BM: Tensor
     unreadable: tuple[str, ...]
+    negative_slot_BN: Tensor | None = None
+
+    @property
+    def negatives(self) -> int:
+        """Hard negatives of each image, at most."""
+        return 0 if self.negative_slot_BN is None else self.negative_slot_BN.shape[1]
 
     def to(self, device: torch.device) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
@@ -62,8 +72,8 @@ class Batch:
         B, M = self.mask_BM.shape
         longest = max(text_TL.shape[1] for text_TL in self.texts)
         token_TL = torch.cat([_ended(text_TL, longest) for text_TL in self.texts])
-        flat = token_TL.new_full((B * M, longest), END)
-        return flat.index_copy(0, self.place_P, token_TL[self.text_P]).view(B, M, longest)
+        flat = token_TL.new_full((B * (M + self.negatives), longest), END)
+        return flat.index_copy(0, self.place_P, token_TL[self.text_P])[: B * M].view(B, M, longest)
 
     def pin_memory(self) -> "Batch":
         """Called by the loader where a GPU waits."""
@@ -122,7 +132,7 @@ class BatchMaker:
         self.bundles, self.reader, self.rank = bundles, reader, rank
         self.share_sizes = share_sizes(config.global_batch, ranks)
         self._config = config
-        self._canvas, self._context_length = canvas, context_length
+        self._canvas, self._longest = canvas, context_length - 2  # tokens of a text, without start and end
         start = sum(self.share_sizes[:rank])
         self._share = slice(start, start + self.share_sizes[rank])
         self._read_since = 0  # samples, since the index's pages were let go
@@ -155,10 +165,11 @@ class BatchMaker:
 
     def make(self, share: Share) -> Batch:
         """The batch itself: pictures read and decoded, captions drawn. Raises StoreError where a shard is damaged."""
-        count, slots = len(share.samples), len(self._config.slots)
+        count, slots, negatives = len(share.samples), len(self._config.slots), self._config.hard_negatives
         image_BCSS = torch.zeros(count, 3, self._canvas, self._canvas, dtype=torch.uint8)
         box_B4 = np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (count, 1))
         mask_BM = np.zeros((count, slots), dtype=bool)
+        negative_slot_BN = np.full((count, negatives), -1)
         captions_of: dict[bytes, list[int]] = {}  # the places of each different text, by its tokens
         unreadable = []
         for b, sample in enumerate(share.samples.tolist()):
@@ -176,10 +187,13 @@ class BatchMaker:
             box_B4[b] = draw_crop(width, height, self._config.crop_scale, rng)
             for slot, tokens in drawn:
                 mask_BM[b, slot] = True
-                captions_of.setdefault(tokens[: self._context_length - 2].tobytes(), []).append(b * slots + slot)
+                captions_of.setdefault(tokens[: self._longest].tobytes(), []).append(b * slots + slot)
+            for n, (slot, tokens) in enumerate(self._negatives(piece, row, drawn, share.epoch, sample)):
+                negative_slot_BN[b, n] = slot
+                captions_of.setdefault(tokens.tobytes(), []).append(count * slots + b * negatives + n)
         grouped = self._group(captions_of)
-        made = image_BCSS, torch.from_numpy(box_B4), *grouped, torch.from_numpy(mask_BM)
-        return Batch(share.step, *made, tuple(unreadable))
+        made = image_BCSS, torch.from_numpy(box_B4), *grouped, torch.from_numpy(mask_BM), tuple(unreadable)
+        return Batch(share.step, *made, torch.from_numpy(negative_slot_BN) if negatives else None)
 
     def inspect(self, step: int) -> Iterator[dict[str, Any]]:
         """What is in the whole batch of a step, over all ranks: each image and its captions by slot.
@@ -194,7 +208,11 @@ class BatchMaker:
             piece, row = self._sample(sample)
             drawn = self._draw(piece, row, np.random.default_rng([self._config.seed, epoch, sample]))
             captions = {slots[m]: decode(tokens.tolist()).strip() for m, tokens in drawn}
-            yield {"image_id": piece.image_id[row].as_py(), "key": piece.key[row].as_py(), "captions": captions}
+            found = {"image_id": piece.image_id[row].as_py(), "key": piece.key[row].as_py(), "captions": captions}
+            if self._config.hard_negatives:
+                negatives = self._negatives(piece, row, drawn, epoch, sample)
+                found["hard_negatives"] = [decode(tokens.tolist()).strip() for _, tokens in negatives]
+            yield found
 
     def _sample(self, number: int) -> tuple[Piece, int]:
         self._read_since += 1
@@ -209,6 +227,19 @@ class BatchMaker:
         slot, weight, most = piece.slot[captions], piece.weight[captions], self._config.captions_per_image
         drawn = draw_captions(slot, weight, len(self._config.slots), most, rng)
         return [(slot, piece.tokens(captions.start + caption)) for slot, caption in drawn]
+
+    def _negatives(
+        self, piece: Piece, row: int, drawn: Sequence[tuple[int, np.ndarray]], epoch: int, sample: int
+    ) -> list[tuple[int, np.ndarray]]:
+        """Slots and tokens of an image's hard negatives, from random numbers of their own: crops stay as they are."""
+        if not self._config.hard_negatives:
+            return []
+        captions = piece.captions(row)
+        of_image = [tuple(piece.tokens(caption).tolist()) for caption in range(captions.start, captions.stop)]
+        of_slots = [(slot, tuple(tokens.tolist())) for slot, tokens in drawn]
+        rng = np.random.default_rng([self._config.seed, epoch, sample, NEGATIVES])
+        made = hard_negatives(of_slots, of_image, self._config.hard_negatives, self._longest, rng)
+        return [(slot, np.array(tokens, dtype=np.uint16)) for slot, tokens in made]
 
     def _group(self, captions_of: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         return group_texts(captions_of)

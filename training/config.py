@@ -24,6 +24,12 @@ Isolation = Literal["none", "tokens", "full", "paper"]
 Projection = Literal["shared", "branch"]
 TERM_NAMES = tuple(sorted(term.name for term in iter_modules([str(Path(__file__).parent / "losses" / "terms")])))
 
+# The terms in which an image's captions stand in a softmax, and hard negatives beside them.
+SOFTMAX_TERMS = (
+    *("free_matching", "free_matching_balanced", "free_matching_soft"),
+    *("m2m", "multi_positive", "o2m", "o2o", "served"),
+)
+
 
 @dataclass(frozen=True)
 class BranchOptions:
@@ -96,6 +102,12 @@ class RunConfig(Section):
     losses: dict[str, float] = Field({"m2m": 1.0, "served": 1.0}, description="weight of each loss term")
     captions_per_image: int | None = Field(
         None, ge=1, description="captions drawn for each image and step; empty: all"
+    )
+    hard_negatives: int = added(
+        0,
+        ge=0,
+        le=64,
+        description="false captions for each image and step, made by exchanging words (English); 0: none",
     )
 
     epochs: int = Field(32, ge=1, description="passes over the images")
@@ -240,6 +252,15 @@ class RunConfig(Section):
             raise ValueError("text_conditioned re-ranks what another term has to find; add one, such as served")
         if "tokens" in self.losses and set(self.losses) <= {"tokens", "diversity"}:
             raise ValueError("tokens teaches the image side alone; add a term that compares captions, such as served")
+        return self
+
+    @model_validator(mode="after")
+    def _negatives_have_a_softmax(self) -> "RunConfig":
+        if self.hard_negatives and not set(self.losses) & set(SOFTMAX_TERMS):
+            raise ValueError(
+                f"hard_negatives stand in a softmax over captions, which {', '.join(self.losses)} does not have; add "
+                f"one of {', '.join(SOFTMAX_TERMS)}, or set hard_negatives: 0"
+            )
         return self
 
     @model_validator(mode="after")

@@ -169,6 +169,10 @@ class TimedBatches(BatchMaker):
         with self.timed("tokens"):
             return super()._draw(piece, row, rng)
 
+    def _negatives(self, *of_image: Any) -> list[tuple[int, np.ndarray]]:
+        with self.timed("tokens"):
+            return super()._negatives(*of_image)
+
     def _group(self, captions_of: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         with self.timed("tokens"):
             return super()._group(captions_of)

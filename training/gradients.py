@@ -93,11 +93,14 @@ class Gradients:
         return encoded
 
     def _loss(self, encoded: Encoded, batch: Batch) -> tuple[Features, Loss]:
-        B, M = batch.mask_BM.shape
+        (B, M), N = batch.mask_BM.shape, batch.negatives
         text_TD = torch.cat(encoded.texts)
-        flat = text_TD.new_zeros(B * M, text_TD.shape[1]).index_copy(0, batch.place_P, text_TD[batch.text_P])
+        flat = text_TD.new_zeros(B * (M + N), text_TD.shape[1]).index_copy(0, batch.place_P, text_TD[batch.text_P])
+        text_BMD, negative_BND = flat[: B * M].view(B, M, -1), flat[B * M :].view(B, N, text_TD.shape[1])
         with torch.autocast(self._ranks.device.type, enabled=False):
-            features = gather(encoded.branches_BHD, flat.view(B, M, -1), batch.mask_BM, encoded.scale, self._shares)
+            features = gather(encoded.branches_BHD, text_BMD, batch.mask_BM, encoded.scale, self._shares)
+            if N:
+                features = features.with_negatives(negative_BND, batch.negative_slot_BN)
             if encoded.patch_BND is not None:
                 features = replace(features, conditioned=partial(self._conditioned, encoded.patch_BND))
             if self._model.token_head is not None:

@@ -25,6 +25,8 @@ class Features:
     scale: exp(logit_scale).
     conditioned: of texts (X, D), and which of them for each of this rank's images (B, T), the cosines with what they
     find in the image (B, T); where the model has a second score.
+    negative_BND, negative_slot_BN: hard negatives of this rank's images, and the slot in whose softmax each stands, -1
+    where there is none; where the recipe has any.
     token_BML, token_loss: the token ids of this rank's captions (the end token where there is none), and of vectors
     (X, D) with the tokens that each is to tell (X, L) the loss (X,); where the model has a token head.
     """
@@ -39,6 +41,8 @@ class Features:
     offset: int = 0
     ranks: int = 1
     conditioned: Callable[[Tensor, Tensor], Tensor] | None = None
+    negative_BND: Tensor | None = None
+    negative_slot_BN: Tensor | None = None
     token_BML: Tensor | None = None
     token_loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
@@ -59,7 +63,19 @@ class Features:
             text_NMD=self.text_NMD[:, chosen],
             mask_NM=self.mask_NM[:, chosen],
             token_BML=None if self.token_BML is None else self.token_BML[:, chosen],
+            negative_slot_BN=None if self.negative_slot_BN is None else self._slots_within(chosen),
         )
+
+    def _slots_within(self, chosen: slice) -> Tensor:
+        """The slots of hard negatives, counted among these slots; -1 where they are of others."""
+        assert self.negative_slot_BN is not None
+        first, end, _ = chosen.indices(self.slots)
+        is_within = (self.negative_slot_BN >= first) & (self.negative_slot_BN < end)
+        return (self.negative_slot_BN - first).masked_fill(~is_within, -1)
+
+    def with_negatives(self, negative_BND: Tensor, negative_slot_BN: Tensor | None) -> "Features":
+        """With hard negatives, which no other rank needs."""
+        return replace(self, negative_BND=at_least_float32(negative_BND), negative_slot_BN=negative_slot_BN)
 
     def columns_B(self) -> Tensor:
         """Where this rank's samples are among all."""
