@@ -35,7 +35,8 @@ from pipeline import pictures
 from pipeline.config import build
 from training.augment import crop_and_normalise
 from training.batches import BatchMaker
-from training.config import DEFAULT_SLOTS, RunConfig
+from training.config import RunConfig
+from training.slots import DEFAULT_SLOTS
 
 BATCH, SIDE, CANVAS = 64, 224, 256
 Way = Callable[[], int]  # makes samples; returns how many

@@ -21,8 +21,9 @@ from PIL import Image
 from pipeline import identity, schemas
 from pipeline.shards import ShardReader
 from training.bundles import Bundles, in_memory
-from training.config import DEFAULT_SLOTS, RunConfig
+from training.config import RunConfig
 from training.index.piece import piece_of
+from training.slots import DEFAULT_SLOTS
 
 LONG_TOKENS, SHORT_TOKENS = (50, 77), (8, 30)  # with start and end token, both numbers included
 LONG_SLOT = "detail"

@@ -24,9 +24,10 @@ from pipeline.storage import Location
 from training import trainer
 from training.augment import crop_and_normalise
 from training.batches import Batch
-from training.config import DEFAULT_SLOTS, RunConfig
+from training.config import RunConfig
 from training.flops import peak_flops
 from training.ranks import Ranks
+from training.slots import DEFAULT_SLOTS
 from training.towers import TOWER_KEYS, resolve_architecture
 
 LR, WARMUP = 1e-4, 10

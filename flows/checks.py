@@ -14,7 +14,8 @@ from captioning.curate.config import perspectives_beyond_defaults
 from flows.config import HolismConfig
 from pipeline.errors import ConfigError, HolismError
 from pipeline.messages import say
-from training.config import RunConfig, Slot
+from training.config import RunConfig
+from training.slots import Slot
 from training.towers import unknown_model
 from training.weights import pretrained_tag
 

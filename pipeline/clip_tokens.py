@@ -20,6 +20,7 @@ VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 MERGES = 49_152 - 256 - 2  # of the file's, after its first line
 START, END = 49_406, 49_407  # tokens before and after a text
 WORDS = 1 << 16  # of which the pieces are remembered
+END_OF_WORD = "</w>"
 LONG = 64  # letters of a word that is not remembered
 SPECIAL = {"<start_of_text>": [START], "<end_of_text>": [END]}
 # CLIP's words: contractions, runs of letters, single digits, runs of anything else.
@@ -32,10 +33,9 @@ def clip_encoder() -> Callable[[str], list[int]]:
     import regex
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    merges, letters = _merges(), _letters()
-    pieces = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in merges)]
-    vocabulary = {piece: number for number, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", continuing_subword_prefix=""))
+    merges = _merges()
+    vocabulary = {piece: number for number, piece in enumerate(_pieces(merges))}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix=END_OF_WORD, continuing_subword_prefix=""))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     words = regex.compile("|".join([*SPECIAL, PATTERN]), regex.IGNORECASE).findall
 
@@ -51,6 +51,16 @@ def clip_encoder() -> Callable[[str], list[int]]:
         return tokens
 
     return encode
+
+
+def clip_pieces() -> list[str]:
+    """What the tokens stand for, in their order, without the special ones; END_OF_WORD behind those that end one."""
+    return _pieces(_merges())
+
+
+def _pieces(merges: list[tuple[str, str]]) -> list[str]:
+    letters = _letters()
+    return [*letters, *(f"{letter}{END_OF_WORD}" for letter in letters), *("".join(merge) for merge in merges)]
 
 
 def _merges() -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ number of ranks up to the number of images in it, whose shares differ by one ima
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate, pairwise
@@ -17,30 +17,36 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from pipeline import pictures
+from pipeline.clip_tokens import END
 from pipeline.errors import ConfigError
 from pipeline.shards import ShardReader
 from training.bundles import Bundles
 from training.config import RunConfig
 from training.crops import draw_crop
+from training.hard_negatives import hard_negatives
 from training.index.piece import Piece
 from training.shuffle import Order, make_order
 from training.text import TOKEN_BYTES, length_groups, pad
 from training.views import DrawnViews, Views
 
+NEGATIVES = 1  # what hard negatives add to the seed of an image's draws
 RELEASED_AFTER = 128  # samples: reading one maps up to 1 MB of the index, as neighbours of a page come with it
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B images of one rank, with M slots each, still to be cropped and normalised on the device.
+    """B images of one rank, with M slots and N hard negatives each, still to be cropped and normalised on the device.
 
     image_BCSS: uint8 canvases. box_B4: the crop of each as (left, top, width, height), shares of the canvas.
     texts: token ids (T_g, L_g) of each length group; a text that several images share is there, and encoded, once.
-    place_P, text_P: caption p belongs at place_P of the flattened (B · M), and is text text_P of all groups in a row.
+    place_P, text_P: caption p belongs at place_P of the flattened (B · M), and is text text_P of all groups in a row;
+    hard negatives belong behind these, in the flattened (B · N).
     mask_BM: which slots hold a caption; a row of an unreadable image holds none and so takes no part in any loss.
     views: what teacher and student see, where the recipe distils.
+    negative_slot_BN: the slot whose caption each hard negative was made of, -1 where there is none.
     """
 
     step: int
@@ -52,14 +58,28 @@ class Batch:
     mask_BM: Tensor
     unreadable: tuple[str, ...]
     views: Views | None = None
+    negative_slot_BN: Tensor | None = None
 
     @property
     def pictures(self) -> int:
         """How many pictures the image tower learns from: images, and smaller crops of them."""
         return len(self.image_BCSS) * (1 + (self.views.crop_BK4.shape[1] if self.views else 0))
 
+    @property
+    def negatives(self) -> int:
+        """Hard negatives of each image, at most."""
+        return 0 if self.negative_slot_BN is None else self.negative_slot_BN.shape[1]
+
     def to(self, device: torch.device) -> "Batch":
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def tokens_BML(self) -> Tensor:
+        """The token ids of each caption, with end tokens behind them and where there is no caption."""
+        B, M = self.mask_BM.shape
+        longest = max(text_TL.shape[1] for text_TL in self.texts)
+        token_TL = torch.cat([_ended(text_TL, longest) for text_TL in self.texts])
+        flat = token_TL.new_full((B * (M + self.negatives), longest), END)
+        return flat.index_copy(0, self.place_P, token_TL[self.text_P])[: B * M].view(B, M, longest)
 
     def pin_memory(self) -> "Batch":
         """Called by the loader where a GPU waits."""
@@ -120,7 +140,7 @@ class BatchMaker:
         self.bundles, self.reader, self.rank = bundles, reader, rank
         self.share_sizes = share_sizes(config.global_batch, ranks)
         self._config = config
-        self._canvas, self._context_length = canvas, context_length
+        self._canvas, self._longest = canvas, context_length - 2  # tokens of a text, without start and end
         start = sum(self.share_sizes[:rank])
         self._share = slice(start, start + self.share_sizes[rank])
         self._read_since = 0  # samples, since the index's pages were let go
@@ -153,10 +173,11 @@ class BatchMaker:
 
     def make(self, share: Share) -> Batch:
         """The batch itself: pictures read and decoded, captions drawn. Raises StoreError where a shard is damaged."""
-        count, slots = len(share.samples), len(self._config.slots)
+        count, slots, negatives = len(share.samples), len(self._config.slots), self._config.hard_negatives
         image_BCSS = torch.zeros(count, 3, self._canvas, self._canvas, dtype=torch.uint8)
         box_B4 = np.tile(np.array([0, 0, 1, 1], dtype=np.float32), (count, 1))
         mask_BM = np.zeros((count, slots), dtype=bool)
+        negative_slot_BN = np.full((count, negatives), -1)
         captions_of: dict[bytes, list[int]] = {}  # the places of each different text, by its tokens
         unreadable = []
         views = DrawnViews(self._config.distillation, count, slots) if self._config.has_teacher else None
@@ -177,10 +198,14 @@ class BatchMaker:
                 views.draw(b, width, height, [slot for slot, _ in drawn], rng)
             for slot, tokens in drawn:
                 mask_BM[b, slot] = True
-                captions_of.setdefault(tokens[: self._context_length - 2].tobytes(), []).append(b * slots + slot)
+                captions_of.setdefault(tokens[: self._longest].tobytes(), []).append(b * slots + slot)
+            for n, (slot, tokens) in enumerate(self._negatives(piece, row, drawn, share.epoch, sample)):
+                negative_slot_BN[b, n] = slot
+                captions_of.setdefault(tokens.tobytes(), []).append(count * slots + b * negatives + n)
         grouped = self._group(captions_of)
-        made = image_BCSS, torch.from_numpy(box_B4), *grouped, torch.from_numpy(mask_BM)
-        return Batch(share.step, *made, tuple(unreadable), views.made() if views else None)
+        made = image_BCSS, torch.from_numpy(box_B4), *grouped, torch.from_numpy(mask_BM), tuple(unreadable)
+        negative_slots = torch.from_numpy(negative_slot_BN) if negatives else None
+        return Batch(share.step, *made, views=views.made() if views else None, negative_slot_BN=negative_slots)
 
     def inspect(self, step: int) -> Iterator[dict[str, Any]]:
         """What is in the whole batch of a step, over all ranks: each image and its captions by slot.
@@ -195,7 +220,11 @@ class BatchMaker:
             piece, row = self._sample(sample)
             drawn = self._draw(piece, row, np.random.default_rng([self._config.seed, epoch, sample]))
             captions = {slots[m]: decode(tokens.tolist()).strip() for m, tokens in drawn}
-            yield {"image_id": piece.image_id[row].as_py(), "key": piece.key[row].as_py(), "captions": captions}
+            found = {"image_id": piece.image_id[row].as_py(), "key": piece.key[row].as_py(), "captions": captions}
+            if self._config.hard_negatives:
+                negatives = self._negatives(piece, row, drawn, epoch, sample)
+                found["hard_negatives"] = [decode(tokens.tolist()).strip() for _, tokens in negatives]
+            yield found
 
     def _sample(self, number: int) -> tuple[Piece, int]:
         self._read_since += 1
@@ -210,6 +239,19 @@ class BatchMaker:
         slot, weight, most = piece.slot[captions], piece.weight[captions], self._config.captions_per_image
         drawn = draw_captions(slot, weight, len(self._config.slots), most, rng)
         return [(slot, piece.tokens(captions.start + caption)) for slot, caption in drawn]
+
+    def _negatives(
+        self, piece: Piece, row: int, drawn: Sequence[tuple[int, np.ndarray]], epoch: int, sample: int
+    ) -> list[tuple[int, np.ndarray]]:
+        """Slots and tokens of an image's hard negatives, from random numbers of their own: crops stay as they are."""
+        if not self._config.hard_negatives:
+            return []
+        captions = piece.captions(row)
+        of_image = [tuple(piece.tokens(caption).tolist()) for caption in range(captions.start, captions.stop)]
+        of_slots = [(slot, tuple(tokens.tolist())) for slot, tokens in drawn]
+        rng = np.random.default_rng([self._config.seed, epoch, sample, NEGATIVES])
+        made = hard_negatives(of_slots, of_image, self._config.hard_negatives, self._longest, rng)
+        return [(slot, np.array(tokens, dtype=np.uint16)) for slot, tokens in made]
 
     def _group(self, captions_of: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         return group_texts(captions_of)
@@ -226,6 +268,12 @@ class BatchMaker:
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BICUBIC)
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1), width, height
+
+
+def _ended(text_TL: Tensor, longest: int) -> Tensor:
+    """Texts of so many tokens, with end tokens in place of what is behind their end."""
+    is_behind_TL = torch.arange(text_TL.shape[1], device=text_TL.device) > text_TL.argmax(dim=1, keepdim=True)
+    return F.pad(text_TL.masked_fill(is_behind_TL, END), (0, longest - text_TL.shape[1]), value=END)
 
 
 def draw_captions(

@@ -21,11 +21,11 @@ from pipeline import schemas
 from pipeline.errors import MissingInputError, StoreError
 from pipeline.manifest import Manifest
 from pipeline.storage import Location
-from training.config import Slot
 from training.index.build import build, copies_file, order_file
 from training.index.old import InUse
 from training.index.order import in_order
 from training.index.piece import Piece, open_arrow_file, open_piece
+from training.slots import Slot
 
 
 @dataclass(frozen=True)

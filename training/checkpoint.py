@@ -28,6 +28,7 @@ from training.preprocess import make_preprocess, preprocessing
 from training.towers import resolve_architecture
 from training.weights import weights_name
 
+IN_TRAINING_ALONE = ("token_head.",)  # weights that checkpoints have and models that are served do not
 FORMAT = 2
 UNSEALED = 1  # the format before, whose files have no digests
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -60,11 +61,16 @@ def describe(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, Any
 
 def model_files(model: HolisticCLIP, config: RunConfig, step: int) -> dict[str, bytes]:
     """The files of a `model/` folder, weights last."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in served(model.state_dict()).items()}
     weights = safetensors.torch.save(state, metadata={"format": "pt"})
     description = {**describe(model, config, step), "weights": digest(weights)}
     sealed = {**description, "checksum": digest(description)}
     return {CONFIG_FILE: json.dumps(sealed, indent=1).encode(), WEIGHTS_FILE: weights}
+
+
+def served(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The weights without those that are there for training alone."""
+    return {name: value for name, value in state.items() if not name.startswith(IN_TRAINING_ALONE)}
 
 
 def load(path: str | Location, device: str = "cpu") -> tuple[HolisticCLIP, Any, open_clip.SimpleTokenizer]:
@@ -82,7 +88,7 @@ def load(path: str | Location, device: str = "cpu") -> tuple[HolisticCLIP, Any, 
         architecture = description["architecture"]
         pooling = description.get("text_pooling", False)
         model = HolisticCLIP(architecture, description["branches"], branch_options(description), pooling)
-        model.load_state_dict(weights)
+        model.load_state_dict(served(weights))
         preprocess = make_preprocess(description["preprocess"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise _damaged(location, str(error).splitlines()[0]) from error

@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import Section, Seed, added, build, merge, operational
 from pipeline.errors import ConfigError
 from training.crops import CropScale
 from training.distillation_settings import Distillation
 from training.launch_settings import Launch
+from training.slots import DEFAULT_SLOTS, Slot, SlotField, named_slot
 from training.towers import can_be_looked_up, resolve_architecture
 from training.watch import Best, Evaluation, Sinks, checked_sinks
 
@@ -25,6 +26,12 @@ BranchKind = Literal["cls", "mlp", "query"]
 Isolation = Literal["none", "tokens", "full", "paper"]
 Projection = Literal["shared", "branch"]
 TERM_NAMES = tuple(sorted(term.name for term in iter_modules([str(Path(__file__).parent / "losses" / "terms")])))
+
+# The terms in which an image's captions stand in a softmax, and hard negatives beside them.
+SOFTMAX_TERMS = (
+    *("free_matching", "free_matching_balanced", "free_matching_soft"),
+    *("m2m", "multi_positive", "o2m", "o2o", "served"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,22 +44,6 @@ class BranchOptions:
     blocks: int = 3
 
 
-class Slot(Section):
-    """One of the M captions of a sample: which captions of a bundle may fill it."""
-
-    name: str = Field(description="what the slot and its branch are called")
-    perspective: str = Field(description="the perspective of the captions that fill it")
-    granularity: str | None = Field(None, description="the granularity of the captions that fill it; empty: any")
-
-    def short(self) -> Any:
-        """Its name, where that says all."""
-        return self.name if _named_slot(self.name) == self else super().short()
-
-
-# `sentence` and `phrase` are one perspective at two granularities; every other name is its own perspective.
-_SUMMARIES = {"sentence": "sentence", "phrase": "phrase"}
-
-
 def loader_workers() -> int:
     """one for each of a rank's cores beyond the first, 1 to 8"""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -60,18 +51,7 @@ def loader_workers() -> int:
     return min(max(cores // ranks - 1, 1), MOST_WORKERS)
 
 
-def _named_slot(value: Any) -> Any:
-    """A slot may be written by its name alone."""
-    if not isinstance(value, str):
-        return value
-    if value in _SUMMARIES:
-        return Slot(name=value, perspective="summary", granularity=_SUMMARIES[value])
-    return Slot(name=value, perspective=value)
-
-
-SlotField = Annotated[Slot, BeforeValidator(_named_slot)]
 MOST_WORKERS = 8  # by default; decoding rarely keeps more busy
-DEFAULT_SLOTS = ("alt_text", "detail", "sentence", "phrase", "nouns", "main_object", "background", "style")
 
 
 class RunConfig(Section):
@@ -84,7 +64,7 @@ class RunConfig(Section):
     )
     context_length: int | None = Field(None, ge=4, le=248, description="text tokens; empty: the model's own (77)")
     slots: tuple[SlotField, ...] = Field(
-        tuple(_named_slot(name) for name in DEFAULT_SLOTS),
+        tuple(named_slot(name) for name in DEFAULT_SLOTS),
         validate_default=True,
         description="the captions of a sample, each by its name or by what fills it; a branch bears its slot's name",
     )
@@ -98,6 +78,12 @@ class RunConfig(Section):
     losses: dict[str, float] = Field({"m2m": 1.0, "served": 1.0}, description="weight of each loss term")
     captions_per_image: int | None = Field(
         None, ge=1, description="captions drawn for each image and step; empty: all"
+    )
+    hard_negatives: int = added(
+        0,
+        ge=0,
+        le=64,
+        description="false captions for each image and step, made by exchanging words (English); 0: none",
     )
 
     epochs: int = Field(32, ge=1, description="passes over the images")
@@ -244,6 +230,17 @@ class RunConfig(Section):
             raise ValueError("distillation follows a teacher that other terms have to teach; add one, such as served")
         if self.has_teacher and self.ema is None:
             raise ValueError("distillation has the averaged weights as its teacher; set ema, such as 0.999")
+        if "tokens" in self.losses and set(self.losses) <= {"tokens", "diversity"}:
+            raise ValueError("tokens teaches the image side alone; add a term that compares captions, such as served")
+        return self
+
+    @model_validator(mode="after")
+    def _negatives_have_a_softmax(self) -> "RunConfig":
+        if self.hard_negatives and not set(self.losses) & set(SOFTMAX_TERMS):
+            raise ValueError(
+                f"hard_negatives stand in a softmax over captions, which {', '.join(self.losses)} does not have; add "
+                f"one of {', '.join(SOFTMAX_TERMS)}, or set hard_negatives: 0"
+            )
         return self
 
     @model_validator(mode="after")
@@ -274,6 +271,8 @@ class RunConfig(Section):
             raise ValueError(f"freeze: [{', '.join(self.freeze)}] keeps untrained weights as they are; set warm_start")
         if set(self.freeze) == {"image", "text"} and len(self.branch_names) == 1:
             raise ValueError("freeze: [image, text] leaves a model of one branch nothing to learn; leave one out")
+        if self.has_token_head and "image" in self.freeze and len(self.branch_names) == 1:
+            raise ValueError("tokens teaches the image side, of which freeze: [image] leaves nothing; leave one out")
         return self
 
     @model_validator(mode="after")
@@ -304,6 +303,11 @@ class RunConfig(Section):
     def has_teacher(self) -> bool:
         """Whether the averaged weights teach."""
         return "distillation" in self.losses
+
+    @property
+    def has_token_head(self) -> bool:
+        """Whether the model has a token head while it is trained."""
+        return "tokens" in self.losses
 
     @property
     def branch_names(self) -> tuple[str, ...]:

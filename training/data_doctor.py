@@ -33,6 +33,7 @@ from training.model import HolisticCLIP
 from training.optim import freeze, make_optimizer
 from training.ranks import Ranks, joined
 from training.threads import POLICY
+from training.token_head import add_token_head
 
 PARTS = ("read", "decode", "tokens", "collate")
 AT_ONCE = 256  # images
@@ -115,6 +116,7 @@ def diagnose(config: RunConfig, bundles: Bundles, reader: ShardReader, ranks: in
         device = here.device
     torch.set_num_threads(config.threads or max(1, cores // ranks))
     model = new_model(config)
+    add_token_head(model, config, bundles)
     canvas = config.canvas or round(model.visual.image_size[0] * 8 / 7)
     batches = TimedBatches(
         config, bundles, reader, canvas=canvas, context_length=model.context_length, rank=0, ranks=ranks
@@ -167,6 +169,10 @@ class TimedBatches(BatchMaker):
     def _draw(self, piece: Piece, row: int, rng: np.random.Generator) -> list[tuple[int, np.ndarray]]:
         with self.timed("tokens"):
             return super()._draw(piece, row, rng)
+
+    def _negatives(self, *of_image: Any) -> list[tuple[int, np.ndarray]]:
+        with self.timed("tokens"):
+            return super()._negatives(*of_image)
 
     def _group(self, captions_of: Mapping[bytes, list[int]]) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         with self.timed("tokens"):

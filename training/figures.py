@@ -41,6 +41,9 @@ class Figures:
         for term, slot_M in loss.by_slot.items():
             names = (slot.name for slot in self._config.slots)
             measured |= {f"loss/{term}/{name}": value for name, value in zip(names, slot_M, strict=True)}
+        if features.negative_slot_BN is not None:
+            found = (features.negative_slot_BN >= 0).sum()
+            measured["hard_negatives"] = found * features.ranks / len(features.mask_NM)
         measured |= branch_health(features, self._branches, self._config.losses)
         measured |= of_rank
         return {name: value.float() for name, value in measured.items()}

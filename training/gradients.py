@@ -100,11 +100,15 @@ class Gradients:
     def _loss(self, encoded: Encoded, batch: Batch) -> tuple[Features, Loss]:
         own_BHD, *crops = encoded.branches_BHD.unflatten(0, (len(batch.mask_BM), -1)).unbind(dim=1)
         with torch.autocast(self._ranks.device.type, enabled=False):
-            text_BMD = _in_slots(encoded, batch)
+            text_BMD, negative_BND = _in_slots(encoded, batch)
             features = gather(own_BHD, text_BMD, batch.mask_BM, encoded.scale, self._shares)
+            if batch.negative_slot_BN is not None:
+                features = features.with_negatives(negative_BND, batch.negative_slot_BN)
             if encoded.patch_BND is not None:
                 patch_BND = encoded.patch_BND.unflatten(0, (len(batch.mask_BM), -1))[:, 0]
                 features = replace(features, conditioned=partial(self._conditioned, patch_BND))
+            if self._model.token_head is not None:
+                features = replace(features, token_BML=batch.tokens_BML(), token_loss=self._token_loss)
             if batch.views:
                 views = student_views(features, crops, batch.views.part_BVM, self._shares)
                 features = replace(features, views=views, teacher=self._taught(batch, batch.views))
@@ -117,13 +121,20 @@ class Gradients:
         pieces = _pieces(batch, views.whole_B4[:, None], self._pieces)
         scale = self._teacher.logit_scale.exp() / self._config.distillation.temperature
         encoded = _joined([self._encode(self._teacher, piece) for piece in pieces], scale)
-        return gather(encoded.branches_BHD, _in_slots(encoded, batch), batch.mask_BM, scale, self._shares)
+        text_BMD, _ = _in_slots(encoded, batch)
+        return gather(encoded.branches_BHD, text_BMD, batch.mask_BM, scale, self._shares)
 
     def _conditioned(self, patch_BND: Tensor, text_XD: Tensor, which_BT: Tensor) -> Tensor:
         assert self._model.text_pooling is not None
         with self._autocast():
             cosines_BT: Tensor = self._model.text_pooling(patch_BND, text_XD, which_BT)
         return cosines_BT.float()
+
+    def _token_loss(self, vector_XD: Tensor, token_XL: Tensor) -> Tensor:
+        assert self._model.token_head is not None
+        with self._autocast():
+            loss_X: Tensor = self._model.token_head(vector_XD, token_XL)
+        return loss_X.float()
 
     def _autocast(self) -> AbstractContextManager[None]:
         wanted = self._config.precision == "bf16"
@@ -136,11 +147,12 @@ def _boxes(batch: Batch) -> Tensor:
     return own_B14 if batch.views is None else torch.cat([own_B14, batch.views.crop_BK4], dim=1)
 
 
-def _in_slots(encoded: Encoded, batch: Batch) -> Tensor:
-    """The captions of each image in their slots, (B, M, D)."""
+def _in_slots(encoded: Encoded, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The captions of each image in their slots (B, M, D), and its hard negatives (B, N, D)."""
+    (B, M), N = batch.mask_BM.shape, batch.negatives
     text_TD = torch.cat(encoded.texts)
-    flat = text_TD.new_zeros(batch.mask_BM.numel(), text_TD.shape[1])
-    return flat.index_copy(0, batch.place_P, text_TD[batch.text_P]).unflatten(0, batch.mask_BM.shape)
+    flat = text_TD.new_zeros(B * (M + N), text_TD.shape[1]).index_copy(0, batch.place_P, text_TD[batch.text_P])
+    return flat[: B * M].unflatten(0, (B, M)), flat[B * M :].view(B, N, text_TD.shape[1])
 
 
 def _pieces(batch: Batch, box_BV4: Tensor, count: int) -> Iterator[_Piece]:

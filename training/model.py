@@ -52,6 +52,7 @@ class HolisticCLIP(open_clip.CLIP):
         self.options = options or BranchOptions()
         self.visual = branched(plain_vit, len(self.slots), self.options)
         self.text_pooling = TextConditionedPooling(architecture["embed_dim"]) if text_pooling else None
+        self.token_head: nn.Module | None = None  # `training.token_head` gives it to models in training
 
     def encode_branches(self, image_BCSS: Tensor, normalize: bool = True) -> Tensor:
         """All branches of each image, (B, H, D)."""

@@ -42,6 +42,7 @@ from training.ranks import Ranks, Votes
 from training.record import Record
 from training.saving import CheckpointWriter, best_checkpoint, newest_checkpoint
 from training.sinks import RunInfo, Sinks
+from training.token_head import add_token_head
 from training.warm_start import warm_start
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
@@ -232,6 +233,7 @@ def _start(
     model = new_model(config)
     if config.warm_start:
         warm_start(model, config.warm_start, config)
+    add_token_head(model, config, bundles)
     freeze(model, config)
     model.to(ranks.device).train()
     ema = Ema(model, config.ema) if config.ema else None

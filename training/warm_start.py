@@ -18,7 +18,7 @@ from open_clip.model import resize_pos_embed
 from torch import Tensor
 
 from pipeline.errors import ConfigError
-from training.checkpoint import CONFIG_FILE, WEIGHTS_FILE, branch_options, read_description
+from training.checkpoint import CONFIG_FILE, WEIGHTS_FILE, branch_options, read_description, served
 from training.config import BranchOptions, RunConfig
 from training.model import HolisticCLIP
 from training.positions import fit_text_positions
@@ -61,7 +61,7 @@ def warm_start(model: HolisticCLIP, source: str | Path, recipe: RunConfig | None
         )
     if recipe:
         require_same_normalisation(f"the weights in {source}", weights.preprocess, recipe)
-    state = {key: value.float() for key, value in weights.state.items()}
+    state = {key: value.float() for key, value in served(weights.state).items()}
     if model.text_pooling is None:
         state = {key: value for key, value in state.items() if not key.startswith("text_pooling.")}
     _branch(state, model, weights.branches)

@@ -20,8 +20,8 @@ from benchmarks.length_groups import padded
 from benchmarks.made_up import Data, make
 from pipeline.storage import Location
 from training.batches import Batch
-from training.config import DEFAULT_SLOTS
 from training.ranks import Ranks
+from training.slots import DEFAULT_SLOTS
 from training.trainer import train
 
 Model = str | dict[str, Any]

@@ -8,7 +8,8 @@ import pytest
 
 from pipeline.config import build, semantic
 from pipeline.errors import ConfigError
-from training.config import DEFAULT_SLOTS, RunConfig, TrainConfig
+from training.config import RunConfig, TrainConfig
+from training.slots import DEFAULT_SLOTS
 from training.towers import TextTower, VisionTower
 
 

@@ -18,8 +18,11 @@ from training.config import RunConfig
 from training.distillation_settings import Distillation
 from training.ema import Ema
 from training.gradients import Gradients
+from training.index.frequencies import TokenFrequencies
 from training.losses import TERMS
 from training.ranks import Ranks
+from training.token_head import TokenHead
+from training.towers import VOCABULARY
 from training.views import DrawnViews, Views
 
 Recipe = Callable[..., dict[str, Any]]
@@ -41,25 +44,45 @@ dist.destroy_process_group()
 
 
 def batch(ranks: Ranks, config: RunConfig) -> Batch:
-    """A rank's share of ten images; captions are missing, images share texts, and there are two length groups."""
+    """A rank's share of ten images; captions are missing, images share texts, and there are two length groups.
+
+    Hard negatives are further texts, of an image's slots from the last on.
+    """
+    negatives = config.hard_negatives
     generator = torch.Generator().manual_seed(1)
     image_BCSS = torch.randint(0, 256, (IMAGES, 3, 36, 36), generator=generator, dtype=torch.uint8)
-    mask_BM = torch.rand(IMAGES, SLOTS, generator=generator) < 0.8
-    tokens_BML = torch.randint(1, 49000, (IMAGES, SLOTS, 7), generator=generator)
+    has_text, tokens = [], []
+    for texts in (SLOTS, negatives):
+        has_text.append(torch.rand(IMAGES, texts, generator=generator) < 0.8)
+        tokens.append(torch.randint(1, 49000, (IMAGES, texts, 7), generator=generator))
+    has_text_BX, tokens_BML = torch.cat(has_text, dim=1), torch.cat(tokens, dim=1)
     tokens_BML[:, :, -1] = 49407
     tokens_BML[3::5, :, 4:] = torch.tensor([49407, 0, 0])  # two images have short texts, two others share theirs
     tokens_BML[1::5] = tokens_BML[::5]
     share = IMAGES // ranks.count
     own = slice(share * ranks.rank, share * (ranks.rank + 1))
-    place_P = mask_BM[own].flatten().nonzero().flatten()
-    text_TL, text_P = torch.unique(tokens_BML[own].flatten(0, 1)[place_P], dim=0, return_inverse=True)
+    mask_BM, is_there_BN = has_text_BX[own].split([SLOTS, negatives], dim=1)
+    places = torch.cat([mask_BM.flatten(), is_there_BN.flatten()])
+    tokens_PL = torch.cat([tokens_BML[own, :SLOTS].flatten(0, 1), tokens_BML[own, SLOTS:].flatten(0, 1)])
+    place_P = places.nonzero().flatten()
+    text_TL, text_P = torch.unique(tokens_PL[place_P], dim=0, return_inverse=True)
     is_short_T = text_TL[:, -1] == 0
     place_T = torch.empty(len(text_TL), dtype=torch.long)
     place_T[torch.cat([is_short_T.nonzero(), (~is_short_T).nonzero()]).flatten()] = torch.arange(len(text_TL))
     groups = text_TL[is_short_T, :5], text_TL[~is_short_T]
     box_B4 = torch.tensor([[0.05, 0.0, 0.9, 0.95]]).expand(share, -1)
-    views = drawn_views(config.distillation, mask_BM, own) if config.has_teacher else None
-    return Batch(0, image_BCSS[own], box_B4, groups, place_P, place_T[text_P], mask_BM[own], (), views)
+    slot_BN = (SLOTS - 1 - torch.arange(negatives)).expand(share, -1).masked_fill(~is_there_BN, -1)
+    texts_of = groups, place_P, place_T[text_P]
+    return Batch(
+        0,
+        image_BCSS[own],
+        box_B4,
+        *texts_of,
+        mask_BM,
+        (),
+        views=drawn_views(config.distillation, has_text_BX[:, :SLOTS], own) if config.has_teacher else None,
+        negative_slot_BN=slot_BN if negatives else None,
+    )
 
 
 def drawn_views(config: Distillation, mask_BM: Tensor, own: slice) -> Views:
@@ -75,6 +98,8 @@ def gradients(recipe: dict[str, Any], ranks: Ranks = ALONE) -> tuple[float, dict
     config = build(RunConfig, recipe)
     torch.manual_seed(3)
     model = new_model(config).train()
+    if config.has_token_head:
+        model.token_head = TokenHead(24, TokenFrequencies(100, np.random.default_rng(0).integers(0, 99, VOCABULARY)))
     if config.activation_checkpointing:
         model.make_activations_again()
     if config.compile:
@@ -96,7 +121,8 @@ def gradients(recipe: dict[str, Any], ranks: Ranks = ALONE) -> tuple[float, dict
 
 def of_term(recipe: Recipe, term: str, **changes: Any) -> dict[str, Any]:
     """A recipe with this term, and with `served` where it may not stand alone."""
-    losses = {term: 1.0} | ({"served": 0.5} if term in ("diversity", "text_conditioned", "distillation") else {})
+    alone = ("diversity", "text_conditioned", "tokens", "distillation")
+    losses = {term: 1.0} | ({"served": 0.5} if term in alone else {})
     if term == "distillation":
         changes = {"ema": 0.9, "distillation": {"crops": 2, "captions": 2, "temperature": 0.7}, **changes}
     return recipe(losses=losses, branches=1 if term in ("o2o", "o2m") else None, global_batch=IMAGES, **changes)
@@ -116,6 +142,14 @@ def test_micro_batches_have_the_gradients_of_the_whole_batch(recipe: Recipe, ter
     wanted_loss, wanted = gradients(of_term(recipe, term))
     found_loss, found = gradients(of_term(recipe, term, micro_batch=4))  # pieces of 4, 3 and 3 images
     assert found_loss == pytest.approx(wanted_loss, rel=1e-6)
+    assert_same(found, wanted)
+
+
+def test_micro_batches_with_hard_negatives_too(recipe: Recipe) -> None:
+    wanted_loss, wanted = gradients(of_term(recipe, "m2m", hard_negatives=2))
+    found_loss, found = gradients(of_term(recipe, "m2m", hard_negatives=2, micro_batch=4))
+    assert found_loss == pytest.approx(wanted_loss, rel=1e-6)
+    assert wanted_loss > gradients(of_term(recipe, "m2m"))[0]
     assert_same(found, wanted)
 
 

@@ -24,9 +24,10 @@ from pipeline.manifest import Manifest
 from pipeline.storage import Location
 from tests.training.conftest import captions_of, make_inputs
 from training.bundles import Bundles, in_memory, read_bundles
-from training.config import RunConfig, Slot
+from training.config import RunConfig
 from training.index import piece as pieces
 from training.index.piece import piece_of
+from training.slots import Slot
 
 Recipe = Callable[..., dict[str, Any]]
 SLOTS = tuple(Slot(name=name, perspective=name) for name in ("alt_text", "detail", "style"))

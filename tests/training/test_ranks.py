@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.clip_tokens import END
+from tests.training.test_token_head import made_up_head
 from training.health import usage
 from training.losses import Features, gather, weighted_sum
 from training.text_pooling import TextConditionedPooling
 
 SAMPLES, WIDTH = 8, 6
-LEAVES = ("image", "text", "patch")  # what each rank has rows of
+LEAVES = ("image", "text", "patch", "negative")  # what each rank has rows of
+SIDES = ("mask", "tokens", "negative_slot")  # what it knows of its samples
 # Branches, slots and weights of terms.
 CASES = {
     "as many": (3, 3, {"m2m": 1.0, "served": 0.3, "multi_positive": 0.4, "sigmoid": 0.2, "diversity": 2.0}),
@@ -28,11 +31,14 @@ CASES = {
     "more branches": (4, 2, {"free_matching": 0.5, "free_matching_balanced": 0.3, "served": 0.3}),
     "one branch": (1, 3, {"o2o": 1.0, "o2m": 0.5, "sigmoid": 0.2}),
     "second score": (2, 3, {"text_conditioned": 1.0, "served": 0.3}),
+    "negatives": (2, 2, {"m2m": 1.0, "served": 0.3, "multi_positive": 0.4, "free_matching": 0.5}),
+    "tokens": (3, 3, {"tokens": 1.0, "served": 0.3}),
+    "tokens, one branch": (1, 3, {"tokens": 1.0}),
 }
 
 RANK_PROGRAM = """
 import sys, torch, torch.distributed as dist
-from tests.training.test_ranks import LEAVES, features_of
+from tests.training.test_ranks import LEAVES, SIDES, features_of
 from training.batches import share_sizes
 from training.health import usage
 from training.losses import tiles, weighted_sum
@@ -46,7 +52,7 @@ for name, (data, weights) in torch.load(f"{folder}/cases").items():
     rows = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
     leaves = [data[key][rows].clone().requires_grad_() for key in LEAVES]
     leaves += [data["scale"].clone().requires_grad_()]
-    features = features_of(leaves, data["mask"][rows], shares)
+    features = features_of(leaves, {key: data[key][rows] for key in SIDES}, shares)
     loss = weighted_sum(features, weights)
     grads = torch.autograd.grad(loss.total, leaves, allow_unused=True, materialize_grads=True)
     found[name] = {"loss": loss.total.detach(), "grads": grads, "by_slot": loss.by_slot}
@@ -94,19 +100,24 @@ def batch(seed: int, branches: int, slots: int) -> dict[str, Tensor]:
         return torch.nn.functional.normalize(x + 2.0, dim=-1)  # branches near enough for the diversity term
 
     mask = torch.rand(SAMPLES, slots, generator=generator) < 0.7  # the ranks have unequal numbers of captions
-    sides = {"image": unit(branches), "text": unit(slots), "patch": unit(3)}
-    return {**sides, "mask": mask, "scale": torch.tensor(5.0).double()}
+    sides = {"image": unit(branches), "text": unit(slots), "patch": unit(3), "negative": unit(2)}
+    tokens = torch.randint(5, 50, (SAMPLES, slots, 4), generator=generator).masked_fill(~mask[:, :, None], END)
+    negative_slot = torch.randint(-1, slots, (SAMPLES, 2), generator=generator)
+    known = {"mask": mask, "tokens": tokens, "negative_slot": negative_slot}
+    return {**sides, **known, "scale": torch.tensor(5.0).double()}
 
 
-def features_of(leaves: list[Tensor], mask_BM: Tensor, shares: Sequence[int] | None = None) -> Features:
-    """Images, texts, patches and the scale as terms see them; with a second score that is the same everywhere."""
-    image_BHD, text_BMD, patch_BND, scale = leaves
+def features_of(leaves: list[Tensor], known: Mapping[str, Tensor], shares: Sequence[int] | None = None) -> Features:
+    """Embeddings and the scale as terms see them; second score and token head are the same everywhere."""
+    image_BHD, text_BMD, patch_BND, negative_BND, scale = leaves
     torch.manual_seed(0)
     pooling = TextConditionedPooling(WIDTH).double()
     for parameter in pooling.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
-    features = gather(image_BHD, text_BMD, mask_BM, scale, shares)
-    return replace(features, conditioned=partial(pooling, patch_BND))
+    features = gather(image_BHD, text_BMD, known["mask"], scale, shares)
+    features = features.with_negatives(negative_BND, known["negative_slot"])
+    head = made_up_head(WIDTH)
+    return replace(features, conditioned=partial(pooling, patch_BND), token_BML=known["tokens"], token_loss=head)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
@@ -120,7 +131,7 @@ def test_ranks_equal_one_process(tmp_path: Path, ranks: int) -> None:
 
     for name, (data, weights) in cases.items():
         leaves = [data[key].clone().requires_grad_() for key in (*LEAVES, "scale")]
-        features = features_of(leaves, data["mask"])
+        features = features_of(leaves, data)
         loss = weighted_sum(features, weights)
         wanted = torch.autograd.grad(loss.total, leaves, allow_unused=True, materialize_grads=True)
         assert all(value > 0 for value in loss.terms.values())

@@ -166,7 +166,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, recipe:
 @pytest.mark.parametrize("count", [2, 4])
 def test_ranks_train_as_one_process_does(tmp_path: Path, recipe: Recipe, count: int) -> None:
     """Four ranks share a batch of six: two of them have one image, two have two."""
-    settings = recipe(epochs=2, losses={"m2m": 1.0, "served": 1.0})
+    settings = recipe(epochs=2, losses={"m2m": 1.0, "served": 1.0, "tokens": 0.5}, hard_negatives=1)
     alone = run(tmp_path / "alone", settings)
     port = str(20000 + (os.getpid() + count) % 20000)
     together = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

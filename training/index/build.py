@@ -25,11 +25,11 @@ from pipeline.identity import digest
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.storage import Location
-from training.config import Slot
 from training.index.old import remove_old
 from training.index.order import in_order
 from training.index.piece import COLUMNS, ROWS_AT_ONCE, Piece, arrow_file, open_piece, piece_of_batches, to_bytes
 from training.processes import CleanContext, end_with_parent, start_server
+from training.slots import Slot
 
 VERSION = 1  # of the files
 MANY = 50_000  # rows that are worth the start of further processes
@@ -47,7 +47,7 @@ def build(curate: Manifest, slots: Sequence[Slot], folder: Location) -> None:
     Raises StoreError where there is no room for them, or where bundles are gone or damaged.
     """
     folder.make_folder()
-    with _alone(folder):
+    with alone(folder):
         pieces = _pieces(curate, slots, folder)
         piece_S, row_S, copies = in_order(pieces)
         facts = {
@@ -134,8 +134,8 @@ def _make(curate: Manifest, part: Part, slots: Sequence[Slot], folder: Location)
 
 
 @contextmanager
-def _alone(folder: Location) -> Iterator[None]:
-    """Waits while another process of this machine builds here. File systems without locks have everybody build."""
+def alone(folder: Location) -> Iterator[None]:
+    """Waits while another process of this machine works here. File systems without locks have everybody build."""
     try:
         lock = os.open((folder / ".lock").uri, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:

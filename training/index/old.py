@@ -47,11 +47,17 @@ def remove_old(folder: Location, newest: Location) -> None:
         if pieces is None or (is_old and unused > KEPT):
             path.unlink(missing_ok=True)
         else:
-            kept |= {path.name.replace("order-", "copies-"), *pieces}
+            beside = {path.name.replace("order-", "copies-"), counts_file(Location(str(path))).name}
+            kept |= {*beside, *pieces}
     for path in here.iterdir():
-        is_file_of_ours = path.name.startswith(("piece-", "copies-")) and path.name not in kept
+        is_file_of_ours = path.name.startswith(("piece-", "copies-", "counts-")) and path.name not in kept
         if is_file_of_ours or path.name.startswith(TEMPORARY):
             path.unlink(missing_ok=True)
+
+
+def counts_file(order: Location) -> Location:
+    """How often tokens occur, which belongs to one order (`training.index.frequencies`)."""
+    return order.parent / order.name.replace("order-", "counts-")
 
 
 def _is_in_use(path: Path) -> bool:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline.clip_tokens import clip_encoder
 from pipeline.errors import StoreError
-from training.config import Slot
+from training.slots import Slot
 
 NO_SLOT = -1
 COLUMNS = ("shard", "key", "image_id", "offset", "size", "captions")  # of the bundles table

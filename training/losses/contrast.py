@@ -5,6 +5,7 @@ the sample had been left out. Only captions of the same slot are negatives (PAPE
 which are true of its image, are never pushed away.
 """
 
+import torch
 from torch import Tensor
 
 from training.losses.features import Features
@@ -20,13 +21,28 @@ def by_slot(features: Features, image_BMD: Tensor, image_NMD: Tensor) -> Tensor:
         return (image_to_text(features, image_BMD) + text_to_image(features, features.text_BMD, image_NMD)) / 2
     # Rows and columns are the same samples: one matrix serves both directions.
     i2t_MB, t2i_MB, own_MB = log_sum_exp_both_ways(_matrix(features, image_BMD, features.text_NMD))
+    i2t_MB = with_negatives(features, image_BMD, i2t_MB)
     return _where_present(features, (i2t_MB + t2i_MB) / 2 - own_MB)
 
 
 def image_to_text(features: Features, image_BMD: Tensor) -> Tensor:
     """Cross entropy of each caption among its slot's, found by the vector that stands for it in its image: (B, M)."""
     log_sum_MB, own_MB = log_sum_exp(_matrix(features, image_BMD, features.text_NMD))
+    log_sum_MB = with_negatives(features, image_BMD, log_sum_MB)
     return _where_present(features, log_sum_MB - own_MB)
+
+
+def with_negatives(features: Features, image_BMD: Tensor, log_sum_MB: Tensor) -> Tensor:
+    """Log-sum-exp (M, B) over captions and the image's own hard negatives, each in the softmax of its slot.
+
+    They are columns of this one row: no other image meets them, and nothing is found by them.
+    """
+    if features.negative_BND is None or features.negative_slot_BN is None:
+        return log_sum_MB
+    logit_MBN = features.scale * torch.einsum("bmd,bnd->mbn", image_BMD, features.negative_BND)
+    slot_M11 = torch.arange(len(log_sum_MB), device=log_sum_MB.device)[:, None, None]
+    logit_MBN = logit_MBN.masked_fill(features.negative_slot_BN != slot_M11, -torch.inf)
+    return torch.cat([log_sum_MB[:, :, None], logit_MBN], dim=2).logsumexp(dim=2)
 
 
 def text_to_image(features: Features, query_BMD: Tensor, image_NMD: Tensor) -> Tensor:

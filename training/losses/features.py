@@ -28,6 +28,10 @@ class Features:
     teacher: what the averaged weights make of whole pictures and the same captions, without a gradient, at the scale
     that they are to teach with. views: the student's views in place of branches and slots (`student_views`). Both
     where the recipe distils.
+    negative_BND, negative_slot_BN: hard negatives of this rank's images, and the slot in whose softmax each stands, -1
+    where there is none; where the recipe has any.
+    token_BML, token_loss: the token ids of this rank's captions (the end token where there is none), and of vectors
+    (X, D) with the tokens that each is to tell (X, L) the loss (X,); where the model has a token head.
     """
 
     image_BHD: Tensor
@@ -42,6 +46,10 @@ class Features:
     conditioned: Callable[[Tensor, Tensor], Tensor] | None = None
     teacher: "Features | None" = None
     views: "Features | None" = None
+    negative_BND: Tensor | None = None
+    negative_slot_BN: Tensor | None = None
+    token_BML: Tensor | None = None
+    token_loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def branches(self) -> int:
@@ -59,7 +67,20 @@ class Features:
             mask_BM=self.mask_BM[:, chosen],
             text_NMD=self.text_NMD[:, chosen],
             mask_NM=self.mask_NM[:, chosen],
+            token_BML=None if self.token_BML is None else self.token_BML[:, chosen],
+            negative_slot_BN=None if self.negative_slot_BN is None else self._slots_within(chosen),
         )
+
+    def _slots_within(self, chosen: slice) -> Tensor:
+        """The slots of hard negatives, counted among these slots; -1 where they are of others."""
+        assert self.negative_slot_BN is not None
+        first, end, _ = chosen.indices(self.slots)
+        is_within = (self.negative_slot_BN >= first) & (self.negative_slot_BN < end)
+        return (self.negative_slot_BN - first).masked_fill(~is_within, -1)
+
+    def with_negatives(self, negative_BND: Tensor, negative_slot_BN: Tensor | None) -> "Features":
+        """With hard negatives, which no other rank needs."""
+        return replace(self, negative_BND=at_least_float32(negative_BND), negative_slot_BN=negative_slot_BN)
 
     def columns_B(self) -> Tensor:
         """Where this rank's samples are among all."""
@@ -99,6 +120,7 @@ def gather(
 
 
 def at_least_float32(x: Tensor) -> Tensor:
+    """The same numbers, wide enough to be compared."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 

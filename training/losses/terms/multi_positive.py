@@ -6,8 +6,11 @@ mixed texts asks. As in supervised contrastive learning (Khosla et al. 2020, the
 caption has a cross entropy of its own: with P true ones the image side cannot fall below log P.
 """
 
+from dataclasses import replace
+
 from torch import Tensor
 
+from training.losses.contrast import with_negatives
 from training.losses.features import Features
 from training.losses.served_vectors import captions_by_images, served_vectors
 from training.losses.term import TermLoss, over_captions
@@ -23,9 +26,16 @@ def multi_positive(features: Features) -> TermLoss:
     else:
         t2i_1K, own_1K = log_sum_exp(matrix)
         i2t_1B = _over_all_captions(features, served_BD)
+    i2t_1B = with_negatives(_in_one_softmax(features), served_BD[:, None], i2t_1B)
     t2i_BM, own_BM = t2i_1K.view_as(features.mask_BM), own_1K.view_as(features.mask_BM)
     loss_BM = (i2t_1B.T + t2i_BM) / 2 - own_BM
     return over_captions(features, loss_BM.masked_fill(~features.mask_BM, 0.0))
+
+
+def _in_one_softmax(features: Features) -> Features:
+    """The same with the hard negatives of all slots in the only softmax that there is."""
+    slot_BN = features.negative_slot_BN
+    return features if slot_BN is None else replace(features, negative_slot_BN=slot_BN.clamp(max=0))
 
 
 def _over_all_captions(features: Features, image_BD: Tensor) -> Tensor:

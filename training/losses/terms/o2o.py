@@ -25,4 +25,9 @@ def _first_caption_only(features: Features) -> Features:
 
     text_B1D, mask_B1 = first(features.text_BMD, features.mask_BM)
     text_N1D, mask_N1 = first(features.text_NMD, features.mask_NM)
-    return replace(features, text_BMD=text_B1D, mask_BM=mask_B1, text_NMD=text_N1D, mask_NM=mask_N1)
+    negative_slot_BN = features.negative_slot_BN
+    if negative_slot_BN is not None:
+        is_of_first = negative_slot_BN == features.mask_BM.int().argmax(dim=1, keepdim=True)
+        negative_slot_BN = is_of_first.to(negative_slot_BN.dtype) - 1
+    chosen = {"text_BMD": text_B1D, "mask_BM": mask_B1, "text_NMD": text_N1D, "mask_NM": mask_N1}
+    return replace(features, negative_slot_BN=negative_slot_BN, **chosen)
