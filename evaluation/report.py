@@ -52,7 +52,7 @@ def render(
         fingerprint=fingerprint,
         sections=[section(group, config) for group in grouped.values()],
         config=config,
-        verdicts=list(verdict.verdicts(tables)),
+        verdicts=verdict.verdicts(tables),
         blind=list(verdict.blind(tables)),
         specialised=list(specialisation.sentences(tables.figures)),
         training=training,
@@ -64,8 +64,8 @@ def render(
 def shade(deviation: float, largest: float) -> str:
     """Background of a heat-map cell: blue above the column's mean, sand below it, paler the nearer."""
     strength = min(1.0, abs(deviation) / largest) if largest > 0 else 0.0
-    colour = "43, 92, 138" if deviation > 0 else "199, 125, 46"
-    return f"rgba({colour}, {0.55 * strength:.3f})"
+    colour = "var(--run0)" if deviation > 0 else "var(--run1)"  # each has its own shade in dark mode
+    return f"color-mix(in srgb, {colour} {55 * strength:.1f}%, transparent)"
 
 
 def section(group: Sequence[Evaluation], config: EvaluateConfig) -> dict[str, Any]:

@@ -53,8 +53,15 @@ class Blind:
     questions: int
 
 
-def verdicts(tables: Tables) -> Iterator[Verdict]:
-    """Of the first model and each other one, benchmark by benchmark."""
+def verdicts(tables: Tables) -> list[Verdict]:
+    """Of the first model and each other one, benchmark by benchmark: what matters leads.
+
+    That is where the first model is worse, on most questions first, then where it is better, then what is undecided.
+    """
+    return sorted(_verdicts(tables), key=lambda found: (-found.worse.count, -found.better.count))
+
+
+def _verdicts(tables: Tables) -> Iterator[Verdict]:
     first = next(iter(tables.headline))
     asked = [row for row in tables.differences if row["run"] == first and tables.is_headline(row)]
     for benchmark, other in dict.fromkeys((row["dataset"], row["other_run"]) for row in asked):

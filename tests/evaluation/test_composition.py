@@ -86,6 +86,17 @@ def test_choices_are_measured_tabled_and_reported(encoder: Encoder, tmp_path: Pa
     assert "<h2>Composition</h2>" in page
     assert "chosen right and 95 %" in page
 
+    for choices in benchmark.choices:
+        answers = found.shown["composition"][choices.kind]
+        assert sorted(answer.question for answer in answers) == list(range(len(choices.right)))
+        for answer in answers:
+            assert (answer.apart > 0) == (answer.outcome == 1)
+    pictured = page.split("<h3>Answered and not</h3>")[1].split("<h2>")[0]
+    for outcome, is_hit in (("hit", True), ("miss", False)):
+        drawn = [[answer for answer in answers if (answer.outcome == 1) == is_hit]
+                 for answers in found.shown["composition"].values()]  # fmt: skip
+        assert pictured.count(f">{outcome}<") == sum(min(2, len(answers)) for answers in drawn)
+
     served = next(row for row in rows if (row["readout"], row["query"]) == ("mean", "swap_object"))
     assert served["value"] == pytest.approx(_expected(encoder, benchmark, "swap_object"))
 

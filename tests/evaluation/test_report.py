@@ -79,9 +79,26 @@ def test_equal_models_are_neither_better_nor_worse(pair: Sequence[Evaluation]) -
     assert "ours is worse on none and better on none of 6 questions" in verdict.sentence(found)
 
 
+def test_of_several_models_those_that_are_better_lead(pair: Sequence[Evaluation]) -> None:
+    """In the order of the configuration, equal, weaker and stronger; each compared with the first."""
+    ours = answering(pair[0], ["accuracy"])
+    equal, weaker, stronger = (
+        replace(answering(pair[0], right), encoder=replace(pair[0].encoder, run=name))
+        for name, right in (("equal", ["accuracy"]), ("weaker", []), ("stronger", ["accuracy", "recall@1"]))
+    )
+    found = verdict.verdicts(table.tables([ours, equal, weaker, stronger], CONFIG))
+    assert [(one.other, one.worse.count, one.better.count) for one in found] == [
+        ("stronger", 4, 0),
+        ("weaker", 0, 2),
+        ("equal", 0, 0),
+    ]
+    text = markdown.render(table.tables([ours, equal, weaker, stronger], CONFIG), CONFIG, "0" * 32)
+    assert text.index("against stronger, ours is worse on 4") < text.index("against weaker, ours is worse on none")
+
+
 def test_a_model_alone_is_set_beside_chance_only(pair: Sequence[Evaluation]) -> None:
     tables = table.tables([answering(pair[0], [])], CONFIG)
-    assert list(verdict.verdicts(tables)) == []
+    assert verdict.verdicts(tables) == []
     (found,) = verdict.blind(tables)
     assert (found.run, found.count, found.questions) == ("ours", QUESTIONS, QUESTIONS)
 
