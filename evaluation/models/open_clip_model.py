@@ -6,10 +6,11 @@ import difflib
 from collections.abc import Callable
 
 import open_clip
-from torch import Tensor
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
 
 from evaluation.encoder import Encoder
-from evaluation.models.one_vector import BRANCH, OneVector, upright_first
+from evaluation.models.one_vector import BRANCH, OneVector, OneVectorAndPatches, upright_first
 from evaluation.models.source import LOCAL_DIR, OPEN_CLIP, Source
 from pipeline.errors import ConfigError, InputError
 from pipeline.storage import Location
@@ -29,9 +30,25 @@ def load(name: str, source: Source) -> Encoder:
             f"({(str(error).splitlines() or [type(error).__name__])[0]})"
         ) from error
     model.eval()
-    encode = OneVector(model, model.encode_image, model.encode_text)
+    encode = _encoders(model)
     identity = source.digest
     return Encoder(name, identity, identity, encode, upright_first(preprocess), _texts(tokenize), BRANCH, False)
+
+
+def _encoders(model: nn.Module) -> OneVector:
+    """With patches of open_clip's own ViTs, unless they pool by attention, which does not bring patches to texts."""
+    visual = model.visual
+    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.proj is None:
+        return OneVector(model, model.encode_image, model.encode_text)
+
+    def patches(image_BCSS: Tensor) -> Tensor:
+        found = visual.forward_intermediates(
+            image_BCSS, indices=1, normalize_intermediates=True, intermediates_only=True
+        )
+        return found["image_intermediates"][-1].movedim(1, -1) @ visual.proj
+
+    attention = visual.transformer.resblocks[-1].attn
+    return OneVectorAndPatches(model, model.encode_image, model.encode_text, patches, attention)
 
 
 def _texts(tokenize: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:

@@ -162,6 +162,7 @@ def test_a_suite_written_as_a_folder_reads_the_same(name: str, tmp_path: Path) -
     }
     assert _plain(again.queries) == _plain(found.queries)
     assert _plain(again.choices) == _plain(found.choices)
+    assert [mask.read() for mask in again.masks] == [mask.read() for mask in found.masks]
     for mine, its in zip(again.pictures, found.pictures, strict=True):
         assert mine.read() == its.read()
     with pytest.raises(InputError, match="is not empty"):
@@ -251,4 +252,4 @@ def test_entries_that_mean_nothing(entry: Any, error: type[Exception], said: str
 def test_the_fields_of_a_benchmark_are_all_compared() -> None:
     """So that a new part of a benchmark is not forgotten where folders are written."""
     names = {field.name for field in dataclasses.fields(Benchmark)}
-    assert names == {"spec", "digest", "files", "pictures", "labels", "queries", "choices", "copies", "train"}
+    assert names == {"spec", "digest", "files", "pictures", "labels", "queries", "choices", "copies", "train", "masks"}
