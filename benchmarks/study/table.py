@@ -1,7 +1,8 @@
 """Tables of the study from the results of its runs: means over seeds, standard errors, paired differences.
 
 Columns are means over what they name (tasks, perspectives), in per cent. `own` is retrieval in which the branch of a
-perspective answers its queries; for a model of one branch it is the served vector's.
+perspective answers its queries; for a model of one branch it is the served vector's. `mIoU` is of whole scenes, of
+objects and backgrounds, `pointing` of the main object; results from before there were masks have neither.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 SERVED = "mean"
+NONE = "–"  # of results that lack a figure
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ COLUMNS = (
     Column("T2I R@1", _served("retrieval", "text_to_image_recall@1")),
     Column("I2T R@1", _served("retrieval", "image_to_text_recall@1")),
     Column("T2I own", _own_branch("text_to_image_recall@1")),
+    Column("mIoU", _served("dense", "mean_iou", "scene")),
+    Column("pointing", _served("dense", "pointing", "main_object")),
 )
 
 
@@ -75,7 +79,7 @@ def summary(of_runs: pd.DataFrame, dataset: str) -> pd.DataFrame:
     names = [column.name for column in COLUMNS]
     grouped = of_runs[of_runs["dataset"] == dataset].groupby("row", sort=False)[names]
     mean, error = grouped.mean(), grouped.sem()
-    shown = mean.map(lambda value: f"{value:.1f}")
+    shown = mean.map(lambda value: NONE if value != value else f"{value:.1f}")
     return shown.where(error.isna(), shown + error.map(lambda value: f" ± {value:.1f}"))
 
 
@@ -87,7 +91,7 @@ def paired(of_runs: pd.DataFrame, dataset: str, against: str, names: Sequence[st
     difference = own.sub(own.xs(against, level="row"), level="seed").drop(index=against, level="row")
     grouped = difference.groupby("row", sort=False)
     mean, error = grouped.mean(), grouped.sem()
-    return mean.map(lambda value: f"{value:+.1f}") + error.map(
+    return mean.map(lambda value: NONE if value != value else f"{value:+.1f}") + error.map(
         lambda value: "" if value != value else f" ± {value:.1f}"
     )
 

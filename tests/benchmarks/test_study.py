@@ -10,7 +10,7 @@ import pytest
 from benchmarks.study.__main__ import main
 from benchmarks.study.combinations import is_held_out
 from benchmarks.study.runs import rows
-from benchmarks.study.table import figures, paired, read
+from benchmarks.study.table import figures, paired, read, summary
 from benchmarks.study.world import scenes, true_captions
 from pipeline.demo_world.facts import facts
 
@@ -48,6 +48,27 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert paired(frame, "known", "a", ["T2I R@1"]).loc["b", "T2I R@1"] == "+1.0 ± 0.0"
 
 
+def test_results_without_a_figure_show_none() -> None:
+    rows = [
+        {
+            "row": row,
+            "seed": 0,
+            "dataset": "known",
+            "task": "classification",
+            "readout": "mean",
+            "metric": "accuracy",
+            "query": "object",
+            "value": value,
+            "seconds": 1,
+            "cpu_seconds": 1,
+        }
+        for row, value in (("a", 0.5), ("b", 0.25))
+    ]
+    found = figures(pd.DataFrame(rows))
+    assert summary(found, "known").loc["a", ["object", "mIoU"]].tolist() == ["50.0", "–"]
+    assert paired(found, "known", "a", ["object", "mIoU"]).loc["b"].tolist() == ["-25.0", "–"]
+
+
 @pytest.mark.slow
 def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path), "smoke"]) == 0
@@ -55,7 +76,8 @@ def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert set(zip(found["row"], found["seed"], found["dataset"], strict=True)) == {
         (row, 0, split) for row in ("o2m_truth", "cls_truth") for split in ("known", "new")
     }
-    assert found["T2I own"].notna().all()
+    for column in ("T2I own", "mIoU", "pointing"):
+        assert found[column].between(0, 100).all()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert main(["--root", str(tmp_path), "smoke"]) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before
