@@ -19,9 +19,8 @@ from pipeline.demo_world.vocabulary import BACKGROUNDS, SHAPES
 
 MAIN, BACKGROUND, OTHER, SIGN = 1, 1 + len(SHAPES), 1 + len(SHAPES) + len(BACKGROUNDS), 255
 TEMPLATES = ("a picture of a {}.", "a {}.")
-# For benchmark.yaml: the shape of the main object where it is, and everything everywhere.
+# For benchmark.yaml: everything everywhere, and the shape of the main object where it is.
 SEGMENTATION: dict[str, dict[str, Any]] = {
-    "main_object": {"classes": list(SHAPES), "first": MAIN, "templates": list(TEMPLATES)},
     "scene": {
         "classes": [*SHAPES, *BACKGROUNDS],
         "first": MAIN,
@@ -29,6 +28,7 @@ SEGMENTATION: dict[str, dict[str, Any]] = {
         "templates": list(TEMPLATES),
         "pointing": False,
     },
+    "main_object": {"classes": list(SHAPES), "first": MAIN, "templates": list(TEMPLATES)},
 }
 
 
