@@ -16,7 +16,7 @@ from evaluation.regions import Regions
 from evaluation.seen import Seen, stream
 from evaluation.segmentation import MeanIoU, Ratio
 from evaluation.task import Subject
-from evaluation.windows import input_side
+from evaluation.windows import ALL, input_side
 
 PICTURED = 5  # pictures drawn by seed, whose labels are shown
 Way = tuple[DenseMap, str]  # a map, and a readout of it
@@ -118,10 +118,12 @@ def _answer(seen: Seen, answers: Answers, name_TD: Tensor, subject: Subject, *, 
     labelled = int((seen.loaded.number_YX != masks.UNLABELLED).sum())
     answers.shares += [pixels_C[target] / labelled for target in targets]
     shown = _shown(seen, truth_YX, regions, subject) if is_drawn else None
+    box = segmentation.counted(truth_YX) if shown is None else ALL
     for way in _ways(seen, subject):
         tally = answers.tallies.setdefault(way, Tally())
-        label_YX = segmentation.predict(seen.scores(*way, normalised=True), name_TD, place_T, regions)
-        both_C, either_C = segmentation.overlap(truth_YX, label_YX, len(regions.labels))
+        scores = seen.scores(*way, normalised=True, box=box)
+        label_YX = segmentation.predict(scores, name_TD, place_T, regions, truth_YX[box].size)
+        both_C, either_C = segmentation.overlap(truth_YX[box], label_YX, len(regions.labels))
         tally.both.append(both_C)
         tally.either.append(either_C)
         tally.right.append((int(both_C.sum()), int(pixels_C.sum())))

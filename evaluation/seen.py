@@ -21,7 +21,7 @@ from evaluation.config import DenseMap
 from evaluation.regions import Sliding
 from evaluation.segmentation import Scores
 from evaluation.task import Subject
-from evaluation.windows import Layout
+from evaluation.windows import ALL, Box, Layout
 from pipeline import pictures
 from pipeline.errors import InputError
 from pipeline.progress import Progress
@@ -48,12 +48,12 @@ class Seen:
     maps: Mapping[DenseMap, Tensor]
     branches: Sequence[str]
 
-    def scores(self, kind: DenseMap, readout: str, *, normalised: bool) -> Scores:
-        """What gives the scores of texts at each pixel; `normalised` makes them cosines."""
+    def scores(self, kind: DenseMap, readout: str, *, normalised: bool, box: Box = ALL) -> Scores:
+        """What gives the scores of texts at each pixel of a box; `normalised` makes them cosines."""
         map_WRCD = patch_maps.read_out(self.maps[kind], readout, self.branches)
         if normalised or kind != "attended":
             map_WRCD = F.normalize(map_WRCD, dim=-1)
-        return lambda text_TD: self.loaded.layout.scores(map_WRCD, text_TD, self.loaded.number_YX.shape)
+        return lambda text_TD: self.loaded.layout.scores(map_WRCD, text_TD, self.loaded.number_YX.shape, box)
 
 
 def stream(subject: Subject, side: int, kinds: Sequence[DenseMap], sliding: Sliding | None) -> Iterator[Seen]:

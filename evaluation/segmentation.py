@@ -18,8 +18,9 @@ from torch import Tensor
 from evaluation import intervals
 from evaluation.masks import OUTSIDE
 from evaluation.regions import UNLABELLED, Regions
+from evaluation.windows import Box
 
-NAMES_AT_ONCE = 32  # whose scores of all pixels are in memory together
+AT_ONCE = 2**19  # scores that are in memory together: few enough to stay in a processor's cache
 Scores = Callable[[Tensor], Tensor]  # vectors of texts (T, D) to their scores at each pixel (T, rows, columns)
 
 
@@ -78,11 +79,15 @@ class Ratio:
         return _ratio(part_S, whole_S)
 
 
-def predict(scores: Scores, name_TD: Tensor, place_T: np.ndarray, regions: Regions) -> np.ndarray:
-    """The label of each pixel, (rows, columns): that of the best name, or the background where no name is likely."""
+def predict(scores: Scores, name_TD: Tensor, place_T: np.ndarray, regions: Regions, pixels: int) -> np.ndarray:
+    """The label of each pixel, (rows, columns): that of the best name, or the background where no name is likely.
+
+    Names are scored some at a time: as many as fit with so many pixels.
+    """
+    step = min(max(1, AT_ONCE // pixels), 2**15 - 1)  # places within a step are numbers of 16 bits
     best_YX, which_YX, total_YX = None, None, None
-    for begin in range(0, len(name_TD), NAMES_AT_ONCE):
-        score_TYX = scores(name_TD[begin : begin + NAMES_AT_ONCE])
+    for begin in range(0, len(name_TD), step):
+        score_TYX = scores(name_TD[begin : begin + step])
         top_YX = score_TYX.amax(dim=0)
         order_T11 = torch.arange(len(score_TYX), dtype=torch.int16, device=top_YX.device)[:, None, None]
         place_YX = ((score_TYX == top_YX) * order_T11).amax(dim=0).long()  # `max` finds it three times as slowly
@@ -99,6 +104,13 @@ def predict(scores: Scores, name_TD: Tensor, place_T: np.ndarray, regions: Regio
     if total_YX is not None and regions.threshold is not None:
         label_YX[(regions.scale * best_YX - total_YX).exp() < regions.threshold] = len(regions.classes)
     return label_YX.cpu().numpy()
+
+
+def counted(truth_YX: np.ndarray) -> Box:
+    """The smallest box with all pixels that count; what is left out of the figures need not be predicted."""
+    counts_YX = truth_YX != OUTSIDE
+    ends = [np.flatnonzero(counts_YX.any(axis=axis))[[0, -1]] if counts_YX.any() else (0, 0) for axis in (1, 0)]
+    return slice(ends[0][0], ends[0][1] + 1), slice(ends[1][0], ends[1][1] + 1)
 
 
 def overlap(truth_YX: np.ndarray, label_YX: np.ndarray, labels: int) -> tuple[np.ndarray, np.ndarray]:

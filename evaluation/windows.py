@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from evaluation.regions import Sliding
 
 Preprocess = Callable[[Image.Image], Tensor]
+Box = tuple[slice, slice]  # rows and columns of a mask
+ALL: Box = (slice(None), slice(None))
 
 
 def input_side(preprocess: Preprocess) -> int | None:
@@ -62,27 +64,30 @@ class Layout:
             [preprocess(scaled.crop((left, top, left + side, top + side))) for top, left in self.corners]
         )
 
-    def scores(self, patch_WRCD: Tensor, text_TD: Tensor, size: Sequence[int]) -> Tensor:
-        """Scores of texts at each pixel of a mask of `size`, (T, rows, columns); the mean where windows overlap."""
+    def scores(self, patch_WRCD: Tensor, text_TD: Tensor, size: Sequence[int], box: Box = ALL) -> Tensor:
+        """Scores of texts at each pixel of a mask of `size`, or of a box in it, (T, rows, columns).
+
+        Where windows overlap it is their mean.
+        """
         score_WTRC = torch.einsum("wrcd,td->wtrc", patch_WRCD, text_TD)
         if len(self.corners) == 1 and self.size == (self.side, self.side):
-            return _scaled(score_WTRC[0], size)
+            return _scaled(score_WTRC[0], size, box)
         total_TYX = score_WTRC.new_zeros(len(text_TD), *self.size)
         times_YX = score_WTRC.new_zeros(self.size)
         for score_TRC, (top, left) in zip(score_WTRC, self.corners, strict=True):
             here = (slice(top, top + self.side), slice(left, left + self.side))
             total_TYX[:, *here] += _scaled(score_TRC, (self.side, self.side))
             times_YX[here] += 1
-        return _scaled(total_TYX / times_YX, size)
+        return _scaled(total_TYX / times_YX, size, box)
 
 
-def _scaled(score_TYX: Tensor, size: Sequence[int]) -> Tensor:
+def _scaled(score_TYX: Tensor, size: Sequence[int], box: Box = ALL) -> Tensor:
     """Bilinear, as two products: a quarter of the time of `F.interpolate`, which the tests compare it with."""
     down_YR, across_XC = (
         _interpolation(before, after, score_TYX.device)
         for before, after in zip(score_TYX.shape[-2:], size, strict=True)
     )
-    return down_YR.T @ (score_TYX @ across_XC)
+    return down_YR[:, box[0]].T @ (score_TYX @ across_XC[:, box[1]])
 
 
 @lru_cache(maxsize=64)

@@ -156,9 +156,12 @@ def test_chance_is_what_labels_at_random_reach() -> None:
     )
 
 
-@pytest.mark.parametrize("names", [5, 40, 70])
-def test_the_best_name_and_what_is_below_the_threshold(names: int) -> None:
+@pytest.mark.parametrize(("names", "at_once"), [(5, 1), (5, 90), (40, 42 * 7), (70, 10**6)])
+def test_the_best_name_and_what_is_below_the_threshold(
+    names: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However many names are scored at a time."""
+    monkeypatch.setattr(segmentation, "AT_ONCE", at_once)
     torch.manual_seed(names)
     score_TYX = torch.rand(names, 6, 7)
     place_T = np.arange(names) // 2
@@ -167,7 +170,7 @@ def test_the_best_name_and_what_is_below_the_threshold(names: int) -> None:
     classes = tuple(f"c{n}" for n in range(names))
     regions = Regions(classes=classes, background=254, threshold=threshold, scale=5, first=1)
     index_TD = torch.arange(names)[:, None]
-    found_YX = segmentation.predict(lambda some_TD: score_TYX[some_TD[:, 0]], index_TD, place_T, regions)
+    found_YX = segmentation.predict(lambda some_TD: score_TYX[some_TD[:, 0]], index_TD, place_T, regions, 42)
     unlikely_YX = likely_YX < threshold
     sure_YX = ((likely_YX - threshold).abs() > 1e-6).numpy()
     expected_YX = np.where(unlikely_YX, names, place_T[best_YX])
@@ -277,6 +280,20 @@ def test_scores_are_laid_out_as_windows_lie() -> None:
         times[top : top + 32, left : left + 32] += 1
     expected = F.interpolate((total / times)[None], size=(50, 100), mode="bilinear")[0]
     torch.testing.assert_close(layout.scores(patch_WRCD, text_TD, (50, 100)), expected)
+
+
+def test_a_box_holds_all_that_counts_and_its_scores_are_those_of_the_whole() -> None:
+    truth_YX = np.full((50, 100), OUTSIDE)
+    truth_YX[7, 20], truth_YX[30, 61] = 2, 0
+    box = segmentation.counted(truth_YX)
+    assert box == (slice(7, 31), slice(20, 62))
+    assert (truth_YX[box] != OUTSIDE).sum() == 2
+    layout = Layout.of((50, 100), 32, Sliding())
+    patch_WRCD, text_TD = torch.rand(len(layout.corners), 4, 4, 6), torch.rand(3, 6)
+    whole = layout.scores(patch_WRCD, text_TD, (50, 100))
+    torch.testing.assert_close(layout.scores(patch_WRCD, text_TD, (50, 100), box), whole[:, *box])
+    nothing = segmentation.counted(np.full((5, 6), OUTSIDE))
+    assert truth_YX[nothing].size == 1
 
 
 def test_the_report_shows_regions_and_names_a_model_without_them(tmp_path: Path) -> None:
