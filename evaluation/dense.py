@@ -30,6 +30,7 @@ class Tally:
     either: list[np.ndarray] = field(default_factory=list)
     right: list[tuple[int, int]] = field(default_factory=list)  # pixels that are right, and all that count
     hits: list[tuple[float, int]] = field(default_factory=list)  # texts that hit, and all that were asked
+    stray: list[tuple[float, int]] = field(default_factory=list)  # the same by texts of something else
 
     @property
     def mean_iou(self) -> MeanIoU:
@@ -42,6 +43,10 @@ class Tally:
     @property
     def pointing(self) -> Ratio:
         return _ratio(self.hits)
+
+    @property
+    def stray_pointing(self) -> Ratio:
+        return _ratio(self.stray)
 
 
 @dataclass
@@ -117,6 +122,7 @@ def _answer(seen: Seen, answers: Answers, name_TD: Tensor, subject: Subject, *, 
     targets = np.flatnonzero(pixels_C[: len(regions.classes)]) if regions.pointing else np.array([], int)
     labelled = int((seen.loaded.number_YX != masks.UNLABELLED).sum())
     answers.shares += [pixels_C[target] / labelled for target in targets]
+    others = segmentation.others(targets, len(regions.classes))
     shown = _shown(seen, truth_YX, regions, subject) if is_drawn else None
     box = segmentation.counted(truth_YX) if shown is None else ALL
     for way in _ways(seen, subject):
@@ -127,7 +133,9 @@ def _answer(seen: Seen, answers: Answers, name_TD: Tensor, subject: Subject, *, 
         tally.both.append(both_C)
         tally.either.append(either_C)
         tally.right.append((int(both_C.sum()), int(pixels_C.sum())))
-        tally.hits.append((_hits(seen, way, targets, (name_TD, place_T), truth_YX), len(targets)))
+        for hits, asked in ((tally.hits, targets), (tally.stray, others)):
+            pairs = list(zip(targets.tolist(), asked.tolist(), strict=True))
+            hits.append((_hits(seen, way, pairs, (name_TD, place_T), truth_YX), len(pairs)))
         if shown is not None:
             shown.said[way] = _over(seen, label_YX, regions)
             shown.labels |= set(np.unique(label_YX).tolist())
@@ -136,18 +144,17 @@ def _answer(seen: Seen, answers: Answers, name_TD: Tensor, subject: Subject, *, 
 
 
 def _hits(
-    seen: Seen, way: Way, targets: Sequence[int] | np.ndarray, texts: tuple[Tensor, np.ndarray], truth_YX: np.ndarray
+    seen: Seen, way: Way, pairs: Sequence[tuple[int, int]], texts: tuple[Tensor, np.ndarray], truth_YX: np.ndarray
 ) -> float:
-    """How many of the targets are hit; of a target with several names the best at each pixel counts."""
-    if not len(targets):
+    """How many of these (target, class that is asked) hit; of a class's names the best at each pixel counts."""
+    if not pairs:
         return 0.0
     name_TD, place_T = texts
-    asked = np.flatnonzero(np.isin(place_T, targets))
+    asked = np.flatnonzero(np.isin(place_T, [place for _, place in pairs]))
     score_TYX = seen.scores(*way, normalised=False)(name_TD[torch.from_numpy(asked).to(name_TD.device)])
     hits = 0.0
-    for target in targets:
-        of_target = torch.from_numpy(place_T[asked] == target).to(score_TYX.device)
-        best_YX = score_TYX[of_target].amax(dim=0)
+    for target, place in pairs:
+        best_YX = score_TYX[torch.from_numpy(place_T[asked] == place).to(score_TYX.device)].amax(dim=0)
         hits += segmentation.point(best_YX, seen.loaded.number_YX, truth_YX == target)
     return hits
 

@@ -130,6 +130,17 @@ def random_iou(truth_NC: np.ndarray) -> float:
     return float(np.mean(both_C / (truth_C + said - both_C)))
 
 
+def others(targets: np.ndarray, classes: int) -> np.ndarray:
+    """For each class in a picture another one, the next that is not in it: what the pointing game is checked with.
+
+    A map that lights up things whatever is asked hits by their texts as well. Where all are in it, just the next.
+    """
+    absent = np.setdiff1d(np.arange(classes), targets)
+    if not len(absent):
+        return (targets + 1) % classes
+    return absent[np.searchsorted(absent, targets) % len(absent)]
+
+
 def point(score_YX: Tensor, number_YX: np.ndarray, is_target_YX: np.ndarray) -> float:
     """Whether the best of all labelled pixels is of the target; the share of those that tie."""
     labelled_YX = torch.from_numpy(number_YX != UNLABELLED).to(score_YX.device)

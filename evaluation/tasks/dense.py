@@ -17,8 +17,8 @@ from evaluation.features import Needs
 from evaluation.regions import Regions
 from evaluation.task import SERVED, Card, Estimate, Evaluation, Measurement, Subject, summed_up
 
-MEAN_IOU, ACCURACY, POINTING = "mean_iou", "pixel_accuracy", "pointing"
-SAYS = {MEAN_IOU: "mean IoU", POINTING: "hits"}
+MEAN_IOU, ACCURACY, POINTING, STRAY = "mean_iou", "pixel_accuracy", "pointing", "pointing_by_another_text"
+SAYS = {MEAN_IOU: "mean IoU", POINTING: "hits", STRAY: "hits by another text"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Dense:
         "random. The protocol id says how a picture is seen (whole, or in windows of the model's input), what "
         "background is, and which texts.",
         "Pointing game": "Whether the pixel of highest score for a class in the picture lies in its mask; its chance "
-        "is the mask's share of the picture.",
+        "is the mask's share of the picture. By another text: the same for a class that is not in the picture. A map "
+        "that lights up things whatever is asked hits by both; only the difference is due to the text.",
         "Maps": "patches: patch tokens of the last block, the same for all branches that share projection and blocks. "
         "value attention: the same, where patches of the last block attend by the likeness of their values. attended: "
         "what the last block's attention gives a branch's vector from each patch; the served vector's is the mean.",
@@ -74,7 +75,8 @@ class Dense:
                 (ACCURACY, regions.protocol, answers.random_pixels, tally.accuracy),
             ]
             if answers.shares:
-                figures.append((POINTING, regions.pointing_protocol, answers.random_point, tally.pointing))
+                for metric, pointed in ((POINTING, tally.pointing), (STRAY, tally.stray_pointing)):
+                    figures.append((metric, regions.pointing_protocol, answers.random_point, pointed))
             for metric, protocol, chance, estimate in figures:
                 name = metric_of(metric, kind, config)
                 yield Measurement(self.name, f"{kind}_{protocol}", readout, task, name, chance, estimate)
@@ -105,7 +107,7 @@ class Dense:
         }
 
     def _rows(self, group: Sequence[Evaluation], metric: str, config: EvaluateConfig) -> list[Row]:
-        further = [ACCURACY] if metric == MEAN_IOU else []
+        further = [ACCURACY] if metric == MEAN_IOU else [STRAY]
         return [
             replace(compare(group, (self.name, SERVED, task, metric), further, config), says=SAYS[metric])
             for task in (group[0].benchmark.spec.segmentation if group else ())
@@ -126,10 +128,10 @@ def with_maps(group: Sequence[Evaluation]) -> list[Evaluation]:
 def _by_map(evaluation: Evaluation, config: EvaluateConfig) -> dict[str, Any] | None:
     """Every figure of every map and readout; None where there is one of them."""
     tasks = list(evaluation.benchmark.spec.segmentation)
-    asked = [(metric, task) for metric in (MEAN_IOU, POINTING) for task in tasks]
+    asked = [(metric, task) for metric in SAYS for task in tasks]
     rows = dict[Way, list[float | None]]()
     for kind in config.dense_maps:
-        names = {metric_of(metric, kind, config): metric for metric in (MEAN_IOU, POINTING)}
+        names = {metric_of(metric, kind, config): metric for metric in SAYS}
         for figure in evaluation.measurements:
             if figure.task == Dense.name and figure.metric in names:
                 row = rows.setdefault((kind, figure.readout), [None] * len(asked))

@@ -114,6 +114,7 @@ def test_a_model_that_sees_every_patch_is_right_everywhere(tmp_path: Path, slidi
     assert found["pointing", "branch:first"].value == 1
     assert found["pointing", "branch:second"].value == pytest.approx(2 / 8, abs=0.13)
     assert found["pointing", "mean"].chance == pytest.approx(0.5)
+    assert found["pointing_by_another_text", "branch:first"].value == pytest.approx(0.5, abs=0.02), "no pixel is it"
     seen = (
         "short_1.5_stride_0.5"
         if sliding and sliding["stride"] == 0.5
@@ -176,6 +177,13 @@ def test_the_best_name_and_what_is_below_the_threshold(
     expected_YX = np.where(unlikely_YX, names, place_T[best_YX])
     assert np.array_equal(found_YX[sure_YX], expected_YX[sure_YX])
     assert 0 < (found_YX == names).mean() < 1
+
+
+def test_another_class_is_one_that_is_not_in_the_picture() -> None:
+    assert segmentation.others(np.array([0, 1, 4]), 6).tolist() == [2, 2, 5]
+    assert segmentation.others(np.array([3, 5]), 6).tolist() == [4, 0]
+    assert segmentation.others(np.array([0, 1]), 2).tolist() == [1, 0]
+    assert segmentation.others(np.array([], int), 3).tolist() == []
 
 
 def test_points_that_tie_share_the_hit_and_unlabelled_ones_are_none() -> None:

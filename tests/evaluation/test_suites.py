@@ -188,7 +188,12 @@ def test_voc_is_measured_in_windows_with_and_without_its_background(tmp_path: Pa
     config = EvaluateConfig(device="cpu", readouts=("mean",), dense_maps=("patches",))
     for name, background in (("voc20", ""), ("voc21", "_threshold_0.1_scale_65_25_background_names")):
         found, _ = measure.measured(encoder, read(name, tmp_path / name), config, None)
-        assert [figure.metric for figure in found] == ["mean_iou", "pixel_accuracy", "pointing"]
+        assert [figure.metric for figure in found] == [
+            "mean_iou",
+            "pixel_accuracy",
+            "pointing",
+            "pointing_by_another_text",
+        ]
         assert all(0 <= figure.value <= 1 for figure in found)
         protocol, digest = found[0].protocol.rsplit("_", 1)
         assert protocol == f"patches_short_1.5_stride_0.5{background}_80_templates"
