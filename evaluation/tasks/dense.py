@@ -40,7 +40,7 @@ class Dense:
         "random. The protocol id says how a picture is seen (whole, or in windows of the model's input), what "
         "background is, and which texts.",
         "Pointing game": "Whether the pixel of highest score for a class in the picture lies in its mask; its chance "
-        "is the mask's share of the picture. By another text: the same for a class that is not in the picture. A map "
+        "is the mask's share of the picture. By another text: the same for a class that the mask lacks. A map "
         "that lights up things whatever is asked hits by both; only the difference is due to the text.",
         "Maps": "patches: patch tokens of the last block, the same for all branches that share projection and blocks. "
         "value attention: the same, where patches of the last block attend by the likeness of their values. attended: "
