@@ -1,32 +1,39 @@
 """Benchmark folders, our own form: tables beside the pictures.
 
     benchmark.yaml     name, split, relevance (how it was decided what a query is true for),
-                       classification: {task: {classes: [...], templates: ["a photo of a {}", ...]}}
+                       classification: {task: {classes: [...], templates: ["a photo of a {}", ...]}},
+                       segmentation: {task: {classes: [...], first: 1, ...}} (`evaluation.regions`)
     labels.parquet     file, and one column per task (null where it cannot be told); lists every image
     queries.parquet    query_id, perspective, text, relevant (list of the files the text is true for)
     choices.parquet    kind, file, right and wrong (lists of texts), pair (a number that two questions share, or null)
     images/            the pictures
+    masks/             for segmentation a label mask of each picture, under its name as PNG
     train/             labels.parquet and images/ of pictures that probes are fitted on
 
 `benchmark_tables` says what the columns may hold. Without `classification` there is no zero-shot table, without
-`queries.parquet` no retrieval, without `choices.parquet` no composition. A query is a row: on a set in the usual form
+`queries.parquet` no retrieval, without `choices.parquet` no composition, without `segmentation` nothing is asked about
+regions. A query is a row: on a set in the usual form
 (five captions an image) each caption is one query whose `relevant` holds its one image; where captions do not single
 out an image (a style, a background), a text should be one row with all images it is true for.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 
 from evaluation import benchmark_tables as tables
 from evaluation.contents import ALL_CAPTIONS, Contents, MissingDataError, Queries, Spec
+from evaluation.names import Names
 from pipeline import identity, plain_yaml
 from pipeline.config import build
 from pipeline.errors import InputError
 from pipeline.storage import Location
 
 SPEC, LABELS, QUERIES, CHOICES = "benchmark.yaml", "labels.parquet", "queries.parquet", "choices.parquet"
-IMAGES, TRAIN = "images", "train"
+IMAGES, MASKS, TRAIN = "images", "masks", "train"
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,36 @@ def read(root: Location) -> Folder:
     queries = tables.queries(root / QUERIES, files, spec.protocols) if (root / QUERIES).exists() else ()
     choices = tables.choices(root / CHOICES, files) if (root / CHOICES).exists() else ()
     train = _labelled(root / TRAIN, spec)[0] if (root / TRAIN / LABELS).exists() else None
-    if not spec.classification and not queries and not choices:
+    if not spec.classification and not queries and not choices and not spec.segmentation:
         raise InputError(
-            f"the benchmark {root} measures nothing: add classification to {SPEC}, {QUERIES} or {CHOICES}"
+            f"the benchmark {root} measures nothing: add classification or segmentation to {SPEC}, {QUERIES} or "
+            f"{CHOICES}"
         )
-    return Folder(spec, with_train(_digest(root, size), train), replace(contents, choices=choices), queries, train)
+    masks, sizes = _masks(root, files) if spec.segmentation else ((), ())
+    contents = replace(contents, choices=choices, segmentation=spec.segmentation, masks=masks, mask_sizes=tuple(sizes))
+    digest = _digest(root, size, dict(zip(masks, sizes, strict=True)))
+    return Folder(spec, with_train(digest, train), contents, queries, train)
+
+
+def mask_name(file: str) -> str:
+    """What the mask of a picture is called."""
+    return PurePosixPath(file).with_suffix(".png").as_posix()
+
+
+def _masks(root: Location, files: Sequence[str]) -> tuple[tuple[Location, ...], list[int]]:
+    """The masks of these pictures, and their sizes in bytes."""
+    prefix = (root / MASKS).uri + "/"
+    size = {file.uri.removeprefix(prefix): size for file, size in (root / MASKS).files(recursive=True)}
+    known = Names(present := list(size))
+    places = [known.find(mask_name(file)) for file in files]
+    if absent := [file for file, place in zip(files, places, strict=True) if place is None]:
+        raise MissingDataError(
+            f"{len(absent)} of {len(files)} masks of {root / MASKS} are missing, the first is {mask_name(absent[0])!r}"
+        )
+    found = [present[place] for place in places if place is not None]
+    if repeated := [name for name, times in Counter(found).items() if times > 1]:
+        raise InputError(f"the mask {repeated[0]!r} of {root / MASKS} is that of two pictures; rename one of them")
+    return tuple(root / MASKS / name for name in found), [size[name] for name in found]
 
 
 def _labelled(root: Location, spec: Spec) -> tuple[Contents, dict[str, int]]:
@@ -76,10 +108,12 @@ def with_train(digest: str, train: Contents | None) -> str:
     return identity.digest({"test": digest, "images": images, "labels": labels})
 
 
-def _digest(root: Location, size: dict[str, int]) -> str:
+def _digest(root: Location, size: dict[str, int], masks: dict[Location, int]) -> str:
     present = [root / name for name in (SPEC, LABELS, QUERIES, CHOICES) if (root / name).exists()]
     content = {table.name: identity.digest(table.read()) for table in present}
-    return identity.digest({"tables": content, "images": [[f"/{name}", number] for name, number in size.items()]})
+    images = [[f"/{name}", number] for name, number in size.items()]
+    told = {"masks": [[mask.name, number] for mask, number in masks.items()]} if masks else {}
+    return identity.digest({"tables": content, "images": images, **told})
 
 
 def _require(root: Location) -> None:

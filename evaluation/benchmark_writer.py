@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from evaluation.benchmark_folder import CHOICES, IMAGES, LABELS, QUERIES, SPEC, TRAIN
+from evaluation.benchmark_folder import CHOICES, IMAGES, LABELS, MASKS, QUERIES, SPEC, TRAIN, mask_name
 from evaluation.benchmarks import Benchmark
 from evaluation.classes import Classes
 from pipeline.errors import InputError
@@ -27,6 +27,8 @@ def write(benchmark: Benchmark, folder: Location) -> None:
     _write_labelled(benchmark, folder)
     if benchmark.train is not None:
         _write_labelled(benchmark.train, folder / TRAIN)
+    for name, mask in zip(benchmark.files, benchmark.masks, strict=False):
+        _put(folder / MASKS / mask_name(name), mask.read())
     if benchmark.queries:
         _write_table(folder / QUERIES, list(_query_rows(benchmark)))
     if benchmark.choices:

@@ -44,6 +44,7 @@ class Benchmark:
     choices: tuple[Choices, ...] = ()
     copies: dict[int, int] = field(default_factory=dict)  # images that are copies: the first of the same bytes
     train: Benchmark | None = None  # images with labels that probes are fitted on, and nothing else
+    masks: tuple[Picture, ...] = ()  # of what is in each picture, where `spec.segmentation` asks about it
 
     @property
     def name(self) -> str:
@@ -121,6 +122,7 @@ def of_suite(suite: Suite, root: Location) -> tuple[Benchmark, tuple[int, ...]]:
         split=suite.split,
         relevance=suite.relevance,
         classification=dict(contents.classification),
+        segmentation=dict(contents.segmentation),
         protocols=benchmark_folder.protocols(queries),
     )
     train = suite.layout.read(root, suite.train) if suite.train else None
@@ -190,6 +192,7 @@ def _benchmark(found: Folder) -> tuple[Benchmark, tuple[int, ...]]:
         found.queries,
         contents.choices,
         train=_train(found),
+        masks=contents.masks,
     )
     return benchmark, contents.sizes
 
@@ -205,6 +208,7 @@ def _train(found: Folder) -> Benchmark | None:
 
 def _digest(spec: Spec, contents: Contents, queries: Sequence[Queries]) -> str:
     """What is asked, of which pictures by name and size, wherever they lie."""
+    masks = {"masks": list(contents.mask_sizes)} if contents.masks else {}
     return identity.digest(
         {
             "spec": semantic(spec),
@@ -214,6 +218,7 @@ def _digest(spec: Spec, contents: Contents, queries: Sequence[Queries]) -> str:
             "choices": [
                 [one.kind, one.image_Q.tolist(), semantic(one.right), semantic(one.wrong)] for one in contents.choices
             ],
+            **masks,
         }
     )
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config import Section, Seed, added, operational
 
 BRANCHES = "branches"  # short for one readout per branch
+DenseMap = Literal["patches", "value_attention", "attended"]
 _NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
 
 
@@ -61,6 +62,11 @@ class EvaluateConfig(Section):
         ("linear", 1, 4, 16),
         description="linear classifiers of frozen vectors, where a benchmark has a training split: fitted on all of "
         "it, or on so many images of each class",
+    )
+    dense_maps: tuple[DenseMap, ...] = added(
+        ("patches", "attended"),
+        description="what stands for the patches of a picture where a benchmark has masks: patch tokens, tokens of "
+        "value attention, what a branch attends to; the first is the headline, none leaves it out",
     )
     bootstrap_samples: int = Field(1000, ge=100, le=10**6, description="resamples behind each 95 % interval")
     feature_precision: Literal["float32", "float16"] = added(

@@ -14,8 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from evaluation.classes import Classes
+from evaluation.regions import Regions
 from pipeline import pictures
-from pipeline.config import Section
+from pipeline.config import Section, added
 from pipeline.errors import InputError
 from pipeline.storage import Location
 
@@ -104,6 +105,9 @@ class Contents:
     labels: Mapping[str, np.ndarray] = field(default_factory=dict)  # task: class index, -1 where it cannot be told
     captions: tuple[tuple[str, ...], ...] = ()
     choices: tuple[Choices, ...] = ()
+    segmentation: Mapping[str, Regions] = field(default_factory=dict)
+    masks: tuple[Picture, ...] = ()  # of all pictures, or of none
+    mask_sizes: tuple[int, ...] = ()  # bytes of each mask
 
 
 class Spec(Section):
@@ -116,6 +120,7 @@ class Spec(Section):
     split: str = "test"
     relevance: str = ""
     classification: dict[str, Classes] = Field(default_factory=dict)
+    segmentation: dict[str, Regions] = added({})
     protocols: dict[str, str] = Field(default_factory=dict)
 
 

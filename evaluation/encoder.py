@@ -15,6 +15,10 @@ class Model(Protocol):
 
     One with a second score has `text_pooling`, and also `encode_patches(image_BCSS, normalize=False) -> (B, P, D)` and
     `conditioned_cosines(patch_BPD, text_BTD) -> (B, T)`.
+
+    One whose patches can be compared with texts has `patch_maps(image_BCSS) -> (B, G, rows, columns, D)` with G=H, or
+    G=1 where all branches have the same, and `last_attention`, the module of the image tower's last block. One of
+    several branches also has `attended_maps`, of the same shape with G=H (`evaluation.patch_maps`).
     """
 
     def encode_branches(self, image_BCSS: Tensor) -> Tensor:

@@ -12,12 +12,12 @@ from evaluation.contents import Choices
 
 
 def sampled(benchmark: Benchmark, images: int | None, seed: int) -> Benchmark:
-    """So many of its images, drawn by seed, with what is asked of them; without a training split.
+    """So many of its images, drawn by seed, with what is asked of them; without a training split and without masks.
 
     Among fewer candidates figures are higher: compare them only with those of the same sample.
     """
-    if benchmark.train is not None:
-        benchmark = replace(benchmark, train=None)
+    if benchmark.train is not None or benchmark.masks:
+        benchmark = replace(benchmark, train=None, masks=())
     if images is None or images >= len(benchmark.files):
         return benchmark
     drawn = np.sort(np.random.default_rng(seed).choice(len(benchmark.files), size=images, replace=False))

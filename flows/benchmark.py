@@ -45,6 +45,8 @@ def write(at: SuiteAt, folder: str | None) -> str:
     asked = [f"{len(one.texts):,} texts ({found.name}/{one.protocol})" for one in found.queries]
     tasks = found.spec.classification.values()
     asked += [f"{len(task.classes):,} classes ({found.name}/{task.protocol})" for task in tasks]
+    regions = found.spec.segmentation.values()
+    asked += [f"{len(one.labels):,} labels of regions ({found.name}/{one.protocol})" for one in regions]
     asked += [f"{len(one.right):,} choices ({one.kind.replace('_', ' ')})" for one in found.choices]
     told = f"{found.name}: {len(found.files):,} images, {', '.join(asked)}"
     if folder is None:

@@ -74,6 +74,22 @@ class HolisticCLIP(open_clip.CLIP):
         patch_BND = self.visual.project_patches(patch_BNW)
         return F.normalize(patch_BND, dim=-1) if normalize else patch_BND
 
+    def patch_maps(self, image_BCSS: Tensor) -> Tensor:
+        """Patch tokens for each branch, (B, G, rows, columns, D): `training.branches.vit`."""
+        maps: Tensor = self.visual.patch_maps(image_BCSS)
+        return maps
+
+    def attended_maps(self, image_BCSS: Tensor) -> Tensor:
+        """What each branch's vector is given by each patch, (B, H, rows, columns, D)."""
+        maps: Tensor = self.visual.attended_maps(image_BCSS)
+        return maps
+
+    @property
+    def last_attention(self) -> nn.Module:
+        """Of the image tower's last block."""
+        attention: nn.Module = self.visual.blocks[-1].attn
+        return attention
+
     def encode_text(self, text_TL: Tensor, normalize: bool = False) -> Tensor:
         """Texts (T, D) from token ids (T, L), L being at most the context length."""
         length = text_TL.shape[1]

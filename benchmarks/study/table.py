@@ -2,7 +2,8 @@
 
 Columns are means over what they name (tasks, perspectives), in per cent. `own` is retrieval in which the branch of a
 perspective answers its queries; for a model of one branch it is the served vector's. `specialisation` is how far these
-branches lie above the mean of all branches, in points of R@1, both ways; a model of one branch has none.
+branches lie above the mean of all branches, in points of R@1, both ways; a model of one branch has none. `mIoU` is of
+whole scenes, of objects and backgrounds, `pointing` of the main object.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pandas as pd
 from benchmarks.study.runs import rows
 
 SERVED = "mean"
+NONE = "–"  # of results that lack a figure
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ COLUMNS = (
     Column("I2T R@1", _served("retrieval", "image_to_text_recall@1")),
     Column("T2I own", _own_branch("text_to_image_recall@1")),
     Column("specialisation", lambda frame: frame["metric"].str.endswith("_own_branch_margin")),
+    Column("mIoU", _served("dense", "mean_iou", "scene")),
+    Column("pointing", _served("dense", "pointing", "main_object")),
 )
 
 
@@ -87,7 +91,7 @@ def summary(of_runs: pd.DataFrame, dataset: str, names: Sequence[str]) -> pd.Dat
     """Mean over seeds, and its standard error where there are several, as text."""
     grouped = of_runs[of_runs["dataset"] == dataset].groupby("row", sort=False)[list(names)]
     mean, error = grouped.mean(), grouped.sem()
-    shown = mean.map(lambda value: "–" if value != value else f"{value:.1f}")
+    shown = mean.map(lambda value: NONE if value != value else f"{value:.1f}")
     return shown.where(error.isna(), shown + error.map(lambda value: f" ± {value:.1f}"))
 
 
@@ -103,7 +107,7 @@ def paired(of_runs: pd.DataFrame, dataset: str, against: str, names: Sequence[st
     def shown(values: pd.Series) -> str:
         values = values.dropna()
         if len(values) < 2:
-            return f"{values.mean():+.1f}" if len(values) else "–"
+            return f"{values.mean():+.1f}" if len(values) else NONE
         text = f"{values.mean():+.1f} ± {values.sem():.1f}"
         return f"{text} (p {ttest_1samp(values, 0).pvalue:.2f})" if values.sem() > 0 else text
 

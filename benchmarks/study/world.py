@@ -30,6 +30,7 @@ from pipeline.demo_world.alt_text import alt_text
 from pipeline.demo_world.benchmark import PERSPECTIVES, write_benchmark
 from pipeline.demo_world.facts import Truth
 from pipeline.demo_world.language import answer
+from pipeline.demo_world.regions import label_png
 from pipeline.demo_world.render import render
 from pipeline.demo_world.scene import sample, truth
 from pipeline.progress import Progress
@@ -37,6 +38,7 @@ from pipeline.progress import Progress
 TRAINING = {"start": 24_000, "train": 5_000}
 CAPTIONS = {"start": ("phrase",), "train": PERSPECTIVES}
 BENCHMARKS = {"develop": 500, "known": 500, "new": 500}
+MASKS = "masks"
 SHARD = 1000
 _FIRST_SEED = 1 << 41  # beyond the demo's, which end below 1 << 41
 _SEEDS_OF_A_SHARD = 1 << 16
@@ -60,7 +62,8 @@ def write_world(out: Path, scale: float = 1.0, workers: int = 1, splits: Collect
             progress.update(written)
     progress.close()
     for split, size in _scaled(BENCHMARKS, scale).items():
-        if split in splits and not (out / split / "benchmark.yaml").exists():
+        there = all((out / split / part).exists() for part in ("benchmark.yaml", "choices.parquet", MASKS))
+        if split in splits and not there:
             _write_benchmark(out / split, split, size)
 
 
@@ -117,12 +120,14 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def _write_benchmark(folder: Path, split: str, size: int) -> None:
-    images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
+    images, masks = folder / "images", folder / MASKS
+    for made in (images, masks):
+        made.mkdir(parents=True, exist_ok=True)
     files, truths = [], []
     for index, (scene, t) in enumerate(islice(scenes(split, 0), size)):
         files.append(f"{index:05d}.jpg")
         truths.append(t)
+        (masks / f"{index:05d}.png").write_bytes(label_png(scene))
         render(scene).save(images / files[-1], quality=JPEG_QUALITY)
     (folder / "truth.json").write_text(json.dumps(truths))
     write_benchmark(folder, files, truths, name=split, split=split)

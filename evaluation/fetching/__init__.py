@@ -9,7 +9,7 @@ import os
 
 from pipeline.storage import Location
 
-NAMES = ("emoji", "fashion_mnist", "stamps")  # a module each
+NAMES = ("emoji", "emoji_composites", "fashion_mnist", "stamps")  # a module each
 
 
 def cached(name: str) -> Location:

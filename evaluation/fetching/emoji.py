@@ -6,7 +6,7 @@ A label is true for the pictures of its concept in every hand; skin tones are le
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +32,10 @@ TEMPLATES = ("an emoji of {}", "an emoji about {}", "{}")
 
 def build(folders: Sequence[Path], work: Path) -> Benchmark:  # noqa: ARG001 - the pictures stay as they are
     """Pictures are called HAND/CODE; a concept needs a group, and counts with the hands that have drawn it."""
-    texts, *drawn = folders
-    concepts = {_code(row["hexcode"]): row for row in _json(texts / "en" / "data.json") if _is_concept(row)}
-    names = _json(texts / "en" / "messages.json")
-    pictures, about = list[tuple[str, Path]](), list[dict[str, Any]]()
-    for (hand, inside), folder in zip(HANDS, drawn, strict=True):
-        found = {_code(path.stem): path for path in sorted((folder / inside).iterdir()) if _is_picture(path)}
-        for code, row in concepts.items():
-            if code in found:
-                pictures.append((f"{hand}/{code}{found[code].suffix}", found[code]))
-                about.append(row)
-    kinds = {kind: {part["order"]: part["message"] for part in names[f"{kind}s"]} for kind in ("group", "subgroup")}
+    found = list(drawn(folders))
+    pictures = [(f"{hand}/{code}{path.suffix}", path) for hand, code, path, _ in found]
+    about = [row for *_, row in found]
+    kinds = {kind: kinds_of(folders, kind) for kind in ("group", "subgroup")}
     tasks, labels = {}, {}
     for kind, named in kinds.items():
         present = [named[number] for number in sorted({row[kind] for row in about})]
@@ -55,6 +48,23 @@ def build(folders: Sequence[Path], work: Path) -> Benchmark:  # noqa: ARG001 - t
     relevance = "A text is true for every drawing of its concept, by the code points."
     spec = Spec(name="emoji", split="all", relevance=relevance, classification=tasks)
     return benchmark(spec, pictures, labels, said)
+
+
+def drawn(folders: Sequence[Path]) -> Iterator[tuple[str, str, Path, dict[str, Any]]]:
+    """Hand, code, picture and description of every concept that a hand has drawn, hand by hand."""
+    texts, *hands = folders
+    concepts = {_code(row["hexcode"]): row for row in _json(texts / "en" / "data.json") if _is_concept(row)}
+    for (hand, inside), folder in zip(HANDS, hands, strict=True):
+        found = {_code(path.stem): path for path in sorted((folder / inside).iterdir()) if _is_picture(path)}
+        for code, row in concepts.items():
+            if code in found:
+                yield hand, code, found[code], row
+
+
+def kinds_of(folders: Sequence[Path], kind: str) -> dict[int, str]:
+    """The names of groups or subgroups, by the numbers that descriptions have."""
+    names = _json(folders[0] / "en" / "messages.json")
+    return {part["order"]: part["message"] for part in names[f"{kind}s"]}
 
 
 def _is_concept(row: dict[str, Any]) -> bool:

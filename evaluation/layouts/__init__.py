@@ -11,10 +11,18 @@ from evaluation.layouts.coco import CocoLayout
 from evaluation.layouts.image_folder import ImageFolderLayout
 from evaluation.layouts.karpathy import KarpathyLayout
 from evaluation.layouts.listed import ListLayout
+from evaluation.layouts.masks import MasksLayout
 from evaluation.layouts.text_files import TextFilesLayout
 from evaluation.layouts.webdataset import WebdatasetLayout
 
 Layout = Annotated[
-    CocoLayout | KarpathyLayout | WebdatasetLayout | ImageFolderLayout | ListLayout | TextFilesLayout | ChoicesLayout,
+    CocoLayout
+    | KarpathyLayout
+    | WebdatasetLayout
+    | ImageFolderLayout
+    | ListLayout
+    | TextFilesLayout
+    | ChoicesLayout
+    | MasksLayout,
     Field(discriminator="kind"),
 ]

@@ -30,6 +30,19 @@ class OneVector(nn.Module):
         return self._texts(text_TL)
 
 
+class OneVectorAndPatches(OneVector):
+    """The same with `patches`, patch tokens in the joint space (B, rows, columns, D), and the last attention."""
+
+    def __init__(self, model: nn.Module, images: Encode, texts: Encode, patches: Encode, attention: nn.Module) -> None:
+        super().__init__(model, images, texts)
+        self._patches = patches
+        self.last_attention = attention
+
+    def patch_maps(self, image_BCSS: Tensor) -> Tensor:
+        """Patch tokens, (B, 1, rows, columns, D)."""
+        return self._patches(image_BCSS)[:, None]
+
+
 def upright_first(preprocess: Callable[[Image.Image], Tensor]) -> Callable[[Image.Image], Tensor]:
     """A model's own preprocessing, of the picture as people see it."""
     return lambda image: preprocess(upright_rgb(image))

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 
 import open_clip
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from evaluation.encoder import Encoder
-from evaluation.models.one_vector import BRANCH, OneVector, upright_first
+from evaluation.models.one_vector import BRANCH, OneVector, OneVectorAndPatches, upright_first
 from evaluation.models.source import LOCAL_DIR, OPEN_CLIP, Source
 from pipeline.errors import ConfigError, InputError
 from pipeline.storage import Location
@@ -32,7 +33,7 @@ def load(name: str, source: Source) -> Encoder:
         ) from error
     model.eval()
     cuts = _cuts_texts(model)
-    encode = OneVector(model, model.encode_image, partial(_cut_texts, model) if cuts else model.encode_text)
+    encode = _encoders(model, partial(_cut_texts, model) if cuts else model.encode_text)
     identity = source.digest
     return Encoder(name, identity, identity, encode, upright_first(preprocess), _texts(tokenize), BRANCH, cuts)
 
@@ -51,6 +52,22 @@ def _cut_texts(model: nn.Module, text_TL: Tensor) -> Tensor:
     }
     text_TD: Tensor = functional_call(model, narrow, kwargs={"text": text_TL})[1]
     return text_TD
+
+
+def _encoders(model: nn.Module, encode_text: Callable[[Tensor], Tensor]) -> OneVector:
+    """With patches of open_clip's own ViTs, unless they pool by attention, which does not bring patches to texts."""
+    visual = model.visual
+    if not isinstance(visual, VisionTransformer) or visual.attn_pool is not None or visual.proj is None:
+        return OneVector(model, model.encode_image, encode_text)
+
+    def patches(image_BCSS: Tensor) -> Tensor:
+        found = visual.forward_intermediates(
+            image_BCSS, indices=1, normalize_intermediates=True, intermediates_only=True
+        )
+        return found["image_intermediates"][-1].movedim(1, -1) @ visual.proj
+
+    attention = visual.transformer.resblocks[-1].attn
+    return OneVectorAndPatches(model, model.encode_image, encode_text, patches, attention)
 
 
 def _texts(tokenize: Callable[[list[str]], Tensor]) -> Callable[[list[str]], Tensor]:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from evaluation.encoder import Encoder
-from evaluation.models.one_vector import BRANCH, OneVector, upright_first
+from evaluation.models.one_vector import BRANCH, OneVector, OneVectorAndPatches, upright_first
 from evaluation.models.source import Source
 from pipeline.errors import InputError
 
@@ -49,11 +49,28 @@ def load(name: str, source: Source) -> Encoder:
     return Encoder(name, identity, identity, _encoders(model), upright_first(prepare), tokens, BRANCH, False)
 
 
-def _encoders(model: nn.Module) -> OneVector:
-    return OneVector(
+def _encoders(model: Any) -> OneVector:
+    vision: Any = model.vision_model
+    patch_size = vision.config.patch_size
+
+    def patches(image_BCSS: Tensor) -> Tensor:
+        token_BLW = vision(pixel_values=image_BCSS).last_hidden_state
+        rows, columns = (side // patch_size for side in image_BCSS.shape[-2:])
+        patch_BND = joint(token_BLW[:, -rows * columns :])
+        return patch_BND.unflatten(1, (rows, columns))
+
+    def joint(patch_BNW: Tensor) -> Tensor:
+        """CLIP projects tokens. SigLIP has a head that attends to them, which here sees each one alone."""
+        if hasattr(model, "visual_projection"):
+            return model.visual_projection(vision.post_layernorm(patch_BNW))
+        return vision.head(patch_BNW.flatten(0, 1)[:, None]).unflatten(0, patch_BNW.shape[:2])
+
+    return OneVectorAndPatches(
         model,
         lambda image_BCSS: _vector(model.get_image_features(pixel_values=image_BCSS)),
         lambda text_TL: _vector(model.get_text_features(input_ids=text_TL)),
+        patches,
+        vision.encoder.layers[-1].self_attn,
     )
 
 

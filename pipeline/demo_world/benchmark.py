@@ -16,6 +16,7 @@ from pipeline.demo_world.alt_text import true_alt_texts
 from pipeline.demo_world.choices import choice_rows
 from pipeline.demo_world.facts import CLASSES, TEMPLATES, Fact, Truth, claims, facts, labels
 from pipeline.demo_world.language import answers
+from pipeline.demo_world.regions import SEGMENTATION
 
 # The default training slots that are captions; `alt_text` comes on top. The dozen backgrounds and styles are asked in
 # every wording, the others, of which there are hundreds, in the canonical one.
@@ -37,7 +38,7 @@ _ALT_CLAIMS = {
 def write_benchmark(
     folder: Path, files: Sequence[str], truths: Sequence[Truth], name: str = "demo_world", split: str = "heldout"
 ) -> None:
-    """Write the tables and benchmark.yaml into `folder`, whose `images/` hold the files."""
+    """Write the tables and benchmark.yaml into `folder`: `images/` hold the files, `masks/` their label masks."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     import yaml
@@ -48,7 +49,8 @@ def write_benchmark(
     if choices := choice_rows(files, truths):
         pq.write_table(pa.Table.from_pylist(choices), folder / "choices.parquet", compression="zstd")
     tasks = {task: {"classes": list(CLASSES[task]), "templates": list(TEMPLATES[task])} for task in CLASSES}
-    spec = {"name": name, "split": split, "relevance": RELEVANCE, "classification": tasks}
+    asked = {"classification": tasks, "segmentation": SEGMENTATION}
+    spec = {"name": name, "split": split, "relevance": RELEVANCE, **asked}
     (folder / "benchmark.yaml").write_text(yaml.safe_dump(spec, sort_keys=False, width=110), encoding="utf8")
 
 

@@ -13,20 +13,24 @@ from pipeline.demo_world.alt_text import alt_text
 from pipeline.demo_world.benchmark import write_benchmark
 from pipeline.demo_world.facts import labels
 from pipeline.demo_world.language import PROMPT_IDS, canonical
+from pipeline.demo_world.regions import label_png
 from pipeline.demo_world.render import main_mask_png, render
 from pipeline.demo_world.scene import HELDOUT_OFFSET, sample, truth
 from pipeline.progress import Progress
 
 _MARKER = "demo_world.json"
+_FORM = 2  # raised when other files are written: a world of an earlier form is written anew
 _SEED_STRIDE = 1 << 24  # images that one --seed may use; far below HELDOUT_OFFSET for any sensible seed
 
 
-def _row(folder: Path, seed: int) -> dict[str, Any]:
-    """Writes one image and returns its row of truth."""
+def _row(folder: Path, seed: int, masks: Path | None = None) -> dict[str, Any]:
+    """Writes one image, and its label mask where there is a folder for it; returns its row of truth."""
     scene = sample(seed)
     t = truth(scene)
     name = f"{seed % _SEED_STRIDE:06d}"
     render(scene).save(folder / f"{name}.jpg", quality=92)
+    if masks is not None:
+        (masks / f"{name}.png").write_bytes(label_png(scene))
     queries = {f"query_{prompt}": canonical(t, prompt) for prompt in PROMPT_IDS if prompt != "everything"}
     return {
         "file": f"{name}.jpg",
@@ -50,7 +54,7 @@ def write_world(out: Path, train: int, heldout: int, seed: int) -> bool:
 
     A world with other arguments, or an unfinished one, is written anew.
     """
-    arguments = {"train": train, "heldout": heldout, "seed": seed}
+    arguments = {"train": train, "heldout": heldout, "seed": seed, "form": _FORM}
     marker = out / _MARKER
     if marker.exists() and json.loads(marker.read_text()) == arguments:
         return False
@@ -60,10 +64,13 @@ def write_world(out: Path, train: int, heldout: int, seed: int) -> bool:
     for split, count, first in (("train", train, 0), ("heldout", heldout, HELDOUT_OFFSET)):
         shutil.rmtree(out / split, ignore_errors=True)
         folder = out / split / "images" if split == "heldout" else out / split
-        folder.mkdir(parents=True)
+        masks = out / split / "masks" if split == "heldout" else None
+        for made in (folder, masks):
+            if made is not None:
+                made.mkdir(parents=True)
         rows = tables.setdefault(split, [])
         for index in range(count):
-            row = _row(folder, first + seed * _SEED_STRIDE + index)
+            row = _row(folder, first + seed * _SEED_STRIDE + index, masks)
             rows.append(row)
             if split == "train":
                 (folder / row["file"]).with_suffix(".txt").write_text(row["alt_text"] + "\n")

@@ -69,6 +69,27 @@ def test_specialisation_is_a_column_and_one_branch_has_none() -> None:
     assert shown["specialisation"].to_dict() == {"cls": "20.0", "o2m": "–"}
 
 
+def test_results_without_a_figure_show_none() -> None:
+    rows = [
+        {
+            "row": row,
+            "seed": 0,
+            "dataset": "known",
+            "task": "classification",
+            "readout": "mean",
+            "metric": "accuracy",
+            "query": "object",
+            "value": value,
+            "seconds": 1,
+            "cpu_seconds": 1,
+        }
+        for row, value in (("a", 0.5), ("b", 0.25))
+    ]
+    found = figures(pd.DataFrame(rows))
+    assert summary(found, "known").loc["a", ["object", "mIoU"]].tolist() == ["50.0", "–"]
+    assert paired(found, "known", "a", ["object", "mIoU"]).loc["b"].tolist() == ["-25.0", "–"]
+
+
 @pytest.mark.slow
 def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path), "smoke"]) == 0
@@ -76,7 +97,8 @@ def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert set(zip(found["row"], found["seed"], found["dataset"], strict=True)) == {
         (row, 0, split) for row in ("o2m_truth", "cls_truth") for split in ("known", "new")
     }
-    assert found["T2I own"].notna().all()
+    for column in ("T2I own", "mIoU", "pointing"):
+        assert found[column].between(0, 100).all()
     assert set(found.loc[found["specialisation"].notna(), "row"]) == {"cls_truth"}
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert main(["--root", str(tmp_path), "smoke"]) == 0

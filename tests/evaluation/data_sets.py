@@ -21,6 +21,37 @@ def picture(path: Path, number: int = 0, size: tuple[int, int] = (24, 24)) -> No
     path.write_bytes(encoded(number, size, path.suffix))
 
 
+def masks(images: Path, folder: Path, names: Sequence[str], classes: int) -> None:
+    """Pictures with masks by a palette: numbers from 0 (background) on, and an unlabelled border, as in VOC."""
+    for number, name in enumerate(names):
+        picture(images / f"{name}.jpg", number, (30, 24))
+        mask = Image.new("P", (30, 24), 0)
+        mask.putpalette([value % 256 for index in range(256) for value in (37 * index, 91 * index, 11 * index)])
+        mask.paste(255, (3, 3, 19, 19))
+        mask.paste(1 + (7 * number) % classes, (4, 4, 18, 18))
+        folder.mkdir(parents=True, exist_ok=True)
+        mask.save(folder / f"{name}.png")
+
+
+def voc(root: Path, year: int = 2012, kind: str = "", classes: int = 20) -> None:
+    """As the archive unpacks: pictures of other tasks lie with those of the split."""
+    names = [f"{year}_{number:06}" for number in (32, 39, 63)]
+    at = root / "VOCdevkit" / f"VOC{year}"
+    masks(at / "JPEGImages", at / f"SegmentationClass{kind}", names, classes)
+    picture(at / "JPEGImages" / f"{year}_000001.jpg", 5)
+    listed = at / "ImageSets" / f"Segmentation{kind}"
+    listed.mkdir(parents=True)
+    (listed / "val.txt").write_text("".join(f"{name}\n" for name in names))
+    (listed / "train.txt").write_text(f"{year}_000001\n")
+
+
+def ade20k(root: Path) -> None:
+    top = root / "ADEChallengeData2016"
+    names = [f"ADE_val_{number:08}" for number in (1, 2)]
+    masks(top / "images" / "validation", top / "annotations" / "validation", names, 150)
+    picture(top / "images" / "training" / "ADE_train_00000001.jpg")
+
+
 def encoded(number: int, size: tuple[int, int] = (24, 24), suffix: str = ".png") -> bytes:
     image = Image.new("RGB", size, (40 + 37 * number % 200, 250 - 53 * number % 200, 90))
     image.paste((10, 20, 200), (number % 8, 2, number % 8 + 6, 12))
@@ -222,10 +253,12 @@ def a_list(root: Path, rows: Sequence[dict[str, str]]) -> None:
 SUGARCREPE = ("add_att", "add_obj", "replace_att", "replace_obj", "replace_rel", "swap_att", "swap_obj")
 SUGARCREPE_PP = ("replace_attribute", "replace_object", "replace_relation", "swap_atribute", "swap_object")
 WRITERS: dict[str, Writer] = {
+    "ade20k_150": ade20k,
     "aro_vg_attribution": lambda root: aro(root, "attribution"),
     "aro_vg_relation": lambda root: aro(root, "relation"),
     "coco_karpathy_5k": lambda root: karpathy(root, "dataset_coco.json", "val2014", coco=True),
     "coco_val2017_5k": coco_val2017,
+    "context59": lambda root: voc(root, 2010, "Context", 59),
     "dci_full": dci,
     "docci_test": docci,
     "flickr30k_full": flickr30k_tokens,
@@ -243,6 +276,8 @@ WRITERS: dict[str, Writer] = {
     "sugarcrepe": lambda root: sugarcrepe(root, SUGARCREPE),
     "sugarcrepe_pp": lambda root: sugarcrepe(root, SUGARCREPE_PP, second=True),
     "urban1k": urban1k,
+    "voc20": voc,
+    "voc21": voc,
     "webdataset": webdataset,
     "winoground": winoground,
 }

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation import benchmark_writer, benchmarks, fetching
+from evaluation import benchmark_writer, benchmarks, fetching, masks
 from evaluation.config import SuiteAt
 from evaluation.contents import MissingDataError
-from evaluation.fetching import emoji, fashion_mnist, fetch, stamps
+from evaluation.fetching import emoji, emoji_composites, fashion_mnist, fetch, stamps
 from flows.cli import main
+from pipeline import pictures
 from pipeline.storage import Location
 from tests.evaluation import data_sets
 
@@ -151,7 +152,10 @@ def test_what_cannot_be_had_is_skipped_in_one_sentence(clients: Path, capsys: py
     )
     assert "emoji-datasource-twitter (MIT; pictures of Twemoji, CC-BY-4.0)" in error, "licences are shown first"
     assert main(["fetch", "imagenet"]) == 2
-    assert "there is no suite 'imagenet' to fetch; there are emoji, fashion_mnist, stamps" in capsys.readouterr().err
+    assert (
+        "there is no suite 'imagenet' to fetch; there are emoji, emoji_composites, fashion_mnist, stamps"
+        in capsys.readouterr().err
+    )
     with pytest.raises(MissingDataError, match=r"the suite emoji is not in .*; get it with: holism fetch emoji"):
         benchmarks.check("emoji")
     assert [path.name for path in (clients.parent / "cache" / "suites").iterdir()] == [], "nothing half done is left"
@@ -194,3 +198,33 @@ def test_a_package_of_debian_is_unpacked(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(benchmarks.read(str(place)).files) == 3
     assert fetching.cached("stamps") == place
     assert json.dumps(fetch.licences("stamps")) == '"tuxpaint-stamps-default (GPL-2)"'
+
+
+def test_composites_of_emoji_are_painted_with_their_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = emoji_packages(tmp_path / "packages")
+    for name in ("GROUPS", "PICTURES", "FEWEST", "MOST"):
+        value = {"GROUPS": (0, 3), "PICTURES": 6, "FEWEST": 2, "MOST": 2}[name]
+        monkeypatch.setattr(emoji_composites, name, value)
+    for made in ("one", "two"):
+        (tmp_path / made).mkdir()
+        found = emoji_composites.build(folders, tmp_path / made)
+        benchmark_writer.write(found, Location.of(tmp_path / made / "folder"))
+    first, second = (benchmarks.read(str(tmp_path / made / "folder")) for made in ("one", "two"))
+    assert [picture.read() for picture in first.pictures] == [picture.read() for picture in second.pictures]
+    concept, group = first.spec.segmentation.values()
+    assert concept.classes == ("crocodile", "grinning face", "red heart"), "in order of codes"
+    assert group.classes == ("smileys", "nature")
+    for picture, mask in zip(first.pictures, first.masks, strict=True):
+        number_YX = masks.read(mask)
+        assert number_YX.shape == (emoji_composites.SIDE, emoji_composites.SIDE)
+        numbers = set(np.unique(number_YX)) - {0, masks.UNLABELLED}
+        assert len(numbers) == 2
+        told = {(1, 1), (2, 0), (3, 0)}
+        pairs = zip(number_YX.ravel().tolist(), masks.places(number_YX, group).ravel().tolist(), strict=True)
+        assert {pair for pair in pairs if pair[1] != masks.OUTSIDE} == {pair for pair in told if pair[0] in numbers}
+        seen = np.asarray(pictures.decode(picture.read())[0]).astype(int)
+        for number in numbers:  # fixtures are of one colour, with a blue square inside
+            inside = np.median(seen[number_YX == number], axis=0)
+            fixtures = ((2, 12), (0, 10, 20), (1, 11, 21))[number - 1]
+            paints = [(40 + 37 * n % 200, 250 - 53 * n % 200, 90) for n in fixtures]
+            assert min(np.abs(inside - paint).max() for paint in paints) < 12

@@ -16,8 +16,10 @@ from evaluation.layouts.coco import CocoLayout
 from evaluation.layouts.image_folder import ImageFolderLayout
 from evaluation.layouts.karpathy import KarpathyLayout
 from evaluation.layouts.listed import ListLayout
+from evaluation.layouts.masks import MasksLayout
 from evaluation.layouts.text_files import TextFilesLayout
 from evaluation.layouts.webdataset import WebdatasetLayout
+from evaluation.regions import Regions
 from pipeline.errors import ConfigError, HolismError, InputError
 from pipeline.storage import Location
 from tests.evaluation import data_sets
@@ -278,3 +280,25 @@ def test_choices_say_which_columns_hold_what() -> None:
     ):
         with pytest.raises(ValueError, match=r"columns of right and wrong texts|come together"):
             ChoicesLayout(tables={"kind": ("c.json",)}, **columns)  # type: ignore[arg-type]
+
+
+def test_pictures_with_masks_that_do_not_fit(tmp_path: Path) -> None:
+    layout = MasksLayout(listed=("{split}.txt",), segmentation={"region": Regions(classes=("a", "b"))})
+    data_sets.masks(tmp_path / "JPEGImages", tmp_path / "SegmentationClass", ["x", "y"], 2)
+    with pytest.raises(MissingDataError, match=r"the list of names is missing: expected it at .*/test\.txt"):
+        read(layout, tmp_path)
+    for content, said in ((b"\n \n", "lists no names"), (b"\xff\xfex", "is not text")):
+        (tmp_path / "test.txt").write_bytes(content)
+        with pytest.raises(InputError, match=said):
+            read(layout, tmp_path)
+    (tmp_path / "test.txt").write_text("\ufeffy 1\n\nx -1\ny 1\n")
+    assert read(layout, tmp_path).files == ("y.jpg", "x.jpg")
+    unlisted = layout.model_copy(update={"listed": None})
+    assert read(unlisted, tmp_path).files == ("x.jpg", "y.jpg")
+    (tmp_path / "JPEGImages" / "x.jpg").unlink()
+    for either in (layout, unlisted):
+        with pytest.raises(MissingDataError, match=r"the first is 'x\.jpg'"):
+            read(either, tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingDataError, match="there are no masks"):
+        read(unlisted.model_copy(update={"images": ("empty",), "masks": ("empty",)}), tmp_path)

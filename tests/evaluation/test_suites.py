@@ -9,20 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from open_clip.transform import image_transform
 from PIL import Image
 
-from evaluation import benchmark_writer, benchmarks, suites
+from evaluation import benchmark_writer, benchmarks, masks, measure, suites
 from evaluation.benchmarks import Benchmark
 from evaluation.classes import Classes
-from evaluation.config import SuiteAt
+from evaluation.config import EvaluateConfig, SuiteAt
 from evaluation.contents import MissingDataError
+from evaluation.encoder import Encoder
 from pipeline import pictures
 from pipeline.errors import ConfigError, InputError
 from pipeline.storage import Location
 from tests.evaluation import data_sets
+from tests.evaluation.conftest import TINY
+from training.model import HolisticCLIP, make_tokenizer
 
-FEW = ("coco_karpathy_5k", "sugarcrepe", "winoground", "webdataset", "aro_vg_relation", "image_folder")
+FEW = ("coco_karpathy_5k", "sugarcrepe", "winoground", "webdataset", "aro_vg_relation", "image_folder", "voc21")
 
 
 def read(name: str, root: Path, **more: Any) -> Benchmark:
@@ -140,6 +145,63 @@ def test_pairs_of_pictures_and_texts(tmp_path: Path) -> None:
     assert choices.image_Q.tolist() == list(range(6))
 
 
+@pytest.mark.parametrize(
+    ("name", "images", "labels", "third", "left_out"),
+    [
+        ("voc20", 3, 20, 14, True),
+        ("voc21", 3, 21, 14, False),
+        ("context59", 3, 59, 14, True),
+        ("ade20k_150", 2, 150, 7, True),
+    ],
+)
+def test_regions_have_the_classes_that_their_numbers_mean(
+    name: str, images: int, labels: int, third: int, left_out: bool, tmp_path: Path
+) -> None:
+    """Numbers of the last picture's mask: 0 around, 255 at the border, and one class more than its place from 1 on."""
+    found = read(name, tmp_path / "data")
+    assert len(found.files) == len(found.masks) == images
+    (regions,) = found.spec.segmentation.values()
+    assert len(regions.labels) == labels
+    assert len(regions.templates) == 80
+    number_YX = masks.read(found.masks[-1])
+    assert set(np.unique(number_YX)) == {0, third + 1, 255}
+    place_YX = masks.places(number_YX, regions)
+    assert set(np.unique(place_YX)) == {masks.OUTSIDE, third} | (set() if left_out else {20})
+    assert (place_YX == masks.OUTSIDE).sum() == (number_YX == 255).sum() + (number_YX == 0).sum() * left_out
+    assert regions.protocol.startswith("short_1.5_stride_0.5_")
+    first = found.files[0].split(".")[0]
+    mask = next(path for path in (tmp_path / "data").rglob(f"{first}.png"))
+    mask.rename(mask.with_suffix(".bak"))
+    with pytest.raises(
+        MissingDataError, match=rf"1 of {images} pictures are missing in .*, the first is '{first}.png'"
+    ):
+        benchmarks.check(SuiteAt(suite=name, root=str(tmp_path / "data")))
+
+
+def test_voc_is_measured_in_windows_with_and_without_its_background(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    names = ("alt_text", "detail")
+    model = HolisticCLIP({**TINY, "text_cfg": {**TINY["text_cfg"], "context_length": 24}}, names).eval()
+    preprocess = image_transform(16, is_train=False)
+    encoder = Encoder("run", "f", "w", model, preprocess, make_tokenizer(TINY), names)
+    config = EvaluateConfig(device="cpu", readouts=("mean",), dense_maps=("patches",))
+    for name, background in (("voc20", ""), ("voc21", "_threshold_0.1_scale_65_25_background_names")):
+        found, _ = measure.measured(encoder, read(name, tmp_path / name), config, None)
+        assert [figure.metric for figure in found] == [
+            "mean_iou",
+            "pixel_accuracy",
+            "pointing",
+            "pointing_by_another_text",
+        ]
+        assert all(0 <= figure.value <= 1 for figure in found)
+        protocol, digest = found[0].protocol.rsplit("_", 1)
+        assert protocol == f"patches_short_1.5_stride_0.5{background}_80_templates"
+        assert len(digest) == 8
+        assert found[2].protocol == f"patches_short_1.5_stride_0.5_80_templates_{digest}"
+        assert found[2].chance == pytest.approx(14 * 14 / (30 * 24 - 16 * 16 + 14 * 14))
+
+
 def test_a_part_of_a_picture_is_a_picture(tmp_path: Path) -> None:
     """ARO asks about the part in which the relation is."""
     found = read("aro_vg_relation", tmp_path / "data")
@@ -162,6 +224,7 @@ def test_a_suite_written_as_a_folder_reads_the_same(name: str, tmp_path: Path) -
     }
     assert _plain(again.queries) == _plain(found.queries)
     assert _plain(again.choices) == _plain(found.choices)
+    assert [mask.read() for mask in again.masks] == [mask.read() for mask in found.masks]
     for mine, its in zip(again.pictures, found.pictures, strict=True):
         assert mine.read() == its.read()
     with pytest.raises(InputError, match="is not empty"):
@@ -251,4 +314,4 @@ def test_entries_that_mean_nothing(entry: Any, error: type[Exception], said: str
 def test_the_fields_of_a_benchmark_are_all_compared() -> None:
     """So that a new part of a benchmark is not forgotten where folders are written."""
     names = {field.name for field in dataclasses.fields(Benchmark)}
-    assert names == {"spec", "digest", "files", "pictures", "labels", "queries", "choices", "copies", "train"}
+    assert names == {"spec", "digest", "files", "pictures", "labels", "queries", "choices", "copies", "train", "masks"}

@@ -13,9 +13,10 @@ from PIL import Image
 
 from pipeline.demo_world import HELDOUT_OFFSET, SIDE, main_mask_png, render, sample, truth
 from pipeline.demo_world.__main__ import write_world
+from pipeline.demo_world.regions import BACKGROUND, MAIN, OTHER, SIGN, label_mask, label_png
 from pipeline.demo_world.scene import MIN_VISIBLE, visible_fractions
 from pipeline.demo_world.shapes import sprite
-from pipeline.demo_world.vocabulary import COLORLESS_STYLES, COLORS, OTHER_SIDES, SHAPES, SIZES, STYLES
+from pipeline.demo_world.vocabulary import BACKGROUNDS, COLORLESS_STYLES, COLORS, OTHER_SIDES, SHAPES, SIZES, STYLES
 
 seeds = st.integers(0, 2 * HELDOUT_OFFSET)
 many = settings(max_examples=60, deadline=None)
@@ -159,3 +160,21 @@ def test_the_truth_table_has_one_row_per_image(tmp_path) -> None:
     assert len(train) == 2
     assert not set(heldout["truth"]) & set(train["truth"])
     assert {"alt_text", "label_object", "label_color", "query_detail", "query_style", "mask"} <= set(heldout.columns)
+
+
+@given(seed=st.integers(0, 2**20))
+@settings(max_examples=20, deadline=None)
+def test_the_label_mask_says_what_can_be_seen_where(seed: int) -> None:
+    scene = sample(seed)
+    number_YX = label_mask(scene)
+    masks = scene.visible_masks()
+    assert np.array_equal(number_YX == MAIN + SHAPES.index(scene.main_thing.shape), masks[scene.main])
+    for thing, mask_YX in zip(scene.things, masks, strict=True):
+        assert len(np.unique(number_YX[mask_YX])) == 1, thing
+    assert (number_YX == SIGN).any() == (scene.sign is not None)
+    ground_YX = (number_YX >= BACKGROUND) & (number_YX < OTHER)
+    assert set(np.unique(number_YX[ground_YX])) == {BACKGROUND + list(BACKGROUNDS).index(scene.background)}
+    assert (number_YX >= OTHER).sum() == sum(m.sum() for n, m in enumerate(masks) if n != scene.main) + (
+        number_YX == SIGN
+    ).sum()
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(label_png(scene)))), number_YX)

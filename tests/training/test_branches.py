@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from benchmarks.released_mlp import ReleasedMLPs
 from pipeline.errors import ConfigError
 from training.branches import BranchMLPs, branched
+from training.branches.blocks import attend_rows, row_sources
 from training.branches.mlps import BranchLinear
 from training.config import BranchOptions, RunConfig
 from training.model import HolisticCLIP
@@ -298,3 +299,38 @@ def test_towers_of_every_open_clip_vit_can_branch() -> None:
         with torch.device("meta"):
             tower = branched(open_clip.CLIP(**open_clip.get_model_config(name)).visual, 3, BranchOptions(kind=kind))
         assert tower.proj.shape == (tower.width, open_clip.get_model_config(name)["embed_dim"])
+
+
+@QUICK
+@given(branches=st.integers(1, 4), options=OPTIONS)
+def test_what_patches_give_a_branch_is_all_that_attention_gives_it(branches: int, options: BranchOptions) -> None:
+    """With what its row had, what class tokens give it and the bias, it is the row after attention."""
+    tower = small(branches, options).visual
+    x = tower.up_to_last(pictures())
+    block, kind = tower.blocks[-1], type(tower).__name__
+    rows = 1 if kind == "BranchMLPs" else branches
+    x_XLW = x.flatten(0, 1) if kind == "BranchMLPs" else x
+    mask = getattr(tower, "class_mask_HL", getattr(tower, "query_mask_HL", None))
+    given_XRLW = row_sources(block, x_XLW, rows, mask)
+    bias_W = F.linear(torch.zeros(16), block.attn.out_proj.weight, block.attn.out_proj.bias)
+    after_XRW = x_XLW[:, :rows] + given_XRLW.sum(dim=2) + bias_W
+    torch.testing.assert_close(after_XRW, attend_rows(block, x_XLW, rows, mask), rtol=1e-4, atol=1e-5)
+    source_BHNW = tower.patch_sources(x)
+    assert source_BHNW.shape == (2, branches, 4, 16)
+    if kind != "BranchMLPs":
+        torch.testing.assert_close(source_BHNW, given_XRLW[:, :, -4:])
+
+
+@QUICK
+@given(branches=st.integers(1, 4), options=OPTIONS)
+def test_maps_of_patches_are_the_last_blocks_tokens_in_the_joint_space(branches: int, options: BranchOptions) -> None:
+    model = small(branches, options)
+    map_BGRCD = model.patch_maps(pictures())
+    has_own = branches > 1 and (options.kind == "mlp" or options.projection == "branch")
+    assert map_BGRCD.shape == (2, branches if has_own else 1, 2, 2, 8)
+    if not has_own:
+        expected = model.encode_patches(pictures(), normalize=False)
+        torch.testing.assert_close(map_BGRCD.flatten(1, 3), expected, rtol=1e-4, atol=1e-5)
+    attended_BHRCD = model.attended_maps(pictures())
+    assert attended_BHRCD.shape == (2, branches, 2, 2, 8)
+    assert torch.isfinite(attended_BHRCD).all()

@@ -56,6 +56,20 @@ def plain_block(block: nn.Module, x_BLW: Tensor) -> Tensor:
     return feed_forward(block, attend(block, x_BLW))
 
 
+def row_sources(block: nn.Module, x_BLW: Tensor, rows: int, mask_RL: Tensor | None = None) -> Tensor:
+    """What each of the first rows is given by each token: (B, R, L, W).
+
+    Their sum over tokens, with the row itself and the output's bias, is what `attend_rows` gives.
+    """
+    y_BLW = block.ln_1(x_BLW)
+    heads = block.attn.num_heads
+    weight_BhRL = _head_weights(block, y_BLW, rows, mask_RL)
+    value_XdW, bias = _in_projection(block, 2)
+    value_BLX = F.linear(y_BLW, value_XdW.flatten(0, 1), bias)
+    given_BRLX = torch.einsum("bhrl,blhd->brlhd", weight_BhRL, value_BLX.unflatten(-1, (heads, -1))).flatten(3)
+    return block.ls_1(F.linear(given_BRLX, block.attn.out_proj.weight))
+
+
 def _qkv(block: nn.Module, x_BLW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values, each (B, heads, L, W / heads), from the weights of the block's own attention."""
     attn = block.attn
@@ -66,6 +80,13 @@ def _qkv(block: nn.Module, x_BLW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _residual(block: nn.Module, x_BLW: Tensor, out_BhLd: Tensor) -> Tensor:
     return x_BLW + block.ls_1(block.attn.out_proj(out_BhLd.transpose(1, 2).flatten(2)))
+
+
+def _head_weights(block: nn.Module, y_BLW: Tensor, rows: int, mask_RL: Tensor | None) -> Tensor:
+    """How much each of the first rows looks at each normed token, (B, heads, R, L)."""
+    logits_BXL = _carried_queries(block, y_BLW, rows) @ y_BLW.transpose(1, 2) * block.attn.head_dim**-0.5
+    logits_BhRL = logits_BXL.unflatten(1, (block.attn.num_heads, rows))
+    return (logits_BhRL if mask_RL is None else logits_BhRL + mask_RL).softmax(dim=-1)
 
 
 def _carried_queries(block: nn.Module, y_BLW: Tensor, rows: int) -> Tensor:

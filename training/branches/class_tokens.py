@@ -17,7 +17,7 @@ first, which takes far longer than a short run lasts.
 import torch
 from torch import Tensor, nn
 
-from training.branches.blocks import attend, attend_rows, attend_split, feed_forward
+from training.branches.blocks import attend, attend_rows, attend_split, feed_forward, row_sources
 from training.branches.vit import BranchedViT
 from training.config import Isolation, Projection
 
@@ -45,6 +45,9 @@ class ClassTokens(BranchedViT):
     def all_rows(self, x_BLW: Tensor) -> tuple[Tensor, Tensor]:
         x_BLW = self._block(self.blocks[-1], x_BLW)
         return x_BLW[:, : self.branches], x_BLW[:, self.branches :]
+
+    def patch_sources(self, x_BLW: Tensor) -> Tensor:
+        return row_sources(self.blocks[-1], x_BLW, self.branches, self.class_mask_HL)[:, :, self.branches :]
 
     def _block(self, block: nn.Module, x_BLW: Tensor) -> Tensor:
         if self.class_mask_HL is None:

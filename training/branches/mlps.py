@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.branches.blocks import attend, attend_rows, feed_forward, plain_block
+from training.branches.blocks import attend, attend_rows, feed_forward, plain_block, row_sources
 from training.branches.vit import BranchedViT
 from training.config import Projection
 
@@ -86,6 +86,15 @@ class BranchMLPs(BranchedViT):
         """Patch rows are the mean over the branches' own."""
         x_HBLW = self._block(self.blocks[-1], x_GBLW)
         return x_HBLW[:, :, 0].movedim(0, 1), x_HBLW[:, :, 1:].mean(dim=0)
+
+    def patch_rows(self, x_GBLW: Tensor) -> Tensor:
+        """Each branch's own."""
+        return self._block(self.blocks[-1], x_GBLW)[:, :, 1:]
+
+    def patch_sources(self, x_GBLW: Tensor) -> Tensor:
+        given_X1LW = row_sources(self.blocks[-1], x_GBLW.flatten(0, 1), rows=1)
+        given_GBLW = given_X1LW[:, 0].unflatten(0, x_GBLW.shape[:2])
+        return given_GBLW.expand(self.branches, -1, -1, -1).movedim(0, 1)[:, :, 1:]
 
     @staticmethod
     def _block(block: nn.Module, x_GBLW: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ are computed once, and the last for the queries alone, so it is the cheapest kin
 import torch
 from torch import Tensor, nn
 
-from training.branches.blocks import attend_rows, attend_split, feed_forward, plain_block
+from training.branches.blocks import attend_rows, attend_split, feed_forward, plain_block, row_sources
 from training.branches.vit import BranchedViT
 from training.config import Projection
 
@@ -41,6 +41,9 @@ class BranchQueries(BranchedViT):
     def all_rows(self, x_BLW: Tensor) -> tuple[Tensor, Tensor]:
         x_BLW = self._block(self.blocks[-1], x_BLW)
         return x_BLW[:, : self.branches], x_BLW[:, self.branches + 1 :]
+
+    def patch_sources(self, x_BLW: Tensor) -> Tensor:
+        return row_sources(self.blocks[-1], x_BLW, self.branches, self.query_mask_HL)[:, :, self.branches + 1 :]
 
     def _block(self, block: nn.Module, x_BLW: Tensor) -> Tensor:
         x_BLW = attend_split(block, x_BLW, self.query_mask_HL, rest_sees_all=False)

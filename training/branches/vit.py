@@ -55,6 +55,14 @@ class BranchedViT(nn.Module, ABC):
     def all_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The last block whole: class rows (B, H, W) and patch rows (B, N, W)."""
 
+    @abstractmethod
+    def patch_sources(self, x: Tensor) -> Tensor:
+        """What the last block's attention gives each class row from each patch, (B, H, N, W)."""
+
+    def patch_rows(self, x: Tensor) -> Tensor:
+        """The last block's patch rows of each branch, (G, B, N, W); G is 1 where all branches have the same."""
+        return self.all_rows(x)[1][None]
+
     def forward(self, image_BCSS: Tensor) -> Tensor:
         return self.project(self.ln_post(self.class_rows(self.up_to_last(image_BCSS))))
 
@@ -62,6 +70,34 @@ class BranchedViT(nn.Module, ABC):
         """The last layer's normed tokens: class tokens (B, H, W) and patch tokens (B, N, W), both before `proj`."""
         class_BHW, patch_BNW = self.all_rows(self.up_to_last(image_BCSS))
         return self.ln_post(class_BHW), self.ln_post(patch_BNW)
+
+    def patch_maps(self, image_BCSS: Tensor) -> Tensor:
+        """Patch tokens in the joint space for each branch, (B, G, rows, columns, D), not normalised.
+
+        G is H where branches have patch rows or projections of their own, else 1.
+        """
+        patch_GBNW = self.ln_post(self.patch_rows(self.up_to_last(image_BCSS)))
+        if self.proj.ndim == 3:
+            patch_GBNW = patch_GBNW.expand(self.branches, -1, -1, -1)
+            patch_GBND = torch.einsum("gbnw,gwd->gbnd", patch_GBNW, self.proj)
+        else:
+            patch_GBND = patch_GBNW @ self.proj
+        return patch_GBND.movedim(0, 1).unflatten(2, self.grid_size)
+
+    def attended_maps(self, image_BCSS: Tensor) -> Tensor:
+        """What each branch's normalised vector is given by each patch in the last block: (B, H, rows, columns, D).
+
+        The direct part alone: through the final norm, as it scales the branch's own row, and the projection. What the
+        last MLP makes of it is left out (Gandelsman et al. 2024, section 3.2, take an image's vector apart this way).
+        """
+        x = self.up_to_last(image_BCSS)
+        class_BHW, given_BHNW = self.class_rows(x), self.patch_sources(x)
+        deviation_BH = (class_BHW.var(dim=-1, unbiased=False) + self.ln_post.eps).sqrt()
+        length_BH = self.project(self.ln_post(class_BHW)).norm(dim=-1)
+        centred_BHNW = (given_BHNW - given_BHNW.mean(dim=-1, keepdim=True)) * self.ln_post.weight
+        scaled_BHNW = centred_BHNW / (deviation_BH * length_BH)[..., None, None]
+        given_BHND = torch.einsum("bhnw,hwd->bhnd", scaled_BHNW, self.proj.expand(self.branches, -1, -1))
+        return given_BHND.unflatten(2, self.grid_size)
 
     def project(self, class_BHW: Tensor) -> Tensor:
         """Branches in the joint space, (B, H, D)."""
