@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.study.noise import write_noise
 from flows.cli import main as holism
 from flows.run import Session
 from pipeline.config import load_yaml, merge
@@ -32,14 +33,14 @@ TRUTH = {
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe of the study, by what differs from recipe.yaml."""
+    """A recipe of the study, by what differs from recipe.yaml; {start} in it is the folder of the start's model."""
 
     name: str
     says: str
     train: Mapping[str, Any]
     curate: Mapping[str, Any]
     core: bool = False
-    captions: str = "model"  # or truth
+    captions: str = "model"  # truth; or noisy: the truth with noise planted in it
 
 
 def rows() -> dict[str, Row]:
@@ -68,6 +69,8 @@ class Study:
         result = self.root / "results" / f"{row.name}-{seed}-{split}.parquet"
         if result.exists():
             return result
+        if row.captions == "noisy":
+            write_noise(self.root / "world" / "train", self.root / "world" / "noise")
         config = self._write(f"{row.name}-{seed}-{split}", self.config(row, seed, split, self.start()))
         began, cpu = time.monotonic(), _cpu_seconds()
         _require(holism(["run", str(config)]), row.name)
@@ -81,8 +84,10 @@ class Study:
             "train": {"warm_start": str(start), "seed": seed, "runs": {row.name: row.train}},
             "evaluate": {"benchmarks": [str(self.root / "world" / name) for name in SPLITS[split]]},
         }
-        if row.captions == "truth":
-            own["caption"] = {"models": [], "tables": [{**TRUTH, "path": str(self.root / "world" / "train")}]}
+        if row.captions != "model":
+            folders = {"truth": "train", **({"noise": "noise"} if row.captions == "noisy" else {})}
+            tables = [{**TRUTH, "name": name, "path": str(self.root / "world" / of)} for name, of in folders.items()]
+            own["caption"] = {"models": [], "tables": tables}
         return self._over(own)
 
     def _over(self, own: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,7 +97,8 @@ class Study:
     def _write(self, name: str, config: Mapping[str, Any]) -> Path:
         path = self.root / "configs" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(config, indent=1).replace("{root}", str(self.root)))
+        text = json.dumps(config, indent=1).replace("{root}", str(self.root))
+        path.write_text(text.replace("{start}", config["train"].get("warm_start", "")))
         return path
 
 
