@@ -1,7 +1,7 @@
 """Noise planted among the true captions of the training scenes, as a table of captions of its own.
 
 Every scene gets three captions that are no good, beside its seven or so true ones: the detail of another scene, a copy
-of one of its own, and in turn a refusal or an empty phrase. What curation makes of them is what the rows `raw` and
+of one of its own, and by chance a refusal or an empty phrase. What curation makes of them is what the rows `raw` and
 `curated` compare; without noise they would be `o2m_truth`.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 REFUSALS = ("I'm sorry, but I can't help with that.", "I cannot see an image. Please provide one.")
-EMPTY_PHRASES = ("Image.", "N/A")
+EMPTY_PHRASES = ("Image.", "Untitled.")
 
 Caption = dict[str, Any]  # key, perspective, granularity, text
 
