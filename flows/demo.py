@@ -45,6 +45,7 @@ def _where(session: Session, seconds: float) -> str:
         f"  report          {report}\n"
         f"\nlook at them:\n"
         f"  .venv/bin/holism browse {CONFIG}       then open http://127.0.0.1:8808\n"
+        f"  .venv/bin/holism diversity {CONFIG} --model none    what curation dropped, and what that changed\n"
         f"  .venv/bin/python -m webbrowser file://{report}\n"
         f"  .venv/bin/holism status {CONFIG}"
     )

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.study.noise import write_noise
 from flows.cli import main as holism
 from flows.run import Session
 from pipeline.config import load_yaml, merge
@@ -28,7 +29,11 @@ from pipeline.schemas import RESULTS
 
 HERE = Path(__file__).parent
 SPLITS = {"develop": ("develop",), "test": ("known", "new")}
-TABLES = {"model": "captions/model.parquet", "truth": "world/train"}  # captions of training scenes, by who wrote them
+TABLES = {
+    "model": "captions/model.parquet",
+    "truth": "world/train",
+    "noise": "world/noise",
+}  # captions of training scenes, by who wrote them
 TABLE = {
     "format": "parquet",
     "match": "key",
@@ -41,7 +46,7 @@ BEFORE_TRAINING = "ingest,caption,curate"
 
 @dataclass(frozen=True)
 class Row:
-    """A recipe of the study, by what differs from recipe.yaml."""
+    """A recipe of the study, by what differs from recipe.yaml; {start} in it is the folder of the start's model."""
 
     name: str
     says: str
@@ -160,6 +165,8 @@ class Study:
         """A workspace with the stages before training; it bears the name of what decides them."""
         folder = self.root / "bases" / digest([job.row.captions, dict(job.row.curate)])[:12]
         if not folder.exists():
+            if "noise" in job.row.captions.split("+"):
+                write_noise(self.root / TABLES["truth"], self.root / TABLES["noise"])
             unfinished = folder.with_suffix(".part")
             config = self._write(f"base-{folder.name}", self.config(job, unfinished, self.start(job.row.width)))
             self._holism(config, "the captions", "--stages", BEFORE_TRAINING)
@@ -173,7 +180,8 @@ class Study:
     def _write(self, name: str, config: Mapping[str, Any]) -> Path:
         path = self.root / "configs" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(config, indent=1).replace("{root}", str(self.root)))
+        text = json.dumps(config, indent=1).replace("{root}", str(self.root))
+        path.write_text(text.replace("{start}", config["train"].get("warm_start", "")))
         return path
 
     def _session(self, config: Path) -> Session:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.study.__main__ import main
 from benchmarks.study.combinations import is_held_out
+from benchmarks.study.noise import EMPTY_PHRASES, REFUSALS, planted
 from benchmarks.study.runs import rows
 from benchmarks.study.table import COLUMNS, figures, paired, read, summary
 from benchmarks.study.world import scenes, true_captions
@@ -40,6 +41,22 @@ def test_true_captions_have_every_slot_of_training() -> None:
         ("summary", "sentence"),
         ("summary", "phrase"),
     ]
+
+
+def test_noise_is_of_another_scene_of_its_own_or_says_nothing() -> None:
+    true = [
+        caption
+        for number, (_, t) in enumerate(islice(scenes("train", 0), 5))
+        for caption in true_captions(str(number), t, ("detail", "style", "phrase"), np.random.default_rng(number))
+    ]
+    noise = list(planted(true, np.random.default_rng(0)))
+    of_scene = {key: {caption["text"] for caption in true if caption["key"] == key} for key in "01234"}
+    for key, own in of_scene.items():
+        other, copy, empty = [caption["text"] for caption in noise if caption["key"] == key]
+        assert other not in own
+        assert any(other in texts for texts in of_scene.values())
+        assert copy in own
+        assert empty in {*REFUSALS, *EMPTY_PHRASES}
 
 
 def test_differences_are_taken_seed_by_seed() -> None:

@@ -1,12 +1,12 @@
 """Ranks that the stage starts itself: the result, the errors and the stops of a single process."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,13 @@ import pytest
 
 from pipeline.errors import ConfigError, ScheduleError
 from pipeline.stage import Outcome
+from pipeline.stops import StoppedError, stoppable
 from tests.processes import alive, family
 from tests.training.test_stage import stage_run
 from tests.training.test_trainer import figures
 from training.stage import run_train
 
 Recipe = Callable[..., dict[str, Any]]
-
-PROGRAM = """
-import json, sys
-from pathlib import Path
-from pipeline.stops import end_children, stoppable
-from tests.training.test_launch import started
-with stoppable() as stop:
-    try:
-        started(Path(sys.argv[1]), json.loads(sys.argv[2]))
-    except KeyboardInterrupt:
-        sys.exit(stop.status)
-"""
 
 
 def started(folder: Path, recipe: dict[str, Any], **services: Any) -> Outcome:
@@ -79,19 +68,25 @@ def test_what_goes_wrong_in_ranks_is_said_once(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_reaches_the_ranks_and_leaves_a_checkpoint(tmp_path: Path, recipe: Recipe, number: int) -> None:
-    settings = recipe(epochs=1000, workers=1, log_every=1)
-    process, log = start(tmp_path, settings)
-    children = family(process.pid)
-    assert len(children) >= 2
-    began = time.monotonic()
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
-    assert time.monotonic() - began < 20
-    assert process.returncode == 128 + number
+def test_a_stop_reaches_the_ranks_and_leaves_a_checkpoint(
+    tmp_path: Path, recipe: Recipe, number: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The signal comes to this process, as the command line gets it."""
+    children: list[int] = []
+
+    def stop() -> None:
+        children.extend(ranks())
+        os.kill(os.getpid(), number)
+
+    with stoppable() as stopped, once_trained(tmp_path, stop), pytest.raises(StoppedError):
+        started(tmp_path, recipe(epochs=1000, workers=1, log_every=1))
+    assert stopped.status == 128 + number
+    assert len(children) == 2
+    log = log_of(tmp_path)
     (checkpoint,) = log.parent.glob("checkpoints/*")
     step = int(checkpoint.stem.removeprefix("step-"))
-    assert f"stopped by {signal.Signals(number).name}; a checkpoint of step {step} is written" in said
+    said = capfd.readouterr().err
+    assert f"stopped by {number.name}; a checkpoint of step {step} is written" in said
     assert len(log.read_bytes().splitlines()) <= step  # all of them, if the machine was quick enough
     assert "Traceback" not in said
     until(lambda: not any(alive(child) for child in children))
@@ -99,32 +94,47 @@ def test_a_stop_reaches_the_ranks_and_leaves_a_checkpoint(tmp_path: Path, recipe
 
 @pytest.mark.slow
 def test_a_rank_that_dies_is_named(tmp_path: Path, recipe: Recipe) -> None:
-    process, _ = start(tmp_path, recipe(epochs=1000, log_every=1))
-    ranks = [int(pid) for pid in family(process.pid) if b"training.rank" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    os.kill(ranks[-1], signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert ScheduleError.__name__ in said
-    assert "of 2 of train was ended by SIGKILL, most often for want of memory" in said
+    named = "of 2 of train was ended by SIGKILL, most often for want of memory"
+    with (
+        once_trained(tmp_path, lambda: os.kill(ranks()[-1], signal.SIGKILL)),
+        pytest.raises(ScheduleError, match=named),
+    ):
+        started(tmp_path, recipe(epochs=1000, log_every=1))
 
 
-def start(folder: Path, recipe: dict[str, Any]) -> tuple[subprocess.Popen[str], Path]:
-    """A process that trains on two ranks, once it has made some steps, and its log."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(folder), json.dumps(recipe)],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    logs: list[Path] = []
+def ranks() -> list[int]:
+    """The ranks that this process started."""
+    pids = family(os.getpid())
+    return [pid for pid in pids if b"training.rank" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def log_of(folder: Path) -> Path:
+    (log,) = (folder / "ws" / "train").glob("holism-*/metrics.jsonl")
+    return log
+
+
+@contextmanager
+def once_trained(folder: Path, act: Callable[[], object]) -> Iterator[None]:
+    """Has a thread act when some steps are made, while this one trains. Both have to come to their end."""
 
     def has_trained() -> bool:
-        assert process.poll() is None, process.communicate()
-        logs[:] = (folder / "ws" / "train").glob("holism-*/metrics.jsonl")
-        return bool(logs) and len(logs[0].read_bytes().splitlines()) > 3
+        return any(
+            len(log.read_bytes().splitlines()) > 3 for log in (folder / "ws" / "train").glob("holism-*/metrics.jsonl")
+        )
 
-    until(has_trained)
-    return process, logs[0]
+    def wait_and_act() -> None:
+        until(lambda: ended.is_set() or has_trained())
+        if not ended.is_set():
+            act()
+
+    ended = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        acted = pool.submit(wait_and_act)
+        try:
+            yield
+        finally:
+            ended.set()
+    acted.result()
 
 
 def until(so: Callable[[], bool]) -> None:

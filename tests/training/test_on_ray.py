@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from pipeline import stops
-from pipeline.errors import ConfigError, InputError
+from pipeline.errors import ConfigError, InputError, ScheduleError
 from tests.training.test_stage import stage_run
 from training import on_ray
-from training.desk import failure_of
+from training.desk import Desk, failure_of
 from training.stage import run_train
 
 Recipe = Callable[..., dict[str, Any]]
@@ -98,3 +98,29 @@ def test_a_stop_reaches_a_thread_and_leaves_a_checkpoint(
     (checkpoint, *_) = sorted((tmp_path / "ws" / "train").glob("holism-*/checkpoints/*"), reverse=True)
     assert checkpoint.name == "step-000000009.pt"
     assert "stopped by SIGINT; a checkpoint of step 9 is written" in capsys.readouterr().err
+
+
+def test_failures_without_a_new_checkpoint_between_them_are_counted(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = pytest.importorskip("ray.train")
+    checkpoints = ["step-1.pt", "step-2.pt"]  # written by the first two groups
+    groups: list[int] = []
+
+    def group(desk: Desk, _worker: object) -> None:
+        if len(groups) < len(checkpoints):
+            (desk._run.workspace.folder("train") / checkpoints[len(groups)]).write(b"")
+        groups.append(1)
+        raise train.WorkerGroupError("", {0: dead(KILLED)})
+
+    monkeypatch.setattr(Desk, "_worker", lambda _: {"CPU": 1})
+    monkeypatch.setattr(Desk, "_group", group)
+    monkeypatch.setattr("training.desk.require_room", lambda *_: None)
+    monkeypatch.setattr("training.desk.has_room", lambda *_: True)
+    run = stage_run(tmp_path, recipe(launch={"ray": {"workers": [1, 2], "max_failures": 2}}))
+    desk = Desk(lambda _: pytest.fail("no rank is started"), run, run.config.launch.ray, 1.0)
+    error = desk.train()
+    assert isinstance(error, ScheduleError)
+    assert re.search(r"failed 3 times without a new checkpoint .* rank 0 was lost: its process was ended", str(error))
+    assert len(groups) == 4  # the second group's checkpoint is the newest
+    assert sum("start again from the newest checkpoint" in text for text, _ in desk.news()) == 3

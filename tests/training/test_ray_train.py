@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,16 +17,16 @@ from pipeline.cluster.config import ClusterConfig
 from pipeline.errors import ConfigError, ScheduleError
 from pipeline.messages import heard_by
 from pipeline.stage import Outcome
+from pipeline.stops import StoppedError, stoppable
 from tests.processes import family
 from tests.training import ray_samples
 from tests.training.ray_samples import HELD_AFTER, Notes
-from tests.training.test_launch import metrics
+from tests.training.test_launch import log_of, metrics, once_trained, until
 from tests.training.test_stage import stage_run
 from training import trainer
 from training.stage import run_train
 
 Recipe = Callable[..., dict[str, Any]]
-CLUSTER = ClusterConfig(schedule_seconds=5)
 TRAINER = {"trainer": 1}  # nodes of ours alone have it
 STEPS = 60
 RUNS = {"holism": {}, "baseline": {"slots": ["alt_text"], "losses": {"o2o": 1.0}, "epochs": 1}}
@@ -57,8 +53,10 @@ def on_ray(recipe: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {**recipe, "launch": {"ray": {"workers": [1, 2], "resources": TRAINER, "resize_seconds": 2, **changes}}}
 
 
-def started(folder: Path, recipe: dict[str, Any], **services: Any) -> Outcome:
-    return run_train(replace(stage_run(folder, recipe, **services), cluster=CLUSTER))
+def started(folder: Path, recipe: dict[str, Any], seconds: float = 5, **services: Any) -> Outcome:
+    """The outcome of the stage, which waits so long for room."""
+    run = stage_run(folder, recipe, **services)
+    return run_train(replace(run, cluster=ClusterConfig(schedule_seconds=seconds)))
 
 
 class Training(threading.Thread):
@@ -88,13 +86,6 @@ class Training(threading.Thread):
             return sum(line["ranks"] == ranks and line["rank"] == 0 for line in lines) > HELD_AFTER
 
         until(made)
-
-
-def until(so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 180
-    while not so():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def ranks() -> list[int]:
@@ -156,55 +147,27 @@ def test_what_ends_the_ranks_is_said_in_one_sentence(tmp_path: Path, recipe: Rec
     with pytest.raises(
         ScheduleError, match=r"1 train workers with 1 CPU and 1 trainer each found no room .* has 2 CPU, 0 trainer"
     ):
-        started(tmp_path, on_ray(recipe()))
+        started(tmp_path, on_ray(recipe()), seconds=1)
     cluster.add_node(num_cpus=1, resources=TRAINER)
     with pytest.raises(ConfigError, match="but only 18 images have captions"):
         started(tmp_path, on_ray(recipe(global_batch=20)))
-    dying = Notes(tmp_path / "notes", die_at=2)
-    with pytest.raises(
-        ScheduleError, match=r"failed 1 times without a new checkpoint .* rank 0 was lost: its process"
-    ):
-        started(tmp_path, on_ray(recipe(), max_failures=0), on_checkpoint=dying)
 
 
-PROGRAM = """
-import json, sys
-from dataclasses import replace
-from pathlib import Path
-from pipeline.cluster.config import ClusterConfig
-from pipeline.stops import stoppable
-from tests.training.test_stage import stage_run
-from training.stage import run_train
-with stoppable() as stop:
-    try:
-        run = stage_run(Path(sys.argv[1]), json.loads(sys.argv[2]))
-        run_train(replace(run, cluster=ClusterConfig(address=sys.argv[3])))
-    except KeyboardInterrupt:
-        sys.exit(stop.status)
-"""
-
-
-def test_a_stop_reaches_the_ranks_and_leaves_a_checkpoint(tmp_path: Path, recipe: Recipe, cluster: Any) -> None:
+def test_a_stop_reaches_the_ranks_and_leaves_a_checkpoint(
+    tmp_path: Path, recipe: Recipe, cluster: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
     for _ in range(2):
         cluster.add_node(num_cpus=1, resources=TRAINER)
     settings = on_ray(recipe(epochs=100_000, workers=1, log_every=1, slots=["alt_text", "detail"]), workers=2)
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(tmp_path), json.dumps(settings), cluster.address],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    log = Path()
-
-    def has_trained() -> bool:
-        nonlocal log
-        assert process.poll() is None, process.communicate()
-        log = next((tmp_path / "ws" / "train").glob("holism-*/metrics.jsonl"), log)
-        return log.is_file() and len(log.read_bytes().splitlines()) > 3
-
-    until(has_trained)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 128 + signal.SIGTERM
+    with (
+        stoppable() as stopped,
+        once_trained(tmp_path, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        pytest.raises(StoppedError),
+    ):
+        started(tmp_path, settings)
+    assert stopped.status == 128 + signal.SIGTERM
+    said = capfd.readouterr().err
+    log = log_of(tmp_path)
     (checkpoint,) = log.parent.glob("checkpoints/*")
     step = int(checkpoint.stem.removeprefix("step-"))
     assert f"train holism: stopped by SIGTERM; a checkpoint of step {step} is written" in said
