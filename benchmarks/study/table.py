@@ -60,6 +60,7 @@ COLUMNS = (
     Column("mIoU", _served("dense", "mean_iou", "scene")),
     Column("pointing", _served("dense", "pointing", "main_object")),
 )
+NAMES = tuple(column.name for column in COLUMNS)
 
 
 def read(results: Path) -> pd.DataFrame:
@@ -87,7 +88,7 @@ def figures(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def summary(of_runs: pd.DataFrame, dataset: str, names: Sequence[str]) -> pd.DataFrame:
+def summary(of_runs: pd.DataFrame, dataset: str, names: Sequence[str] = NAMES) -> pd.DataFrame:
     """Mean over seeds, and its standard error where there are several, as text."""
     grouped = of_runs[of_runs["dataset"] == dataset].groupby("row", sort=False)[list(names)]
     mean, error = grouped.mean(), grouped.sem()
@@ -118,7 +119,7 @@ def markdown(results: Path, against: str = "o2m") -> str:
     """All tables of the results in a folder or file, rows in the order of rows.yaml."""
     order = {name: number for number, name in enumerate(rows())}
     of_runs = figures(read(results)).sort_values("row", key=lambda names: names.map(order), kind="stable")
-    names = [column.name for column in COLUMNS if of_runs[column.name].notna().any()]
+    names = [name for name in NAMES if of_runs[name].notna().any()]
     parts = []
     for dataset in of_runs["dataset"].unique():
         parts += [f"### {dataset}", "", _as_markdown(summary(of_runs, dataset, names)), ""]
