@@ -3,8 +3,8 @@
     PYTHONPATH=FOLDER python -m benchmarks.evaluation_encoding [--model ViT-B-32] [--images 384] [--workers 1]
 
 FOLDER has clip-benchmark and pycocoevalcap (docs/evaluation.md). Theirs are its own loader and functions of zero-shot
-classification, which encode pictures and prompts; the few products in them cost nothing. Ours reads the same tars. Both
-run in turns, and the least of each counts: processor seconds of this process and its workers, and seconds.
+classification, which encode pictures and prompts; the few products in them cost nothing. Ours reads the same tars.
+Both run in turns, and the least of each counts: processor seconds of this process and its workers, and seconds.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ SMALL = {  # its pictures cost their decoding, and little else
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
 BATCH = 64
-CLASSES, TEMPLATES = 200, [f"a {word} picture of the {{c}} in a room" for word in "good bad old new big small".split()]
+CLASSES = 200
+TEMPLATES = [
+    f"a {word} picture of the {{c}} in a room" for word in ("good", "bad", "old", "new", "big", "small", "odd")
+]
 
 
 def webdataset(folder: Path, images: int) -> None:

@@ -71,7 +71,10 @@ class EvaluateConfig(Section):
     feature_shard: int = operational(
         4096, ge=1, description="images or texts whose features are written together: what a kill can cost"
     )
-    workers: int = operational(2, ge=1, le=512, description="threads that decode images")
+    workers: int = operational(2, ge=1, le=512, description="threads of each process that decode images")
+    processes: int = operational(
+        1, ge=1, le=64, description="processes that encode, each with a GPU of its own where there are several"
+    )
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.encoder import Encoder
 from evaluation.features import Needs, features
+from evaluation.processes import encode_together
 from evaluation.task import Evaluation, Measurement, Subject
 from evaluation.tasks import asking
 from pipeline.storage import Location
@@ -28,9 +29,11 @@ def measured(
 ) -> tuple[list[Measurement], dict[str, Any]]:
     """The figures of all tasks, and what each keeps for its pictures."""
     needs = needs_of(benchmark, config)
+    encode_together(encoder, benchmark, config, cache, needs)
     encoded = features(encoder, benchmark, config, cache, needs)
     train = None
     if benchmark.train is not None and config.probes:
+        encode_together(encoder, benchmark.train, config, cache, Needs(needs.texts))
         train = features(encoder, benchmark.train, config, cache, Needs(needs.texts))
     subject = Subject(encoder, benchmark, encoded, config, train)
     measurements, shown = list[Measurement](), dict[str, Any]()
