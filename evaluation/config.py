@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config import Section, Seed, added, operational
 
 BRANCHES = "branches"  # short for one readout per branch
-_NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
+_NAMED = ("mean", "paper_mean", "max", "weighted", BRANCHES, "rerank")
 
 
 class SuiteAt(Section):
@@ -49,9 +49,10 @@ class EvaluateConfig(Section):
         "last", description="of each run the model of its last step, or the best one on the way (train.best)"
     )
     readouts: tuple[str, ...] = Field(
-        ("mean", "paper_mean", "max", BRANCHES, "rerank"),
-        description="how an image becomes scores: mean (served), paper_mean, max, branch:NAME, branches, and rerank "
-        "where the model has a second score",
+        ("mean", "paper_mean", "max", "weighted", BRANCHES, "rerank"),
+        description="how an image becomes scores: mean (served), paper_mean, max, weighted (weights of branches learnt "
+        "on half of the queries, for the other half), branch:NAME, branches, and rerank where the model has a "
+        "second score",
     )
     rerank_depth: int = Field(64, ge=1, description="candidates of the served vector that rerank puts in order")
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")

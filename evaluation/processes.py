@@ -1,6 +1,6 @@
 """Encoding by several processes: each encodes its share of shards, then this one reads them all.
 
-A shard's batches are the same whoever encodes them, so 1 and 3 processes give the same numbers, however the shards fall.
+A shard's batches are the same whoever encodes them, so 1 and 3 processes give the same numbers, however shards fall.
 What a process leaves undone, whatever stopped it, this one encodes itself, and meets the same error if there is one.
 """
 

@@ -71,11 +71,13 @@ def test_results_hold_every_figure_with_interval_and_chance(squares: Path, tmp_p
     rows = schemas.read(manifest.location(manifest.select("results")[0]), schemas.RESULTS).to_pylist()
     readouts = {(row["run"], row["readout"]) for row in rows}
     assert readouts == {
-        ("two", "mean"), ("two", "paper_mean"), ("two", "max"), ("two", "branch:colour"), ("two", "branch:detail"),
+        ("two", "mean"), ("two", "paper_mean"), ("two", "max"), ("two", "weighted"),
+        ("two", "branch:colour"), ("two", "branch:detail"),
         ("one", "mean"),
     }  # fmt: skip
-    per_readout = 2 * 2 * (3 + 2) + 2 * 2  # perspectives x directions x (k, median rank, mAP), tasks x (macro, plain)
-    assert len(rows) == per_readout * len(readouts)
+    searched = 2 * 2 * (3 + 2)  # perspectives x directions x (k, median rank, mAP)
+    told = 2 * 2  # tasks x (macro, plain)
+    assert len(rows) == searched * len(readouts) + told * (len(readouts) - 1), "weights are learnt for retrieval alone"
     for row in rows:
         most = 12 if row["metric"].endswith("rank") else 1
         assert 0 <= row["ci_low"] <= row["ci_high"] <= most
