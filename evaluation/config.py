@@ -50,7 +50,7 @@ class EvaluateConfig(Section):
     )
     readouts: tuple[str, ...] = Field(
         ("mean", "paper_mean", "max", "weighted", BRANCHES, "rerank"),
-        description="how an image becomes scores: mean (served), paper_mean, max, weighted (weights of branches learnt "
+        description="how an image becomes scores: mean (served), paper_mean, max, weighted (weights learnt "
         "on half of the queries, for the other half), branch:NAME, branches, and rerank where the model has a "
         "second score",
     )

@@ -155,7 +155,9 @@ class _Work:
 
     def store_of_images(self, benchmark: Benchmark, key: list[str]) -> FeatureStore:
         """Where features of the benchmark's different pictures are kept."""
-        return self._store([benchmark.digest, *key], len(np.unique(benchmark.original_N)))
+        original_N = benchmark.original_N
+        copies = np.flatnonzero(original_N != np.arange(len(original_N))).tolist()
+        return self._store([benchmark.shown, copies, *key], len(original_N) - len(copies))
 
     def of_texts(self, texts: list[str]) -> np.ndarray:
         """Shortest texts first, each batch as wide as its longest: padding is most of a text tower's work."""
