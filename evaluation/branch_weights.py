@@ -77,7 +77,7 @@ def fit(
         of_right_t = score_tn.masked_fill(~right_tn, -torch.inf).logsumexp(dim=1)
         loss = (score_tn.logsumexp(dim=1) - of_right_t).mean()
         adam.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         adam.step()
     return logit_H.detach().softmax(dim=0)
 
