@@ -40,10 +40,10 @@ SMALL = {  # its pictures cost their decoding, and little else
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 2},
 }
 BATCH = 64
-CLASSES, TEMPLATES = (
-    200,
-    [f"a {word} picture of the {{c}} in a room" for word in ["good", "bad", "old", "new", "big", "small"]],
-)
+CLASSES = 200
+TEMPLATES = [
+    f"a {word} picture of the {{c}} in a room" for word in ("good", "bad", "old", "new", "big", "small", "odd")
+]
 
 
 def webdataset(folder: Path, images: int) -> None:

@@ -45,6 +45,7 @@ class Benchmark:
     copies: dict[int, int] = field(default_factory=dict)  # images that are copies: the first of the same bytes
     train: Benchmark | None = None  # images with labels that probes are fitted on, and nothing else
     masks: tuple[Picture, ...] = ()  # of what is in each picture, where `spec.segmentation` asks about it
+    shown: str = ""  # digest of the pictures alone, by name and size: features of them hold whatever is asked
 
     @property
     def name(self) -> str:
@@ -193,6 +194,7 @@ def _benchmark(found: Folder) -> tuple[Benchmark, tuple[int, ...]]:
         contents.choices,
         train=_train(found),
         masks=contents.masks,
+        shown=_shown(found.spec, contents),
     )
     return benchmark, contents.sizes
 
@@ -203,7 +205,13 @@ def _train(found: Folder) -> Benchmark | None:
     train, spec = found.train, found.spec.model_copy(update={"split": "train"})
     if dict(train.classification) != spec.classification:
         raise InputError(f"the training split of {spec.name} has other classes than its {found.spec.split} split")
-    return Benchmark(spec, _digest(spec, train, ()), train.files, train.pictures, train.labels, ())
+    shown = _shown(spec, train)
+    return Benchmark(spec, _digest(spec, train, ()), train.files, train.pictures, train.labels, (), shown=shown)
+
+
+def _shown(spec: Spec, contents: Contents) -> str:
+    images = [[name, size] for name, size in zip(contents.files, contents.sizes, strict=True)]
+    return identity.digest([spec.name, spec.split, images])
 
 
 def _digest(spec: Spec, contents: Contents, queries: Sequence[Queries]) -> str:

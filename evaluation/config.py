@@ -10,7 +10,7 @@ from pipeline.config import Section, Seed, added, operational
 
 BRANCHES = "branches"  # short for one readout per branch
 DenseMap = Literal["patches", "value_attention", "attended"]
-_NAMED = ("mean", "paper_mean", "max", BRANCHES, "rerank")
+_NAMED = ("mean", "paper_mean", "max", "weighted", BRANCHES, "rerank")
 
 
 class SuiteAt(Section):
@@ -52,9 +52,10 @@ class EvaluateConfig(Section):
         "weights (train.ema)",
     )
     readouts: tuple[str, ...] = Field(
-        ("mean", "paper_mean", "max", BRANCHES, "rerank"),
-        description="how an image becomes scores: mean (served), paper_mean, max, branch:NAME, branches, and rerank "
-        "where the model has a second score",
+        ("mean", "paper_mean", "max", "weighted", BRANCHES, "rerank"),
+        description="how an image becomes scores: mean (served), paper_mean, max, weighted (weights learnt "
+        "on half of the queries, for the other half), branch:NAME, branches, and rerank where the model has a "
+        "second score",
     )
     rerank_depth: int = Field(64, ge=1, description="candidates of the served vector that rerank puts in order")
     ks: tuple[int, ...] = Field((1, 5, 10), description="cut-offs of recall@k")
@@ -79,7 +80,10 @@ class EvaluateConfig(Section):
     feature_shard: int = operational(
         4096, ge=1, description="images or texts whose features are written together: what a kill can cost"
     )
-    workers: int = operational(2, ge=1, le=512, description="threads that decode images")
+    workers: int = operational(2, ge=1, le=512, description="threads of each process that decode images")
+    processes: int = operational(
+        1, ge=1, le=64, description="processes that encode, each with a GPU of its own where there are several"
+    )
     device: Literal["auto", "cpu", "cuda"] = operational("auto", description="auto: the GPU where there is one")
 
     @model_validator(mode="after")

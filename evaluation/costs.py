@@ -33,7 +33,7 @@ class Cost:
 def costs(subject: Subject) -> list[Cost]:
     """Every readout that the model has."""
     encoder, config = subject.encoder, subject.config
-    names = readouts.expand(config.readouts, encoder.branches, encoder.second_score)
+    names = readouts.expand(config.readouts, encoder.branches, encoder.second_score, fitted=True)
     return [_cost(readout, subject) for readout in names]
 
 
@@ -41,7 +41,7 @@ def _cost(readout: str, subject: Subject) -> Cost:
     found, encoder = subject.features, subject.encoder
     text_TD = found.texts(subject.benchmark.queries[0].texts[:TEXTS])
     vector_NGD = readouts.vectors(
-        SERVED if readout == readouts.RERANK else readout, found.branch_NHD, encoder.branches
+        SERVED if readout in (readouts.RERANK, readouts.WEIGHTED) else readout, found.branch_NHD, encoder.branches
     )
     images, vectors, width = vector_NGD.shape
     size = 4 * vectors * width

@@ -40,6 +40,7 @@ class Encoder:
     tokenizer: Callable[[list[str]], Tensor]
     branches: tuple[str, ...]
     cuts_texts: bool = True  # whether texts padded with 0 may be cut anywhere after their last token
+    again: Callable[[], Encoder] | None = None  # loads it once more, in another process; can be pickled
 
     @property
     def second_score(self) -> bool:

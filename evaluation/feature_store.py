@@ -29,6 +29,10 @@ class FeatureStore:
         """The rows of each shard."""
         return (range(start, min(start + self.size, self.rows)) for start in range(0, self.rows, self.size))
 
+    def has(self, shard: range) -> bool:
+        """Whether a shard is there, sound or not."""
+        return self.folder is not None and _file(self.folder, shard).exists()
+
     def write(self, shard: range, features: np.ndarray) -> None:
         """Keep the features of a shard's rows."""
         if self.folder is None:

@@ -68,17 +68,34 @@ def features(
     """Encode a benchmark, or fetch what an earlier evaluation encoded; nothing is kept without a cache."""
     device = pick_device(config.device)
     encoder.model.to(device).eval()
-    work = _Work(encoder, config, cache, device)
-    branch_NHD = work.of_images(benchmark, "images", [], work.branches)
-    texts = list(needs.texts)
-    text_TD = work.of_texts(texts)
-    row = {text: i for i, text in enumerate(texts)}
-    patch_NPD = None
-    if needs.patches and encoder.second_score:
-        patch_NPD = torch.from_numpy(work.of_images(benchmark, "patches", ["patches"], work.patches)).to(device)
-    return EncodedBenchmark(
-        torch.from_numpy(branch_NHD).to(device), torch.from_numpy(text_TD).to(device), row, patch_NPD
-    )
+    found = _Work(encoder, config, cache, device).all_of(benchmark, needs)
+    branch_NHD, text_TD, patch_NPD = (None if part is None else torch.from_numpy(part).to(device) for part in found)
+    assert branch_NHD is not None
+    assert text_TD is not None
+    return EncodedBenchmark(branch_NHD, text_TD, {text: i for i, text in enumerate(needs.texts)}, patch_NPD)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Every `of`-th shard, from `rank` on."""
+
+    rank: int
+    of: int
+
+
+def encode_share(
+    encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location, needs: Needs, share: Share
+) -> None:
+    """Encode some shards of what `features` would, and leave them in the cache."""
+    device = pick_device(config.device)
+    encoder.model.to(device).eval()
+    _Work(encoder, config, cache, device, share).all_of(benchmark, needs)
+
+
+def missing_shards(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location) -> int:
+    """How many shards of the benchmark's pictures are not in the cache yet."""
+    store = _Work(encoder, config, cache, torch.device("cpu")).store_of_images(benchmark, [])
+    return sum(not store.has(shard) for shard in store.shards())
 
 
 def pick_device(device: str) -> torch.device:
@@ -99,6 +116,15 @@ class _Work:
     config: EvaluateConfig
     cache: Location | None
     device: torch.device
+    share: Share | None = None  # the only shards to encode; nothing comes out then
+
+    def all_of(self, benchmark: Benchmark, needs: Needs) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Branches, texts, and patches where they are asked for."""
+        branch_NHD = self.of_images(benchmark, "images", [], self.branches)
+        text_TD = self.of_texts(list(needs.texts))
+        if not needs.patches or not self.encoder.second_score:
+            return branch_NHD, text_TD, None
+        return branch_NHD, text_TD, self.of_images(benchmark, "patches", ["patches"], self.patches)
 
     def branches(self, image_BCSS: Tensor) -> Tensor:
         return self._kept(F.normalize(self.encoder.model.encode_branches(image_BCSS).float(), dim=-1))
@@ -117,7 +143,7 @@ class _Work:
     def of_images(self, benchmark: Benchmark, what: str, key: list[str], encode: Encode) -> np.ndarray:
         """What `encode` makes of each image; of copies it is the same, made once."""
         different, place_N = np.unique(benchmark.original_N, return_inverse=True)
-        store = self._store([benchmark.digest, *key], len(different))
+        store = self.store_of_images(benchmark, key)
         label = f"{self.encoder.run}: {what} of {benchmark.name}"
 
         def batches(rows: Sequence[Sequence[int]]) -> Iterator[Tensor]:
@@ -126,6 +152,12 @@ class _Work:
 
         found = self._fill(store, (label, "images"), self.config.image_batch, batches, encode)
         return found if len(different) == len(place_N) else found[place_N]
+
+    def store_of_images(self, benchmark: Benchmark, key: list[str]) -> FeatureStore:
+        """Where features of the benchmark's different pictures are kept."""
+        original_N = benchmark.original_N
+        copies = np.flatnonzero(original_N != np.arange(len(original_N))).tolist()
+        return self._store([benchmark.shown, copies, *key], len(original_N) - len(copies))
 
     def of_texts(self, texts: list[str]) -> np.ndarray:
         """Shortest texts first, each batch as wide as its longest: padding is most of a text tower's work."""
@@ -163,7 +195,9 @@ class _Work:
     ) -> np.ndarray:
         """All rows of a store. No batch holds rows of two shards: a row's batch does not depend on what is there."""
         assembled, missing = Assembled(store.rows), list[range]()
-        for shard in store.shards():
+        for number, shard in enumerate(store.shards()):
+            if self.share is not None and number % self.share.of != self.share.rank:
+                continue
             if (kept := store.read(shard)) is None:
                 missing.append(shard)
             else:
@@ -183,7 +217,7 @@ class _Work:
             assembled.put(shard, made)
         if progress:
             progress.close()
-        return assembled.array()
+        return assembled.array() if self.share is None else np.zeros((store.rows, 0), dtype=np.float32)
 
 
 def _image_batches(

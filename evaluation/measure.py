@@ -10,6 +10,7 @@ from evaluation.config import EvaluateConfig
 from evaluation.encoder import Encoder
 from evaluation.features import Needs, features
 from evaluation.knowledge import known
+from evaluation.processes import encode_together
 from evaluation.task import Evaluation, Measurement, Subject
 from evaluation.tasks import asking
 from pipeline.storage import Location
@@ -27,9 +28,11 @@ def evaluate(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cac
 def encoded(encoder: Encoder, benchmark: Benchmark, config: EvaluateConfig, cache: Location | None) -> Subject:
     """A model and all that the tasks need of a benchmark; kept nowhere without a cache."""
     needs = needs_of(benchmark, config)
+    encode_together(encoder, benchmark, config, cache, needs)
     found = features(encoder, benchmark, config, cache, needs)
     train = None
     if benchmark.train is not None and config.probes:
+        encode_together(encoder, benchmark.train, config, cache, Needs(needs.texts))
         train = features(encoder, benchmark.train, config, cache, Needs(needs.texts))
     return Subject(encoder, benchmark, found, config, train)
 

@@ -9,6 +9,7 @@ it. With G=1 that is an ordinary index; `max` keeps all H branches and costs H t
                   whose branches agree
     max           the best branch for each text
     branch:NAME   one branch alone
+    weighted      the mean by weights that are learnt, renormalised (`evaluation.branch_weights`); of retrieval alone
     rerank        no set of vectors: what `mean` finds first, put in order by a second score (`evaluation.rerank`)
 """
 
@@ -23,13 +24,20 @@ from torch.nn import functional as F
 from evaluation.config import BRANCHES
 
 PREFIX = "branch:"
-RERANK = "rerank"
+RERANK, WEIGHTED = "rerank", "weighted"
 
 
-def expand(readouts: Sequence[str], names: Sequence[str], second_score: bool = False) -> list[str]:
-    """The readouts a model with these branches has, in order; with one branch all sets of vectors are `mean`."""
+def expand(
+    readouts: Sequence[str], names: Sequence[str], second_score: bool = False, fitted: bool = False
+) -> list[str]:
+    """The readouts a model with these branches has, in order; with one branch all sets of vectors are `mean`.
+
+    `fitted` for those who can fit weights.
+    """
     found: list[str] = []
     for readout in readouts:
+        if readout == WEIGHTED and not fitted:
+            continue
         if readout == RERANK:
             found += [RERANK] if second_score else []
         elif len(names) == 1:

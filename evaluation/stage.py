@@ -7,6 +7,8 @@ all of them enters the stage's identity. Light on purpose: whether there is anyt
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from evaluation import benchmarks, curves
@@ -95,9 +97,11 @@ def encoders(train: Manifest | None, runs: Mapping[str, Any], config: EvaluateCo
 
     if train is not None:
         for name, details in runs.items():
-            yield load_encoder(train, name, details, config.weights)
+            again = partial(load_encoder, train, name, details, config.weights)
+            yield replace(again(), again=again)
     for name, text in config.models.items():
-        yield models.load(name, text)
+        again = partial(models.load, name, text)
+        yield replace(again(), again=again)
 
 
 def _check_names(config: EvaluateConfig, runs: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import branches, readouts, rerank, retrieval, specialisation
+from evaluation import branch_weights, branches, readouts, rerank, retrieval, specialisation
 from evaluation.benchmarks import Benchmark
 from evaluation.both_ways import both_ways
 from evaluation.comparison import Figure, Row, compare, figure_of
@@ -84,7 +84,7 @@ class Retrieval:
         encoder, names = subject.encoder, subject.config.readouts
         found = [
             measurement
-            for readout in readouts.expand(names, encoder.branches, encoder.second_score)
+            for readout in readouts.expand(names, encoder.branches, encoder.second_score, fitted=True)
             for queries in subject.benchmark.queries
             for measurement in self._figures(readout, queries, subject)
         ]
@@ -171,6 +171,8 @@ def _ranks(readout: str, queries: Queries, relevance: retrieval.Relevance, subje
     """Where the right images of each text stand, and the right texts of each image."""
     found, encoder = subject.features, subject.encoder
     text_TD = found.texts(queries.texts)
+    if readout == readouts.WEIGHTED:
+        return branch_weights.cross_fitted(found.branch_NHD, text_TD, relevance, subject.config.seed)
     if readout != readouts.RERANK:
         vector_NGD = readouts.vectors(readout, found.branch_NHD, encoder.branches)
         return both_ways(vector_NGD, text_TD, relevance)

@@ -32,6 +32,7 @@ def test_costs_are_those_of_the_features(squares: Path, tmp_path: Path) -> None:
         "mean": (1, vector),
         "paper_mean": (1, vector),
         "max": (3, 3 * vector),
+        "weighted": (1, vector),
         **{f"branch:{name}": (1, vector) for name in names},
         "rerank": (1 + patches, vector + patches * vector // 2),
     }

@@ -98,7 +98,9 @@ def write(folder: Path, size: tuple[int, int] = (96, 48), **regions: Any) -> Pat
 
 
 def measured(benchmark: Benchmark, asked: Encoder, **config: Any) -> dict[tuple[str, str], Measurement]:
-    found, _ = measure.measured(asked, benchmark, EvaluateConfig(device="cpu", image_batch=3, **config), None)
+    found, _ = measure.asked(
+        measure.encoded(asked, benchmark, EvaluateConfig(device="cpu", image_batch=3, **config), None)
+    )
     return {(figure.metric, figure.readout): figure for figure in found}
 
 
@@ -320,5 +322,5 @@ def test_the_report_shows_regions_and_names_a_model_without_them(tmp_path: Path)
         assert f"<h2>{heading}</h2>" in page
     assert page.count("by attended, second") == 4
     assert report.render(found[1:], config, "f" * 64).count("<h2>Zero-shot segmentation</h2>") == 0
-    nothing = measure.measured(encoder(2), benchmark, config.model_copy(update={"dense_maps": ()}), None)
+    nothing = measure.asked(measure.encoded(encoder(2), benchmark, config.model_copy(update={"dense_maps": ()}), None))
     assert nothing[0] == []

@@ -1,5 +1,6 @@
 """Features are the model's, in the benchmark's order, made once."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,19 @@ def test_a_second_look_encodes_nothing_and_other_weights_do(
         healed = encoded(encoder(model), benchmark, EvaluateConfig(device="cpu"), cache)
         assert torch.equal(first.branch_NHD, healed.branch_NHD)
         assert torch.equal(first.text_TD, healed.text_TD)
+
+
+def test_a_changed_label_encodes_no_picture_again(
+    squares: Path, tmp_path: Path, model: HolisticCLIP, rewrite: Callable[[Path, Any], None]
+) -> None:
+    cache, config = Location.of(tmp_path / "cache"), EvaluateConfig(device="cpu")
+    first = encoded(encoder(model), benchmarks.read(squares), config, cache)
+    rewrite(squares / "labels.parquet", lambda rows: rows[5].update(colour="red"))
+    again = encoded(encoder(Refusing()), benchmarks.read(squares), config, cache)
+    assert torch.equal(first.branch_NHD, again.branch_NHD)
+    (squares / "images" / "1-blue-small.png").write_bytes((squares / "images" / "0-red-large.png").read_bytes())
+    with pytest.raises(AssertionError, match="encoded again"):
+        encoded(encoder(Refusing()), benchmarks.read(squares), config, cache)
 
 
 def test_a_picture_that_is_none_is_named(squares: Path, tmp_path: Path, model: HolisticCLIP) -> None:

@@ -1,5 +1,6 @@
 """The evaluate stage on trained models of one and of two branches: table, report, identity."""
 
+import pickle
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from evaluation.config import EvaluateConfig, SuiteAt
-from evaluation.stage import STAGE
+from evaluation.stage import STAGE, encoders
 from pipeline import schemas, stage
 from pipeline.commits import CommitLog
 from pipeline.config import Section
@@ -70,12 +71,17 @@ def test_results_hold_every_figure_with_interval_and_chance(squares: Path, tmp_p
     rows = schemas.read(manifest.location(manifest.select("results")[0]), schemas.RESULTS).to_pylist()
     readouts = {(row["run"], row["readout"]) for row in rows}
     assert readouts == {
-        ("two", "mean"), ("two", "paper_mean"), ("two", "max"), ("two", "branch:colour"), ("two", "branch:detail"),
+        ("two", "mean"), ("two", "paper_mean"), ("two", "max"), ("two", "weighted"),
+        ("two", "branch:colour"), ("two", "branch:detail"),
         ("one", "mean"), ("two", "branches"),
     }  # fmt: skip
-    per_readout = 2 * 2 * (3 + 2) + 2 * 2  # perspectives x directions x (k, median rank, mAP), tasks x (macro, plain)
+    searched = 2 * 2 * (3 + 2)  # perspectives x directions x (k, median rank, mAP)
+    told = 2 * 2  # tasks x (macro, plain)
     specialisation = 2 * 2  # directions x (share, margin)
-    assert len(rows) == per_readout * (len(readouts) - 1) + specialisation
+    by_vectors = len(readouts) - 1
+    assert len(rows) == searched * by_vectors + told * (by_vectors - 1) + specialisation, (
+        "weights are for retrieval alone"
+    )
     for row in rows:
         if row["metric"].endswith("margin"):  # may lie below 0, which is its chance
             assert (row["chance"], -1 <= row["ci_low"] <= row["value"] <= row["ci_high"] <= 1) == (0, True)
@@ -96,6 +102,16 @@ def test_image_to_text_and_classes_do_not_care_whether_the_mean_is_normalised(sq
     same = [key for key in value if key[0] == "mean" and not key[2].startswith("text_to_image")]
     assert same
     assert all(value[key] == value[("paper_mean", *key[1:])] for key in same)
+
+
+def test_other_processes_can_load_a_run(squares: Path, tmp_path: Path) -> None:
+    evaluated(tmp_path, squares)
+    config = EvaluateConfig(benchmarks=(str(squares),), **FAST)
+    train = resolve(Workspace(tmp_path / "ws"), config)["train"].manifest
+    assert train is not None
+    for encoder in encoders(train, train.detail["runs"], config):
+        assert encoder.again is not None
+        assert pickle.loads(pickle.dumps(encoder.again))().weights == encoder.weights
 
 
 def test_a_second_run_has_nothing_to_do_and_a_changed_label_has(

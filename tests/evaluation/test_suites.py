@@ -187,7 +187,7 @@ def test_voc_is_measured_in_windows_with_and_without_its_background(tmp_path: Pa
     encoder = Encoder("run", "f", "w", model, preprocess, make_tokenizer(TINY), names)
     config = EvaluateConfig(device="cpu", readouts=("mean",), dense_maps=("patches",))
     for name, background in (("voc20", ""), ("voc21", "_threshold_0.1_scale_65_25_background_names")):
-        found, _ = measure.measured(encoder, read(name, tmp_path / name), config, None)
+        found, _ = measure.asked(measure.encoded(encoder, read(name, tmp_path / name), config, None))
         assert [figure.metric for figure in found] == [
             "mean_iou",
             "pixel_accuracy",
