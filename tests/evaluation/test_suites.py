@@ -314,4 +314,5 @@ def test_entries_that_mean_nothing(entry: Any, error: type[Exception], said: str
 def test_the_fields_of_a_benchmark_are_all_compared() -> None:
     """So that a new part of a benchmark is not forgotten where folders are written."""
     names = {field.name for field in dataclasses.fields(Benchmark)}
-    assert names == {"spec", "digest", "files", "pictures", "labels", "queries", "choices", "copies", "train", "masks"}
+    derived = {"digest", "shown", "copies"}
+    assert names == {"spec", "files", "pictures", "labels", "queries", "choices", "train", "masks"} | derived
