@@ -3,9 +3,9 @@
     python -m benchmarks.branch_kinds --folder FOLDER --run mlp --seed 0     # once for each run and seed
     python -m benchmarks.branch_kinds --folder FOLDER --table
 
-The recipe is the demo's (configs/demo.yaml: eight branches with a projection each, M2M and the served term, from the
-demo VLM's image tower), the data its 2,000 training and 500 held-out scenes; only the captions are not a model's but
-the scenes' truth, one an image and slot. Results go to FOLDER/results.jsonl, a line a run.
+The recipe is the demo's (configs/demo.yaml: eight branches, M2M and the served term, from the demo VLM's image tower)
+with a projection for each branch, the data its 2,000 training and 500 held-out scenes; only the captions are not a
+model's but the scenes' truth, one an image and slot. Results go to FOLDER/results.jsonl, a line a run.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def run(folder: Path, name: str, seed: int, epochs: int) -> dict[str, Any]:
     write_world(folder / "scenes", TRAINING, HELDOUT, seed=0)
     recipe = yaml.safe_load(Path(RECIPE).read_text(encoding="utf8"))["train"]
     recipe = {key: value for key, value in recipe.items() if key != "runs"}
-    changes = {"epochs": epochs, "seed": seed, "checkpoint_every": 10**6, "workers": 0, **RUNS[name]}
+    changes = {"projection": "branch", "epochs": epochs, "seed": seed, "checkpoint_every": 10**6, "workers": 0}
+    changes |= RUNS[name]
     config = build(RunConfig, {**recipe, **changes}, source=name)
     bundles, reader = data(folder, config)
     began = time.monotonic()

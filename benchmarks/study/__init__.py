@@ -5,6 +5,7 @@
     python -m benchmarks.study run ROW ... --seeds 0,1  trains and measures rows, goes on where it stopped
     python -m benchmarks.study gather FILE              all results in one file
     python -m benchmarks.study table                    the tables
+    python -m benchmarks.study plot develop FILE        a picture of them
 
 Rows are recipes (rows.yaml), columns are figures of `evaluate`. Every run of a row is an ordinary `holism run`.
 """

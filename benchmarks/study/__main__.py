@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.study.captions import ask
+from benchmarks.study.plot import plot
 from benchmarks.study.runs import SPLITS, WIDTHS, Job, Study, rows
 from benchmarks.study.table import gather, markdown
 from benchmarks.study.world import SCENES, write_world
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(markdown(root / "results", against=SMOKE_ROWS[0]))
             case "gather":
                 print(f"{gather(root / 'results', options.file)} runs in {options.file}")
+            case "plot":
+                plot(options.results or root / "results", options.dataset, options.file)
             case "table":
                 print(markdown(options.results or root / "results", options.against))
     except HolismError as error:
@@ -74,6 +77,10 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("smoke", help="a toy of all this, within a minute")
     together = commands.add_parser("gather", help="write all results as one file")
     together.add_argument("file", type=Path)
+    picture = commands.add_parser("plot", help="a picture of the results on one benchmark")
+    picture.add_argument("dataset", help="develop, known or new")
+    picture.add_argument("file", type=Path, help="a PNG")
+    picture.add_argument("--results", type=Path, help="folder or file of results; without it the root's")
     table = commands.add_parser("table", help="tables of the results, in Markdown")
     table.add_argument("--results", type=Path, help="folder or file of results; without it the root's")
     table.add_argument("--against", default="o2m", help="the row that others are compared with")
