@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.study.runs import rows
+from benchmarks.study.runs import WIDTHS, rows
 
 SERVED = "mean"
+COST = "CPU s"  # of the whole run, its evaluation included
 NONE = "–"  # of results that lack a figure
 
 
@@ -83,7 +84,7 @@ def figures(results: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (row, seed, dataset), own in results.groupby(["row", "seed", "dataset"]):
         values = {column.name: 100 * own.loc[column.of(own), "value"].mean() for column in COLUMNS}
-        cost = {"seconds": own["seconds"].iloc[0], "cpu_seconds": own["cpu_seconds"].iloc[0]}
+        cost = {COST: own["cpu_seconds"].iloc[0]}
         found.append({"row": row, "seed": seed, "dataset": dataset, **values, **cost})
     return pd.DataFrame(found)
 
@@ -116,17 +117,30 @@ def paired(of_runs: pd.DataFrame, dataset: str, against: str, names: Sequence[st
 
 
 def markdown(results: Path, against: str = "o2m") -> str:
-    """All tables of the results in a folder or file, rows in the order of rows.yaml."""
-    order = {name: number for number, name in enumerate(rows())}
+    """All tables of the results in a folder or file, rows in the order of rows.yaml, those of a width together."""
+    known = rows()
+    order = {name: number for number, name in enumerate(known)}
     of_runs = figures(read(results)).sort_values("row", key=lambda names: names.map(order), kind="stable")
-    names = [name for name in NAMES if of_runs[name].notna().any()]
     parts = []
     for dataset in of_runs["dataset"].unique():
-        parts += [f"### {dataset}", "", _as_markdown(summary(of_runs, dataset, names)), ""]
-        differences = paired(of_runs, dataset, against, names)
-        if len(differences):
-            parts += [f"Differences to {against}, seed by seed:", "", _as_markdown(differences), ""]
+        for width in WIDTHS:
+            own = of_runs[of_runs["row"].map(lambda name, width=width: known[name].width == width)]
+            base = against if width == known[against].width else f"{against}_{width}"
+            parts += _of_a_width(own, dataset, width, base)
     return "\n".join(parts)
+
+
+def _of_a_width(of_runs: pd.DataFrame, dataset: str, width: int, against: str) -> list[str]:
+    """Lines of the tables of one benchmark and one width of vectors."""
+    shown = of_runs[of_runs["dataset"] == dataset]
+    names = [name for name in NAMES if shown[name].notna().any()]
+    if shown.empty:
+        return []
+    parts = [f"### {dataset}, vectors of {width} numbers", "", _as_markdown(summary(shown, dataset, [*names, COST])), ""]
+    differences = paired(shown, dataset, against, names)
+    if len(differences):
+        parts += [f"Differences to {against}, seed by seed:", "", _as_markdown(differences), ""]
+    return parts
 
 
 def _as_markdown(table: pd.DataFrame) -> str:
