@@ -136,7 +136,8 @@ def _of_a_width(of_runs: pd.DataFrame, dataset: str, width: int, against: str) -
     names = [name for name in NAMES if shown[name].notna().any()]
     if shown.empty:
         return []
-    parts = [f"### {dataset}, vectors of {width} numbers", "", _as_markdown(summary(shown, dataset, [*names, COST])), ""]
+    means = summary(shown, dataset, [*names, COST])
+    parts = [f"### {dataset}, vectors of {width} numbers", "", _as_markdown(means), ""]
     differences = paired(shown, dataset, against, names)
     if len(differences):
         parts += [f"Differences to {against}, seed by seed:", "", _as_markdown(differences), ""]
