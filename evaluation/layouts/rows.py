@@ -95,8 +95,9 @@ def one_text(item: Mapping[str, Any], column: str, at: str) -> str:
 def id_of(item: Mapping[str, Any], column: str) -> int | None:
     """The whole number of up to 18 digits that a value of a document is; None for all else, as ids may be missing."""
     found = item.get(column)
-    is_number = isinstance(found, str) and found.isascii() and found.isdecimal() and len(found) <= 18
-    return int(found) if is_number else None
+    if isinstance(found, str) and found.isascii() and found.isdecimal() and len(found) <= 18:
+        return int(found)
+    return None
 
 
 def _items(location: Location, *, first_rows_only: bool) -> Iterator[dict[str, Any]]:
