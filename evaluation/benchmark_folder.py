@@ -3,7 +3,8 @@
     benchmark.yaml     name, split, relevance (how it was decided what a query is true for),
                        classification: {task: {classes: [...], templates: ["a photo of a {}", ...]}},
                        segmentation: {task: {classes: [...], first: 1, ...}} (`evaluation.regions`)
-    labels.parquet     file, and one column per task (null where it cannot be told); lists every image
+    labels.parquet     file, and one column per task (null where it cannot be told); lists every image.
+                       Here and in queries.parquet coco_id, which may be left out: COCO's number of it
     queries.parquet    query_id, perspective, text, relevant (list of the files the text is true for)
     choices.parquet    kind, file, right and wrong (lists of texts), pair (a number that two questions share, or null)
     images/            the pictures
@@ -92,11 +93,13 @@ def _labelled(root: Location, spec: Spec) -> tuple[Contents, dict[str, int]]:
     """The pictures of a folder with their labels, and the sizes of all that lie there."""
     prefix = (root / IMAGES).uri + "/"
     size = {file.uri.removeprefix(prefix): size for file, size in (root / IMAGES).files(recursive=True)}
-    labels = tables.BenchmarkTable(root / LABELS, ["file", *spec.classification])
+    labels = tables.BenchmarkTable(root / LABELS, ["file", *spec.classification], [tables.COCO_ID])
     files = tables.files(labels, list(size))
     indices = {name: tables.class_indices(labels, name, task.classes) for name, task in spec.classification.items()}
     pictures = tuple(root / IMAGES / name for name in files)
-    return Contents(files, pictures, tuple(size[name] for name in files), spec.classification, indices), size
+    sizes = tuple(size[name] for name in files)
+    ids = tables.coco_ids(labels)
+    return Contents(files, pictures, sizes, spec.classification, indices, coco_ids=ids), size
 
 
 def with_train(digest: str, train: Contents | None) -> str:

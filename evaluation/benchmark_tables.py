@@ -13,6 +13,7 @@ Texts are texts by `pipeline.texts`. Each column takes what has one plain meanin
     kind            what a question of choices.parquet is about: a text, never null; its image's `file` likewise
     right, wrong    texts to choose from: a list, or one text
     pair            a number that two questions have that make a pair, or null
+    coco_id         of pictures and queries, may be left out: COCO's number of a picture or a caption
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from evaluation.contents import ALL_CAPTIONS, Choices, Queries
+from evaluation.contents import ALL_CAPTIONS, Choices, Queries, all_or_none
 from evaluation.names import Names
 from pipeline import texts
 from pipeline.errors import InputError
 from pipeline.storage import Location
 
+COCO_ID = "coco_id"
+
 
 class BenchmarkTable:
     """Columns of a Parquet file. Raises `InputError` if one is missing, there twice, or cannot be read."""
 
-    def __init__(self, location: Location, columns: Sequence[str]) -> None:
+    def __init__(self, location: Location, columns: Sequence[str], optional: Sequence[str] = ()) -> None:
         self.location = location
         try:
             with location.open_arrow() as handle:
@@ -47,6 +50,7 @@ class BenchmarkTable:
                     raise InputError(f"{location} has columns {names}, but {', '.join(missing)} is missing")
                 if repeated := [name for name in columns if names.count(name) > 1]:
                     raise InputError(f"{location} has the column {repeated[0]!r} more than once")
+                columns = [*columns, *(name for name in optional if name in names and name not in columns)]
                 self._columns = {name: file.read(columns=[name])[name] for name in columns}
         except (OSError, pa.ArrowException) as error:
             raise InputError(f"{location} cannot be read as Parquet: {error}") from error
@@ -57,6 +61,13 @@ class BenchmarkTable:
             found: list[Any] = self._columns[name].to_pylist()
         except (ValueError, OverflowError, pa.ArrowException) as error:  # texts that are no UTF-8, dates in the year 0
             raise self.refused(name, f"values that cannot be read ({error})") from error
+        return found
+
+    def ids(self, name: str) -> list[int | None]:
+        """Whole numbers of a column that may be left out, as may any of its values."""
+        found = self.values(name) if name in self._columns else []
+        if any(not isinstance(value, int | None) or isinstance(value, bool) for value in found):
+            raise self.refused(name, "what is no number", "whole numbers")
         return found
 
     def refused(self, column: str, found: str, expected: str = "texts") -> InputError:
@@ -79,6 +90,11 @@ def files(labels: BenchmarkTable, present: Sequence[str]) -> tuple[str, ...]:
     if repeated := [name for name, times in Counter(found).items() if times > 1]:
         raise InputError(f"{labels.location} lists {repeated[0]!r} more than once; one row per image is expected")
     return tuple(found)
+
+
+def coco_ids(labels: BenchmarkTable) -> tuple[int, ...]:
+    """COCO's numbers of the images, where all have one."""
+    return all_or_none(labels.ids(COCO_ID))
 
 
 def class_indices(labels: BenchmarkTable, task: str, classes: Sequence[str]) -> np.ndarray:
@@ -138,15 +154,16 @@ def queries(location: Location, names: Sequence[str], protocols: Mapping[str, st
 
     `protocols` says of perspectives which of a set's texts they are, where that is not all of them.
     """
-    table = BenchmarkTable(location, ["query_id", "perspective", "text", "relevant"])
+    table = BenchmarkTable(location, ["query_id", "perspective", "text", "relevant"], [COCO_ID])
     ids = [str(value) for value in table.values("query_id") if value is not None]
     if len(ids) < len(table.values("query_id")):
         raise table.refused("query_id", "null", "an id in each row")
     if len(set(ids)) < len(ids):
         raise InputError(f"{location}: {len(ids) - len(set(ids))} query_id values occur more than once")
-    images, grouped = Names(names), dict[str, list[tuple[str, list[int]]]]()
-    columns = zip(ids, *(table.values(name) for name in ("perspective", "text", "relevant")), strict=True)
-    for query, perspective, text, relevant in columns:
+    images, grouped = Names(names), dict[str, list[tuple[str, list[int], int | None]]]()
+    coco = table.ids(COCO_ID) or [None] * len(ids)
+    columns = zip(ids, *(table.values(name) for name in ("perspective", "text", "relevant")), coco, strict=True)
+    for query, perspective, text, relevant, number in columns:
         asked = _all_texts(table, "text", text)
         wanted = _all_texts(table, "relevant", relevant)
         if not asked or not wanted:
@@ -157,17 +174,18 @@ def queries(location: Location, names: Sequence[str], protocols: Mapping[str, st
             raise InputError(f"{location}: query {query!r} names {strange!r}, which is not in labels.parquet")
         right = sorted({place for place in found if place is not None})
         group = grouped.setdefault(_one_text(table, "perspective", query, perspective), [])
-        group += [(one, right) for one in asked]
+        group += [(one, right, number) for one in asked]
     return tuple(_queries(name, rows, protocols.get(name, ALL_CAPTIONS)) for name, rows in grouped.items())
 
 
-def _queries(perspective: str, rows: Sequence[tuple[str, Sequence[int]]], protocol: str) -> Queries:
+def _queries(perspective: str, rows: Sequence[tuple[str, Sequence[int], int | None]], protocol: str) -> Queries:
     return Queries(
         perspective,
-        tuple(text for text, _ in rows),
-        np.repeat(np.arange(len(rows)), [len(right) for _, right in rows]),
-        np.concatenate([np.array(right, dtype=np.int64) for _, right in rows]),
+        tuple(text for text, _, _ in rows),
+        np.repeat(np.arange(len(rows)), [len(right) for _, right, _ in rows]),
+        np.concatenate([np.array(right, dtype=np.int64) for _, right, _ in rows]),
         protocol,
+        all_or_none([number for _, _, number in rows]),
     )
 
 

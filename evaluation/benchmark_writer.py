@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from evaluation.benchmark_folder import CHOICES, IMAGES, LABELS, MASKS, QUERIES, SPEC, TRAIN, mask_name
+from evaluation.benchmark_tables import COCO_ID
 from evaluation.benchmarks import Benchmark
 from evaluation.classes import Classes
 from pipeline.errors import InputError
@@ -66,7 +67,8 @@ def _label_rows(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
     described = benchmark.spec.classification
     columns = {task: _column(index_N, described[task]) for task, index_N in benchmark.labels.items()}
     for number, file in enumerate(benchmark.files):
-        yield {"file": file, **{task: column[number] for task, column in columns.items()}}
+        ids = {COCO_ID: benchmark.coco_ids[number]} if benchmark.coco_ids else {}
+        yield {"file": file, **{task: column[number] for task, column in columns.items()}, **ids}
 
 
 def _column(index_N: np.ndarray, described: Classes) -> list[Any]:
@@ -83,7 +85,8 @@ def _query_rows(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
             relevant[text].append(benchmark.files[image])
         for number, (text, files) in enumerate(zip(queries.texts, relevant, strict=True)):
             query = f"{queries.perspective}-{number:06d}"
-            yield {"query_id": query, "perspective": queries.perspective, "text": text, "relevant": files}
+            row = {"query_id": query, "perspective": queries.perspective, "text": text, "relevant": files}
+            yield row | ({COCO_ID: queries.coco_ids[number]} if queries.coco_ids else {})
 
 
 def _choice_rows(benchmark: Benchmark) -> Iterator[dict[str, Any]]:

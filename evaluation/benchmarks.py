@@ -15,7 +15,7 @@ from os import PathLike
 
 import numpy as np
 
-from evaluation import benchmark_folder, fetching, suites
+from evaluation import benchmark_folder, coco_positives, fetching, suites
 from evaluation import benchmark_tables as tables
 from evaluation.benchmark_folder import Folder
 from evaluation.config import SuiteAt
@@ -45,6 +45,7 @@ class Benchmark:
     copies: dict[int, int] = field(default_factory=dict)  # images that are copies: the first of the same bytes
     train: Benchmark | None = None  # images with labels that probes are fitted on, and nothing else
     masks: tuple[Picture, ...] = ()  # of what is in each picture, where `spec.segmentation` asks about it
+    coco_ids: tuple[int, ...] = ()  # of each picture, where all are COCO's
     shown: str = ""  # digest of the pictures alone, by name and size: features of them hold whatever is asked
 
     @property
@@ -117,7 +118,11 @@ def of_suite(suite: Suite, root: Location) -> tuple[Benchmark, tuple[int, ...]]:
             f"; its files are had from {suite.source}" if suite.source and isinstance(error, MissingDataError) else ""
         )
         raise type(error)(f"the suite {suite.name}: {error}{had}") from error
-    queries = tuple(caption_queries(contents.captions, protocol) for protocol in suite.captions if contents.captions)
+    queries = tuple(
+        caption_queries(contents.captions, protocol, contents.caption_ids)
+        for protocol in suite.captions
+        if contents.captions
+    )
     spec = Spec(
         name=suite.name,
         split=suite.split,
@@ -186,7 +191,7 @@ def _benchmark(found: Folder) -> tuple[Benchmark, tuple[int, ...]]:
     contents = found.contents
     benchmark = Benchmark(
         found.spec,
-        found.digest,
+        coco_positives.identity_with(found.digest, contents.coco_ids),
         contents.files,
         contents.pictures,
         contents.labels,
@@ -194,6 +199,7 @@ def _benchmark(found: Folder) -> tuple[Benchmark, tuple[int, ...]]:
         contents.choices,
         train=_train(found),
         masks=contents.masks,
+        coco_ids=contents.coco_ids,
         shown=_shown(found.spec, contents),
     )
     return benchmark, contents.sizes

@@ -77,6 +77,7 @@ class Queries:
     pair_text_P: np.ndarray
     pair_image_P: np.ndarray
     protocol: str = ALL_CAPTIONS  # which texts of those that there are
+    coco_ids: tuple[int, ...] = ()  # of each text, where all are COCO's captions
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class Contents:
     segmentation: Mapping[str, Regions] = field(default_factory=dict)
     masks: tuple[Picture, ...] = ()  # of all pictures, or of none
     mask_sizes: tuple[int, ...] = ()  # bytes of each mask
+    coco_ids: tuple[int, ...] = ()  # of each picture, where all are COCO's
+    caption_ids: tuple[tuple[int, ...], ...] = ()  # of `captions`, where all are COCO's
 
 
 class Spec(Section):
@@ -124,8 +127,10 @@ class Spec(Section):
     protocols: dict[str, str] = Field(default_factory=dict)
 
 
-def caption_queries(captions: Sequence[Sequence[str]], protocol: str) -> Queries:
-    """The captions of each image as queries that are true for it.
+def caption_queries(
+    captions: Sequence[Sequence[str]], protocol: str, coco_ids: Sequence[Sequence[int]] = ()
+) -> Queries:
+    """The captions of each image as queries that are true for it, with their ids where they are COCO's.
 
     `all_captions` asks every caption, `one_caption` the first of each image, `first_5_captions` the first five. The
     perspective is `caption`, or the protocol where only some captions are asked.
@@ -135,7 +140,20 @@ def caption_queries(captions: Sequence[Sequence[str]], protocol: str) -> Queries
     image_T = np.repeat(np.arange(len(asked)), [len(texts) for texts in asked])
     texts = tuple(text for of_image in asked for text in of_image)
     perspective = "caption" if most is None else protocol
-    return Queries(perspective, texts, np.arange(len(texts)), image_T, protocol)
+    ids = tuple(number for of_image in coco_ids for number in of_image[:most])
+    return Queries(perspective, texts, np.arange(len(texts)), image_T, protocol, ids)
+
+
+def all_or_none(ids: Sequence[int | None]) -> tuple[int, ...]:
+    """The ids of all, or of none where some have none."""
+    told = tuple(number for number in ids if number is not None)
+    return told if len(told) == len(ids) else ()
+
+
+def each_or_none(ids: Sequence[Sequence[int | None]]) -> tuple[tuple[int, ...], ...]:
+    """The same of ids in groups, none of them empty."""
+    told = tuple(all_or_none(group) for group in ids)
+    return told if all(told) else ()
 
 
 def caption_limit(protocol: str) -> int | None:

@@ -52,8 +52,20 @@ class Ranks:
         tied_Q[number_P[first_P]] = self.tied_P[first_P]
         return Standing(above_Q, tied_Q, right_Q)
 
-    def average_precision(self) -> np.ndarray:
+    def precision(self, first_Q: np.ndarray) -> np.ndarray:
+        """Of each query, (Q,): the share of right answers among its first `first_Q` candidates.
+
+        R-precision, where that is the number of its right answers.
+        """
+        number_P = np.cumsum(np.r_[False, np.diff(self.query_P) != 0])
+        among_P = np.clip(first_Q[number_P] - self.above_P, 0, self.tied_P)
+        return np.asarray(np.bincount(number_P, among_P / self.tied_P, minlength=len(first_Q)) / first_Q)
+
+    def average_precision(self, first_Q: np.ndarray | None = None) -> np.ndarray:
         """Of each query that has a right answer, (Q,): the mean over its right answers of the precision at their rank.
+
+        Given `first_Q`, only those among its first `first_Q` candidates count, and the sum is divided by that: mAP@R
+        (Musgrave, Belongie and Lim, 2020, section 3.2), where it is the number of right answers.
 
         Among n candidates of equal score of which r are right, after A better ones of which R are right, the one at
         place i is right with chance r / n, and then R + 1 + (i − 1)(r − 1)/(n − 1) of the A + i so far are.
@@ -67,9 +79,10 @@ class Ranks:
         right_P = np.bincount(group_P)[group_P]
         before_P = place_P[np.searchsorted(group_P, group_P)] - begin_Q[number_P]  # right ones that are better
         slope_P = (right_P - 1) / np.maximum(tied_P - 1, 1)
-        apart_P = harmonic(above_P + tied_P) - harmonic(above_P)
-        mean_P = slope_P + (before_P + 1 - slope_P * (above_P + 1)) * apart_P / tied_P
-        counts_Q = np.bincount(number_P, minlength=len(begin_Q))
+        counts_Q = np.bincount(number_P, minlength=len(begin_Q)) if first_Q is None else first_Q
+        among_P = tied_P if first_Q is None else np.clip(first_Q[number_P] - above_P, 0, tied_P)
+        apart_P = harmonic(above_P + among_P) - harmonic(above_P)
+        mean_P = slope_P * (among_P / tied_P) + (before_P + 1 - slope_P * (above_P + 1)) * apart_P / tied_P
         return np.asarray(np.bincount(number_P, mean_P, minlength=len(begin_Q)) / counts_Q)
 
 

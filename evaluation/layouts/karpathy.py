@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from evaluation.contents import Contents
+from evaluation.contents import Contents, all_or_none, each_or_none
 from evaluation.layouts import places, rows
 from evaluation.layouts.places import Places
 from pipeline.config import Section
@@ -34,7 +34,14 @@ class KarpathyLayout(Section):
             raise InputError(f"{location} has no images of the split {split!r}; it has {', '.join(splits)}")
         names = tuple(_name(image, location) for image in chosen)
         pictures, sizes = places.find_pictures(names, places.find(root, self.images, "the folder of pictures"))
-        return Contents(names, pictures, sizes, captions=tuple(_captions(image, location) for image in chosen))
+        return Contents(
+            names,
+            pictures,
+            sizes,
+            captions=tuple(_captions(image, location) for image in chosen),
+            coco_ids=(images := all_or_none([rows.id_of(image, "cocoid") for image in chosen])),
+            caption_ids=each_or_none([_caption_ids(image) for image in chosen]) if images else (),
+        )
 
 
 def _name(image: dict[str, Any], location: Location) -> str:
@@ -47,3 +54,8 @@ def _captions(image: dict[str, Any], location: Location) -> tuple[str, ...]:
     if not sentences:
         raise places.no_text(location, str(image["filename"]))
     return tuple(rows.one_text(sentence, "raw", str(location)) for sentence in sentences)
+
+
+def _caption_ids(image: dict[str, Any]) -> list[int | None]:
+    """Of a COCO picture `sentid` is COCO's number of the caption."""
+    return [rows.id_of(sentence, "sentid") for sentence in image["sentences"]]

@@ -92,6 +92,14 @@ def one_text(item: Mapping[str, Any], column: str, at: str) -> str:
     return str(found[0])
 
 
+def id_of(item: Mapping[str, Any], column: str) -> int | None:
+    """The whole number of up to 18 digits that a value of a document is; None for all else, as ids may be missing."""
+    found = item.get(column)
+    if isinstance(found, str) and found.isascii() and found.isdecimal() and len(found) <= 18:
+        return int(found)
+    return None
+
+
 def _items(location: Location, *, first_rows_only: bool) -> Iterator[dict[str, Any]]:
     for item in _streamed(location) if first_rows_only else _of_document(document(location)):
         if not isinstance(item, dict):

@@ -90,7 +90,9 @@ def karpathy(root: Path, name: str, folder: str, *, coco: bool) -> None:
     images = []
     for number, split in enumerate(["train", "test", "test", "restval", "test", "test"]):
         file = f"COCO_val2014_{number:012}.jpg" if coco else f"{1000092790 + number}.jpg"
-        sentences = [{"raw": f"Words {n} on image {number} .", "tokens": ["words"], "sentid": n} for n in range(5)]
+        sentences = [
+            {"raw": f"Words {n} on image {number} .", "tokens": ["words"], "sentid": 10 * number + n} for n in range(5)
+        ]
         where = {"filepath": "val2014", "cocoid": number} if coco else {}
         images.append({**where, "filename": file, "imgid": number, "split": split, "sentences": sentences})
         if split == "test":

@@ -36,6 +36,22 @@ def test_average_precision_and_rank_are_means_over_all_orders_of_equal_scores(da
     assert found.best().rank_Q().tolist() == [pytest.approx(first)]
 
 
+@given(data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_figures_of_the_first_r_are_means_over_all_orders_of_equal_scores(data: st.DataObject) -> None:
+    score_C = data.draw(st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=1, max_size=6))
+    right = data.draw(st.sets(st.integers(0, len(score_C) - 1), min_size=1))
+    first = data.draw(st.integers(len(right), 7))  # more, where some right answers are no candidates
+    asked = Relevance(np.zeros(len(right), int), np.array(sorted(right)), 1, len(score_C))
+    found = retrieval.ranks([torch.tensor([score_C])], asked)
+    orders = [sorted(order, key=lambda c: -score_C[c]) for order in permutations(range(len(score_C)))]
+    hits = [[candidate in right for candidate in order[:first]] for order in orders]
+    among = np.mean([sum(hit) / first for hit in hits])
+    mean = np.mean([sum(sum(hit[:i]) / i for i in range(1, len(hit) + 1) if hit[i - 1]) / first for hit in hits])
+    assert found.precision(np.array([first])).tolist() == [pytest.approx(among)]
+    assert found.average_precision(np.array([first])).tolist() == [pytest.approx(mean)]
+
+
 def test_average_precision_of_several_queries_is_scikit_learns() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     generator = torch.Generator().manual_seed(0)

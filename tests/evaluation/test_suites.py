@@ -92,6 +92,16 @@ def test_coco_keeps_the_order_of_captions_and_the_names_of_files(tmp_path: Path)
     assert everything.texts[:2] == ("Caption 0 of image 0.", "Caption 1 of image 0.")
     assert everything.texts[10] == "One more of 1."
     assert "One more of 1." not in first.texts
+    assert found.coco_ids == (140, 141, 142)
+    assert everything.coco_ids[:2] == (1, 4)
+    assert everything.coco_ids[10] == 15
+
+
+def test_ids_are_taken_of_coco_alone(tmp_path: Path) -> None:
+    coco, flickr = read("coco_karpathy_5k", tmp_path / "c"), read("flickr30k_karpathy_1k", tmp_path / "f")
+    assert coco.coco_ids == (1, 2, 4, 5)
+    assert [one.coco_ids[:6] for one in coco.queries] == [(10, 11, 12, 13, 14, 20), (10, 20, 40, 50)]
+    assert (flickr.coco_ids, [one.coco_ids for one in flickr.queries]) == ((), [(), ()])
 
 
 def test_long_texts_are_read_as_their_protocols_say(tmp_path: Path) -> None:
@@ -218,6 +228,7 @@ def test_a_suite_written_as_a_folder_reads_the_same(name: str, tmp_path: Path) -
     benchmark_writer.write(found, Location.of(tmp_path / "folder"))
     again = benchmarks.read(str(tmp_path / "folder"))
     assert again.files == found.files
+    assert again.coco_ids == found.coco_ids
     assert again.spec == found.spec
     assert {task: index_N.tolist() for task, index_N in again.labels.items()} == {
         task: index_N.tolist() for task, index_N in found.labels.items()
@@ -314,5 +325,5 @@ def test_entries_that_mean_nothing(entry: Any, error: type[Exception], said: str
 def test_the_fields_of_a_benchmark_are_all_compared() -> None:
     """So that a new part of a benchmark is not forgotten where folders are written."""
     names = {field.name for field in dataclasses.fields(Benchmark)}
-    derived = {"digest", "shown", "copies"}
-    assert names == {"spec", "files", "pictures", "labels", "queries", "choices", "train", "masks"} | derived
+    written = {"spec", "files", "pictures", "labels", "queries", "choices", "train", "masks", "coco_ids"}
+    assert names == written | {"digest", "shown", "copies"}
