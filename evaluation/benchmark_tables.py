@@ -67,7 +67,7 @@ class BenchmarkTable:
         """Whole numbers of a column that may be left out, as may any of its values."""
         found = self.values(name) if name in self._columns else []
         if any(not isinstance(value, int | None) or isinstance(value, bool) for value in found):
-            raise self.refused(name, "what is no number", "whole numbers")
+            raise self.refused(name, "what is no whole number", "whole numbers or null")
         return found
 
     def refused(self, column: str, found: str, expected: str = "texts") -> InputError:

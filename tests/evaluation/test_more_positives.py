@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,16 @@ def test_figures_are_those_of_the_package(monkeypatch: pytest.MonkeyPatch) -> No
                 pairs[way] = dict(list(answers.items())[:100])
     monkeypatch.setattr(coco_positives, "_metrics", lambda: found)
     assert_agreement(metrics)
+
+
+@pytest.mark.usefixtures("in_its_place", "of_the_fixture")
+def test_captions_that_are_not_here_are_told() -> None:
+    subject = subject_of(plain_eccv_caption.Metrics())
+    (asked,) = subject.benchmark.queries
+    renamed = replace(asked, coco_ids=(7, 8, *asked.coco_ids[2:]))
+    measurements, shown = TASK.measure(replace(subject, benchmark=replace(subject.benchmark, queries=(renamed,))))
+    assert measurements == []
+    assert shown.why_not == "CxC and ECCV positives are not measured: 2 of their captions are not here."
 
 
 def measured(root: Path) -> tuple[dict[tuple[str, ...], float], str, Benchmark]:

@@ -249,6 +249,16 @@ def _plain(several: Any) -> Any:
     ]
 
 
+def test_ids_in_a_folder_are_whole_numbers_of_all_or_are_left_out(tmp_path: Path, rewrite: Any) -> None:
+    benchmark_writer.write(read("coco_karpathy_5k", tmp_path / "data"), Location.of(tmp_path / "folder"))
+    labels = tmp_path / "folder" / "labels.parquet"
+    rewrite(labels, lambda rows: rows[0].update(coco_id=None))
+    assert benchmarks.read(str(tmp_path / "folder")).coco_ids == ()
+    rewrite(labels, lambda rows: [row.update(coco_id="one") for row in rows])
+    with pytest.raises(InputError, match="'coco_id' holds what is no whole number, expected whole numbers or null"):
+        benchmarks.check(str(tmp_path / "folder"))
+
+
 def test_classes_of_one_name_are_written_by_number(tmp_path: Path) -> None:
     data_sets.WRITERS["webdataset"](tmp_path / "data")
     (tmp_path / "data" / "classnames.txt").write_text("crane\nfish\ncrane\n")
