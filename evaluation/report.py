@@ -54,7 +54,7 @@ def render(
         config=config,
         verdicts=verdict.verdicts(tables),
         blind=list(verdict.blind(tables)),
-        specialised=list(specialisation.sentences(tables.figures)),
+        specialised=list(specialisation.sentences(tables.figures, benchmarks_named=len(grouped) > 1)),
         training=training,
         notes={about: text for task in TASKS for about, text in task.notes.items()},
         versions=versions(),
