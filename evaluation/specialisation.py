@@ -100,8 +100,8 @@ def sentences(figures: Iterable[Mapping[str, Any]], *, benchmarks_named: bool = 
         points = " and ".join(_figure(row, "", signed=True) for row in margin.values())
         chance = percent(next(iter(best.values()))["chance"])
         yield (
-            f"{f'{words(dataset)}: of' if benchmarks_named else 'Of'} {run}, the branch of a perspective's own name is "
-            f"the best on {shares}, where chance is {chance} %; its R@1 differs from the mean of all branches by "
+            f"{f'{words(dataset)}, ' if benchmarks_named else ''}{run}: the branch of a perspective's own name is the "
+            f"best on {shares}, where chance is {chance} %; its R@1 differs from the mean of all branches by "
             f"{points} points."
         )
 
