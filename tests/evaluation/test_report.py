@@ -61,6 +61,10 @@ def page_of(evaluations: Sequence[Evaluation]) -> str:
     return page.split("</style>")[1]
 
 
+def test_no_zero_is_negative() -> None:
+    assert (percent(-1e-5), percent(-0.0004, signed=True), percent(-0.004, signed=True)) == ("0.00", "+0.0", "−0.4")
+
+
 def test_the_report_opens_with_where_a_model_is_worse(pair: Sequence[Evaluation]) -> None:
     ours, baseline = answering(pair[0], ["accuracy"]), answering(pair[1], ["recall@1"])
     opening = page_of([ours, baseline]).split('class="cards"')[0]
