@@ -87,8 +87,8 @@ def compare(
 def percent(value: float, signed: bool = False) -> str:
     """A share as per cent with one decimal; the smallest with two, so that chance is not shown as zero."""
     digits = 2 if 0 < abs(value) < 0.001 and not signed else 1
-    text = f"{100 * value:{'+' if signed else ''}.{digits}f}"
-    return text.replace("-", "−")
+    shown = round(100 * value, digits) + 0.0  # so that no zero is a negative one
+    return f"{shown:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
 def shown(metric: str, value: float) -> str:

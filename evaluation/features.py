@@ -195,16 +195,19 @@ class _Work:
     ) -> np.ndarray:
         """All rows of a store. No batch holds rows of two shards: a row's batch does not depend on what is there."""
         assembled, missing = Assembled(store.rows), list[range]()
-        for number, shard in enumerate(store.shards()):
-            if self.share is not None and number % self.share.of != self.share.rank:
-                continue
+        shards = list(store.shards())
+        if self.share is not None:
+            shards = shards[self.share.rank :: self.share.of]
+        for shard in shards:
             if (kept := store.read(shard)) is None:
                 missing.append(shard)
             else:
                 assembled.put(shard, kept)
         what, unit = label
-        left = sum(map(len, missing))
-        progress = Progress(what, store.rows, unit, done=store.rows - left) if left else None
+        if self.share is not None:  # each process says how far it has come with its own shards
+            what += f", process {self.share.rank + 1} of {self.share.of},"
+        left, total = sum(map(len, missing)), sum(map(len, shards))
+        progress = Progress(what, total, unit, done=total - left) if left else None
         ready = batches([shard[i : i + size] for shard in missing for i in range(0, len(shard), size)])
         for shard in missing:
             parts = list[Tensor]()

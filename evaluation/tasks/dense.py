@@ -143,6 +143,7 @@ def _by_map(evaluation: Evaluation, config: EvaluateConfig) -> dict[str, Any] | 
         for column in zip(*rows.values(), strict=True)
     ]
     given = [number for number, value in enumerate(best) if value is not None]
+    best = [None if metric == STRAY else value for value, (metric, _) in zip(best, asked, strict=True)]  # no merit
     return {
         "asked": [(SAYS[asked[number][0]], asked[number][1]) for number in given],
         "rows": [(way, [row[number] for number in given]) for way, row in rows.items()],

@@ -45,7 +45,7 @@ def test_the_report_shows_the_curves(tmp_path: Path, squares: Path) -> None:
     assert (accuracy.title, accuracy.lines["two"]) == ("squares/accuracy", [(2, 0.25), (4, 0.75)])
     assert (loss.at(4, 1.0), loss.at(4, 3.0), accuracy.at(2, 0.0)) == ((1, 1), (1, 0), (0.5, 1))
     page = (Location.of(found["evaluate"].store) / "report.html").read().decode()
-    assert "<h2>On the way</h2>" in page
+    assert "Training</h2>" in page
     assert 'aria-label="squares/accuracy by step"' in page
     assert "250.0,116.7 450.0,10.0" in page  # after half of the steps a third of the highest value, then that
 

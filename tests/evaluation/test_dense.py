@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evaluation import benchmark_writer, benchmarks, masks, measure, report, segmentation, table
+from evaluation import benchmark_writer, benchmarks, masks, measure, overlays, report, segmentation, table
 from evaluation.benchmarks import Benchmark
 from evaluation.config import EvaluateConfig
 from evaluation.encoder import Encoder
@@ -306,6 +307,12 @@ def test_a_box_holds_all_that_counts_and_its_scores_are_those_of_the_whole() -> 
     assert truth_YX[nothing].size == 1
 
 
+def test_colours_of_as_many_labels_as_the_demo_has_can_be_told_apart() -> None:
+    colours = np.array([overlays.colour(label, 31, background=True) for label in range(31)], float)
+    apart_LL = np.linalg.norm(colours[:, None] - colours, axis=2) + 255 * np.eye(31)
+    assert apart_LL.min() > 30
+
+
 def test_the_report_shows_regions_and_names_a_model_without_them(tmp_path: Path) -> None:
     benchmark = benchmarks.read(write(tmp_path / "halves"))
     config = EvaluateConfig(device="cpu", bootstrap_samples=100)
@@ -321,6 +328,11 @@ def test_the_report_shows_regions_and_names_a_model_without_them(tmp_path: Path)
     for heading in ("Zero-shot segmentation", "Pointing game", "Regions by map and branch", "Regions in pictures"):
         assert f"<h2>{heading}</h2>" in page
     assert page.count("by attended, second") == 4
+    (shown,) = re.findall(r"<h3>colours</h3>\s*<div class=.scroll.><table class=.wide.>(.*?)</table>", page, re.DOTALL)
+    stray = [re.findall("<td>(.*?)</td>", row)[-1] for row in re.findall("<tr>(.*?)</tr>", shown, re.DOTALL)[1:]]
+    assert "hits by another text" in shown
+    assert stray
+    assert not any("figure" in cell for cell in stray), "the most hits by another text are not the best"
     assert report.render(found[1:], config, "f" * 64).count("<h2>Zero-shot segmentation</h2>") == 0
     nothing = measure.asked(measure.encoded(encoder(2), benchmark, config.model_copy(update={"dense_maps": ()}), None))
     assert nothing[0] == []

@@ -37,13 +37,17 @@ def same(first: EncodedBenchmark, second: EncodedBenchmark) -> bool:
 
 
 @pytest.mark.parametrize("of", [1, 2, 3, 5])
-def test_shares_together_are_the_whole(squares: Path, tmp_path: Path, of: int) -> None:
+def test_shares_together_are_the_whole(
+    squares: Path, tmp_path: Path, of: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     encoder, benchmark, cache = loadable(tiny_holism(tmp_path / "m")), benchmarks.read(squares), tmp_path / "cache"
     needs, place = needs_of(benchmark, SHARDS), Location.of(cache)
     alone = features(encoder, benchmark, SHARDS, None, needs)
     assert missing_shards(encoder, benchmark, SHARDS, place) == 3
     for rank in range(of):
         encode_share(encoder, benchmark, SHARDS, place, needs, Share(rank, of))
+    said, own = capsys.readouterr().err, sum((5, 5, 2)[::of])
+    assert f"process 1 of {of}, 0/{own} images" in said, "each counts its own share, from nothing"
     assert missing_shards(encoder, benchmark, SHARDS, place) == 0
     assert same(features(without_model(encoder), benchmark, SHARDS, place, needs), alone)
 

@@ -61,14 +61,18 @@ def page_of(evaluations: Sequence[Evaluation]) -> str:
     return page.split("</style>")[1]
 
 
+def test_no_zero_is_negative() -> None:
+    assert (percent(-1e-5), percent(-0.0004, signed=True), percent(-0.004, signed=True)) == ("0.00", "+0.0", "−0.4")
+
+
 def test_the_report_opens_with_where_a_model_is_worse(pair: Sequence[Evaluation]) -> None:
     ours, baseline = answering(pair[0], ["accuracy"]), answering(pair[1], ["recall@1"])
     opening = page_of([ours, baseline]).split('class="cards"')[0]
     said = " ".join(html.unescape(re.sub("<[^>]+>", "", opening)).split())
-    assert "Against baseline, ours is worse on 4 (" in said
+    assert "Of 6 questions, ours is worse than baseline on 4 (" in said
     assert "text to image recall@1 colour −100.0" in said
-    assert "and better on 2 (macro accuracy colour +100.0, macro accuracy size +100.0) of 6 questions; on 0" in said
-    assert "ours is not clearly above chance on 4 of 6 questions" in said
+    assert "and better on 2 (macro accuracy colour +100.0, macro accuracy size +100.0); on 0" in said
+    assert "ours is not clearly above chance on 4 of 6 questions (text to image recall@1 " in said
     assert "baseline is not clearly above chance on 2 of 6 questions" in said
 
 
@@ -76,7 +80,7 @@ def test_equal_models_are_neither_better_nor_worse(pair: Sequence[Evaluation]) -
     twin = replace(pair[0], encoder=replace(pair[0].encoder, run="twin"))
     (found,) = verdict.verdicts(table.tables([pair[0], twin], CONFIG))
     assert (found.questions, found.worse.count, found.better.count, found.undecided) == (QUESTIONS, 0, 0, QUESTIONS)
-    assert "ours is worse on none and better on none of 6 questions" in verdict.sentence(found)
+    assert "of 6 questions, ours is worse than twin on none and better on none; on 6" in verdict.sentence(found)
 
 
 def test_of_several_models_those_that_are_better_lead(pair: Sequence[Evaluation]) -> None:
@@ -93,7 +97,7 @@ def test_of_several_models_those_that_are_better_lead(pair: Sequence[Evaluation]
         ("equal", 0, 0),
     ]
     text = markdown.render(table.tables([ours, equal, weaker, stronger], CONFIG), CONFIG, "0" * 32)
-    assert text.index("against stronger, ours is worse on 4") < text.index("against weaker, ours is worse on none")
+    assert text.index("ours is worse than stronger on 4 (") < text.index("ours is worse than weaker on none")
 
 
 def test_a_model_alone_is_set_beside_chance_only(pair: Sequence[Evaluation]) -> None:

@@ -70,6 +70,7 @@ def test_it_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = specialised({"style": 1.0, "nouns": 1.0}, monkeypatch)
     (sentence,) = specialisation.sentences(table.tables([evaluation], config).figures)
     assert sentence.startswith(
-        "x: of the perspectives of run, the branch of the same name is the best on 100.0 % (100.0 to 100.0) text to "
-        "image and on 100.0 % (100.0 to 100.0) image to text, by chance on 33.3 %; its R@1 lies +6"
+        "x, run: the branch of a perspective's own name is the best on 100.0 % (100.0 to 100.0) of perspectives "
+        "text to image and 100.0 % (100.0 to 100.0) of perspectives image to text, where chance is 33.3 %; its R@1 "
+        "differs from the mean of all branches by +6"
     )

@@ -117,6 +117,7 @@ def test_several_workspaces_stand_on_one_page(
     page = (tmp_path / "page.html").read_text()
     for name in ("one: ours", "two: ours", "theirs", "Differences of any two"):
         assert name in page
+    assert "results.parquet" not in page, "there is none beside it"
     assert "one: ours" in (tmp_path / "page.md").read_text()
     other = write_squares(tmp_path / "other", name="another set")
     monkeypatch.undo()
