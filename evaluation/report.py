@@ -7,7 +7,7 @@ Pictures are inlined, charts are SVG, nothing is fetched.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,14 @@ def render(
     fingerprint: str,
     training: Sequence[Chart] = (),
     tables: Tables | None = None,
+    captions: Mapping[str, float] | None = None,
     *,
     has_parquet: bool = True,
 ) -> str:
-    """The whole page; `training` are curves of the runs on the way, `tables` are made unless they come along.
+    """The whole page.
 
-    With `has_parquet` it says that the Parquet files lie beside it.
+    `training` are curves of the runs on the way, `tables` are made unless they come along, `captions` are the train
+    stage's figures of those that its runs learnt from. With `has_parquet` it says that the Parquet files lie beside it.
     """
     tables = tables or table.tables(evaluations, config)
     environment = Environment(
@@ -61,6 +63,7 @@ def render(
         blind=list(verdict.blind(tables)),
         specialised=list(specialisation.sentences(tables.figures, benchmarks_named=len(grouped) > 1)),
         training=training,
+        captions=captions or {},
         has_parquet=has_parquet,
         notes={about: text for task in TASKS for about, text in task.notes.items()},
         versions=versions(),

@@ -79,7 +79,8 @@ def run(stage: StageRun) -> Outcome:
         data = schemas.encode(schemas.table(schemas.DIFFERENCES, apart), schemas.DIFFERENCES)
         parts.append(log.commit(DIFFERENCES, data, rows=len(apart)))
     training = curves.charts(curves.read(train)) if train else []
-    page = report.render(evaluations, config, stage.fingerprint, training, tables).encode()
+    captions = train.detail.get("captions") if train else None
+    page = report.render(evaluations, config, stage.fingerprint, training, tables, captions).encode()
     parts.append(log.commit(REPORT, page, rows=0))
     parts.append(log.commit(MARKDOWN, markdown.render(tables, config, stage.fingerprint).encode(), rows=0))
     return Outcome(

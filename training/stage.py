@@ -95,9 +95,14 @@ def run_train(run: StageRun) -> Outcome:
                 "branches": list(recipe.branch_names),
                 **others,
             }
-    return Outcome(
-        str(store), parts, digest=_identity(runs, parts), counts=counts, detail={"runs": runs}, warnings=warnings
-    )
+    detail = {"runs": runs, "captions": _captions(run.inputs)}
+    return Outcome(str(store), parts, digest=_identity(runs, parts), counts=counts, detail=detail, warnings=warnings)
+
+
+def _captions(inputs: Mapping[str, Manifest]) -> dict[str, float]:
+    """How many captions the runs learnt from, and how much those of an image are alike: for the report."""
+    counts = inputs["curate"].counts
+    return {name: counts[name] for name in ("images", "captions", "kept", "mean_similarity") if name in counts}
 
 
 def _identity(runs: Mapping[str, Any], parts: Sequence[Part]) -> str:

@@ -28,7 +28,8 @@ def watched(run: stage.StageRun) -> stage.Outcome:
     log = CommitLog(Location.of(outcome.store))
     parts = [log.commit("two-0/metrics.jsonl", ROWS.encode(), rows=4)]
     parts.append(log.commit("one-0/metrics.jsonl", b'{"step": 0, "loss": 2.0}\n', rows=1))
-    return stage.Outcome(outcome.store, [*outcome.parts, *parts], detail=outcome.detail)
+    captions = {"images": 20, "captions": 100, "kept": 90, "mean_similarity": 0.125}
+    return stage.Outcome(outcome.store, [*outcome.parts, *parts], detail={**outcome.detail, "captions": captions})
 
 
 def evaluated(folder: Path, squares: Path) -> dict[str, Manifest]:
@@ -47,6 +48,8 @@ def test_the_report_shows_the_curves(tmp_path: Path, squares: Path) -> None:
     page = (Location.of(found["evaluate"].store) / "report.html").read().decode()
     assert "Training</h2>" in page
     assert 'aria-label="squares/accuracy by step"' in page
+    assert "90 captions of 20 images, 4.5 an image, kept of 100 that were written" in page
+    assert "a mean similarity of 0.125" in page
     assert "250.0,116.7 450.0,10.0" in page  # after half of the steps a third of the highest value, then that
 
 
