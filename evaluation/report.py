@@ -41,7 +41,7 @@ def render(
     """The whole page.
 
     `training` are curves of the runs on the way, `tables` are made unless they come along, `captions` are the train
-    stage's figures of those that its runs learnt from. With `has_parquet` it says that the Parquet files lie beside it.
+    stage's figures of those that its runs learnt from. With `has_parquet` it says that Parquet files lie beside it.
     """
     tables = tables or table.tables(evaluations, config)
     environment = Environment(
