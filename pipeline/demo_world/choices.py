@@ -1,7 +1,7 @@
-"""Composition: a true text beside one that says the same words of the wrong things.
+"""Composition: a true text beside one that differs in how things belong together.
 
-Every word of the wrong text is true of something in the scene or is the opposite of a true relation, so an encoder
-that only knows which things are there cannot tell the two apart.
+Colours swap their things, or a relation is turned into its opposite. Both texts name the same things in the same
+order, so an encoder that only knows which things are there, or which is the main one, cannot tell the two apart.
 """
 
 from __future__ import annotations
@@ -22,21 +22,23 @@ OPPOSITES = {
 def choice_rows(files: Sequence[str], truths: Sequence[Truth]) -> list[dict[str, Any]]:
     """Rows of `choices.parquet`: kind, file, right, wrong, pair."""
     return [
-        {"kind": kind, "file": file, "right": [right], "wrong": wrong, "pair": None}
+        {"kind": kind, "file": file, "right": [right], "wrong": [wrong], "pair": None}
         for file, t in zip(files, truths, strict=True)
         for kind, right, wrong in _choices(t)
     ]
 
 
-def _choices(t: Truth) -> Iterator[tuple[str, str, list[str]]]:
+def _choices(t: Truth) -> Iterator[tuple[str, str, str]]:
     main = t["main"]
-    for other in t["others"]:
+    for number, other in enumerate(t["others"]):
         if main["color"] and other["color"] and main["color"] != other["color"]:
             exchanged = {**main, "color": other["color"]}, {**other, "color": main["color"]}
-            yield "attribute_swap", _both(main, other), [_both(*exchanged)]
-        relation = other["relation"]
-        wrong = _relation(other, OPPOSITES[relation], main), _relation(main, relation, other)
-        yield "relation_swap", _relation(other, relation, main), list(wrong)
+            yield "attribute_swap", _both(main, other), _both(*exchanged)
+        relation, opposite = other["relation"], OPPOSITES[other["relation"]]
+        if (t["seed"] + number) % 2:  # either thing comes first in half of the texts
+            yield "relation_opposite", _relation(other, relation, main), _relation(other, opposite, main)
+        else:
+            yield "relation_opposite", _relation(main, opposite, other), _relation(main, relation, other)
 
 
 def _both(a: dict[str, Any], b: dict[str, Any]) -> str:
