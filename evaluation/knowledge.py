@@ -7,7 +7,7 @@ score is measured by covering parts (`evaluation.occlusion`). Nearest are captio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.benchmarks import Benchmark
+from evaluation.branch_views import BranchView, Caption, Known
 from evaluation.encoder import Encoder
 from evaluation.features import EncodedBenchmark
 from evaluation.occlusion import relevance
@@ -27,36 +28,6 @@ DARKEST = 0.18  # brightness of what does not move the score
 BLOCK = 8192  # captions that are scored at a time
 BATCH = 64  # covered pictures that are encoded together, at most
 TrueTexts = dict[str, list[str]]  # by perspective, those that are true for a picture
-
-
-@dataclass(frozen=True)
-class Caption:
-    """A text of a benchmark."""
-
-    text: str
-    perspective: str
-    is_true: bool = True  # for the picture
-
-
-@dataclass(frozen=True)
-class BranchView:
-    """A picture as one branch has it: lit where the score for `asked` comes from, as a data URI."""
-
-    branch: str
-    asked: Caption
-    cosine: float
-    fall: float  # of the cosine, where the most relevant cell is covered
-    lit: str
-    nearest: tuple[Caption, ...]
-
-
-@dataclass(frozen=True)
-class Known:
-    """A picture as the model takes it, as a data URI, and what each branch knows of it."""
-
-    file: str
-    picture: str
-    views: tuple[BranchView, ...]
 
 
 def known(subject: Subject) -> tuple[Known, ...]:

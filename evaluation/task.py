@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from evaluation.benchmarks import Benchmark
+from evaluation.branch_views import Known
 from evaluation.config import EvaluateConfig
 from evaluation.encoder import Encoder
 from evaluation.features import EncodedBenchmark, Needs
-
-if TYPE_CHECKING:
-    from evaluation.knowledge import Known
 
 SERVED = "mean"  # the readout that an index serves, that reports and summaries are about
 
