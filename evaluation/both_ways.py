@@ -75,8 +75,10 @@ class _Columns:
         self.low_LN, self.high_LN = (near_NL.T - MARGIN).contiguous(), (near_NL.T + MARGIN).contiguous()
         self.above_LN, self.tied_LN = (np.zeros(shape[::-1], dtype=np.int64) for _ in range(2))
         self.exact_P = near_P.cpu().numpy().copy()
-        self.kept: list[tuple[int, np.ndarray, np.ndarray]] = []  # layer, images, scores within the margin
-        self.kept_scores, self.given_up = 0, False
+        # Scores within the margin, with their layers and images; made now for the reason that `ranks` has.
+        self.layer_K, self.image_K = np.empty(MOST_KEPT, dtype=np.int8), np.empty(MOST_KEPT, dtype=np.int64)
+        self.score_K = np.empty(MOST_KEPT, dtype=self.exact_P.dtype)
+        self.kept, self.given_up = 0, False
 
     def add(self, score_tN: Tensor, first: int) -> None:
         """Count in the scores of texts `first` and on."""
@@ -98,10 +100,13 @@ class _Columns:
 
     def _keep(self, layer: int, image_m: np.ndarray, score_tm: Tensor, low_m: Tensor, high_m: Tensor) -> None:
         row_k, place_k = torch.nonzero((score_tm >= low_m) & (score_tm <= high_m), as_tuple=True)
-        self.kept_scores += len(row_k)
-        self.given_up = self.kept_scores > MOST_KEPT
+        kept = slice(self.kept, self.kept + len(row_k))
+        self.kept = kept.stop
+        self.given_up = self.kept > MOST_KEPT
         if not self.given_up:
-            self.kept.append((layer, image_m[place_k.cpu().numpy()], score_tm[row_k, place_k].cpu().numpy()))
+            self.layer_K[kept] = layer
+            self.image_K[kept] = image_m[place_k.cpu().numpy()]
+            self.score_K[kept] = score_tm[row_k, place_k].cpu().numpy()
 
     def ranks(self) -> Ranks | None:
         """None where too many scores, or one that is rounded too far, make these counts no good."""
@@ -112,9 +117,10 @@ class _Columns:
             return None
         exact_LN = np.full(self.above_LN.shape, np.inf, dtype=self.exact_P.dtype)
         exact_LN[self.layer_P, self.image_P] = self.exact_P
-        for layer, image_k, score_k in self.kept:
-            np.add.at(self.above_LN[layer], image_k, score_k > exact_LN[layer, image_k])
-            np.add.at(self.tied_LN[layer], image_k, score_k == exact_LN[layer, image_k])
+        layer_k, image_k, score_k = self.layer_K[: self.kept], self.image_K[: self.kept], self.score_K[: self.kept]
+        exact_k = exact_LN[layer_k, image_k]
+        np.add.at(self.above_LN, (layer_k, image_k), score_k > exact_k)
+        np.add.at(self.tied_LN, (layer_k, image_k), score_k == exact_k)
         above_P, tied_P = (count_LN[self.layer_P, self.image_P] for count_LN in (self.above_LN, self.tied_LN))
         return Ranks(self.image_P, above_P, tied_P)
 

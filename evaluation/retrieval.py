@@ -54,12 +54,14 @@ def ranks(blocks: Iterable[Tensor], relevance: Relevance) -> Ranks:
     """Count in blocks of scores, (queries, candidates), of all queries in their order."""
     query_P, candidate_P = relevance.in_order()
     layer_P = layers(query_P)
-    parts, first = [], 0
+    # Made first: what is kept of each block would lie between the memory of blocks, which then is not used again.
+    above_P, tied_P = np.empty(len(query_P), dtype=np.int64), np.empty(len(query_P), dtype=np.int64)
+    first = 0
     for score_qC in blocks:
         own = slice(*np.searchsorted(query_P, [first, first + len(score_qC)]))
-        parts.append(rank_rows(score_qC, query_P[own] - first, candidate_P[own], layer_P[own]))
+        above_P[own], tied_P[own] = rank_rows(score_qC, query_P[own] - first, candidate_P[own], layer_P[own])
         first += len(score_qC)
-    return Ranks(query_P, *(np.concatenate(counts) for counts in zip(*parts, strict=True)))
+    return Ranks(query_P, above_P, tied_P)
 
 
 def rank_rows(

@@ -121,4 +121,4 @@ def test_an_evaluation_measures_it(squares: Path, tmp_path: Path) -> None:
     assert recall("rerank") == 1.0
     assert recall("mean") < 1.0
     assert {figure.task for figure in found.measurements if figure.readout == "rerank"} == {RETRIEVAL}
-    assert "put in order by the second score" in report.render([found], config, "f")
+    assert "in the order of both scores" in report.render([found], config, "f")
