@@ -16,10 +16,10 @@ from pipeline.errors import HolismError
 
 # A toy of the study that ends within a minute: few scenes, few steps, captions of the truth.
 SMOKE_SCALE, SMOKE_ROWS = 0.001, ("o2m_truth", "cls_truth")
-SMOKE = {
-    "train": {"global_batch": 8, "epochs": 1, "warmup_steps": 1, "workers": 0},
-    "evaluate": {"readouts": ["mean", "branches"]},
-}
+SMOKE = (
+    "train.global_batch=8", "train.epochs=1", "train.warmup_steps=1", "train.workers=0",
+    "evaluate.readouts=[mean, branches]",
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,13 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "captions":
                 print(ask(root.resolve(), options.model, options.name))
             case "start":
-                print(Study(root.resolve(), {}, tuple(options.set)).start(options.width))
+                print(Study(root.resolve(), tuple(options.set)).start(options.width))
             case "run":
-                study = Study(root.resolve(), {}, tuple(options.set))
+                study = Study(root.resolve(), tuple(options.set))
                 _run(study, _jobs(options.rows, options.seeds, options.on), options.at_once)
             case "smoke":
                 write_world(root / "world", SMOKE_SCALE, workers=1)
-                _run(Study(root.resolve(), SMOKE), _jobs(SMOKE_ROWS, [0], "test"))
+                _run(Study(root.resolve(), SMOKE), _jobs(SMOKE_ROWS, [0], "test"), at_once=2)
                 print(markdown(root / "results", against=SMOKE_ROWS[0]))
             case "gather":
                 print(f"{gather(root / 'results', options.file)} runs in {options.file}")

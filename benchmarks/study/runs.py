@@ -69,6 +69,12 @@ def rows() -> dict[str, Row]:
     return found | {row.name: row for row in narrow}
 
 
+def recipe() -> dict[str, Any]:
+    """What all configurations of the study share."""
+    shared: dict[str, Any] = load_yaml(HERE / "recipe.yaml")
+    return shared
+
+
 @dataclass(frozen=True)
 class Job:
     """A row, a seed and the scenes to score on."""
@@ -84,19 +90,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Study:
-    """The study in one folder: its world, its workspaces, its results.
-
-    `smaller` goes over every configuration, `overrides` (`train.workers=4`) over all of that.
-    """
+    """The study in one folder: its world, its workspaces, its results. `overrides` (`train.workers=4`) go over all."""
 
     root: Path
-    smaller: Mapping[str, Any]
     overrides: tuple[str, ...] = ()
 
     def start(self, width: int) -> Path:
         """The model that rows of a width start from; trained if it is not there."""
         own = {"workspace": f"{{root}}/start-{width}", "train": {"model": {"embed_dim": width}, "runs": {"start": {}}}}
-        config = self._write(f"start-{width}", self._over(merge(load_yaml(HERE / "start.yaml"), own)))
+        config = self._write(f"start-{width}", merge(merge(recipe(), load_yaml(HERE / "start.yaml")), own))
         if not self._session(config).resolve()["train"].done:
             self._holism(config, "the start", "--stages", f"{BEFORE_TRAINING},train")
         manifest = self._session(config).resolve()["train"].manifest
@@ -107,11 +109,13 @@ class Study:
         return self.root / "results" / f"{job.name}.parquet"
 
     def prepare(self, jobs: Iterable[Job]) -> None:
-        """Make what several runs share, so that they do not wait for each other."""
-        for job in jobs:
-            if not self.result(job).exists():
-                self.start(job.row.width)
-                self._base(job)
+        """Make what several runs share, so that none waits for another. Raises HolismError without captions."""
+        missing = [job for job in jobs if not self.result(job).exists()]
+        for job in missing:
+            self._require_captions(job.row)
+        for job in missing:
+            self.start(job.row.width)
+            self._base(job)
 
     def run(self, job: Job) -> Path:
         """Train and measure a row unless its result is there; the file of its results."""
@@ -159,7 +163,7 @@ class Study:
             },
             "evaluate": {**row.evaluate, "benchmarks": [str(world / name) for name in SPLITS[job.split]]},
         }
-        return self._over(own)
+        return merge(recipe(), own)
 
     def _base(self, job: Job) -> Path:
         """A workspace with the stages before training; it bears the name of what decides them."""
@@ -173,9 +177,14 @@ class Study:
             unfinished.rename(folder)
         return folder
 
-    def _over(self, own: Mapping[str, Any]) -> dict[str, Any]:
-        """A configuration over recipe.yaml, and `smaller` over both."""
-        return merge(merge(load_yaml(HERE / "recipe.yaml"), own), self.smaller)
+    def _require_captions(self, row: Row) -> None:
+        for name in row.captions.split("+"):
+            place = self.root / TABLES["truth" if name == "noise" else name]  # of which noise is made
+            if not place.exists():
+                first = "captions" if name == "model" else "world"
+                raise HolismError(
+                    f"row {row.name} wants {place}, which is not there; run python -m benchmarks.study {first} first"
+                )
 
     def _write(self, name: str, config: Mapping[str, Any]) -> Path:
         path = self.root / "configs" / f"{name}.yaml"

@@ -10,10 +10,11 @@ import pytest
 from benchmarks.study.__main__ import main
 from benchmarks.study.combinations import is_held_out
 from benchmarks.study.noise import EMPTY_PHRASES, REFUSALS, planted
-from benchmarks.study.runs import rows
+from benchmarks.study.runs import Job, Study, rows
 from benchmarks.study.table import COLUMNS, figures, paired, read, summary
 from benchmarks.study.world import scenes, true_captions
 from pipeline.demo_world.facts import facts
+from pipeline.errors import HolismError
 
 
 def combinations(split: str, count: int) -> set[tuple[str, ...]]:
@@ -117,10 +118,21 @@ def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     for column in ("T2I own", "mIoU", "pointing"):
         assert found[column].between(0, 100).all()
     assert set(found.loc[found["specialisation"].notna(), "row"]) == {"cls_truth"}
+    one_file, picture = tmp_path / "all.parquet", tmp_path / "known.png"
+    assert main(["--root", str(tmp_path), "gather", str(one_file)]) == 0
+    assert main(["plot", "known", str(picture), "--results", str(one_file)]) == 0
+    assert picture.stat().st_size > 1000
+    pd.testing.assert_frame_equal(figures(read(one_file)), found)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert main(["--root", str(tmp_path), "smoke"]) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before
     assert "| cls_truth |" in capsys.readouterr().out
+
+
+def test_captions_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
+    job = Job(rows()["cls"], 0, "develop")
+    with pytest.raises(HolismError, match=r"row cls wants .*model\.parquet.* benchmarks\.study captions first"):
+        Study(tmp_path).prepare([job])
 
 
 def test_an_unknown_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,11 +141,10 @@ def test_an_unknown_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_rows_are_recipes() -> None:
-    from benchmarks.study.runs import Job, Study
     from flows.config import HolismConfig
     from pipeline.config import build
 
-    study = Study(Path("study"), {})
+    study = Study(Path("study"))
     for row in rows().values():
         config = build(
             HolismConfig, study.config(Job(row, 3, "develop"), Path("work"), Path("model")), source=row.name
