@@ -20,14 +20,14 @@ def by_slot(features: Features, image_BMD: Tensor, image_NMD: Tensor) -> Tensor:
     if features.ranks > 1:
         return (image_to_text(features, image_BMD) + text_to_image(features, features.text_BMD, image_NMD)) / 2
     # Rows and columns are the same samples: one matrix serves both directions.
-    i2t_MB, t2i_MB, own_MB = log_sum_exp_both_ways(_matrix(features, image_BMD, features.text_NMD))
+    i2t_MB, t2i_MB, own_MB = log_sum_exp_both_ways(matrix(features, image_BMD, features.text_NMD))
     i2t_MB = with_negatives(features, image_BMD, i2t_MB)
     return _where_present(features, (i2t_MB + t2i_MB) / 2 - own_MB)
 
 
 def image_to_text(features: Features, image_BMD: Tensor) -> Tensor:
     """Cross entropy of each caption among its slot's, found by the vector that stands for it in its image: (B, M)."""
-    log_sum_MB, own_MB = log_sum_exp(_matrix(features, image_BMD, features.text_NMD))
+    log_sum_MB, own_MB = log_sum_exp(matrix(features, image_BMD, features.text_NMD))
     log_sum_MB = with_negatives(features, image_BMD, log_sum_MB)
     return _where_present(features, log_sum_MB - own_MB)
 
@@ -47,11 +47,12 @@ def with_negatives(features: Features, image_BMD: Tensor, log_sum_MB: Tensor) ->
 
 def text_to_image(features: Features, query_BMD: Tensor, image_NMD: Tensor) -> Tensor:
     """Cross entropy of each caption's own image among all, found by a query made of the caption: (B, M)."""
-    log_sum_MB, own_MB = log_sum_exp(_matrix(features, query_BMD, image_NMD))
+    log_sum_MB, own_MB = log_sum_exp(matrix(features, query_BMD, image_NMD))
     return _where_present(features, log_sum_MB - own_MB)
 
 
-def _matrix(features: Features, rows_BMD: Tensor, columns_NMD: Tensor) -> Matrix:
+def matrix(features: Features, rows_BMD: Tensor, columns_NMD: Tensor) -> Matrix:
+    """Logits of a slot's rows and columns, slot by slot."""
     return Matrix(
         rows_BMD.transpose(0, 1),
         columns_NMD.transpose(0, 1),

@@ -10,11 +10,12 @@ from dataclasses import replace
 from torch import Tensor
 
 from pipeline.errors import ConfigError
+from training.losses.contrast import matrix
 from training.losses.features import Features
 from training.losses.served_vectors import served_vectors
 from training.losses.student_views import mean_captions
 from training.losses.term import TermLoss, mean_over_captions
-from training.losses.tiles import Matrix, relative_entropy
+from training.losses.tiles import relative_entropy
 
 
 def distillation(features: Features) -> TermLoss:
@@ -38,13 +39,6 @@ def _both(
 ) -> Tensor:
     """One direction, for each view and sample: (V, B); `scale` and the last two are the teacher's."""
     count = rows_BVD.shape[1]
-    student = Matrix(
-        rows_BVD.transpose(0, 1),
-        columns_NVD.transpose(0, 1),
-        views.scale,
-        views.mask_BM.T,
-        views.mask_NM.T,
-        views.columns_B(),
-    )
+    student = matrix(views, rows_BVD, columns_NVD)
     taught_VBD, taught_VND = taught_BD.expand(count, -1, -1), taught_ND.expand(count, -1, -1)
     return relative_entropy(student, replace(student, rows_GBE=taught_VBD, columns_GNE=taught_VND, scale=scale))
