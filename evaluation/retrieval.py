@@ -116,8 +116,11 @@ def rank_images(vector_NGD: Tensor, text_TD: Tensor, depth: int) -> np.ndarray:
     """The `depth` best images for each text, best first, (T, depth): for showing them, as equal ones have no order."""
     block = max(1, BLOCK_SCORES // (vector_NGD.shape[0] * vector_NGD.shape[1]))
     depth = min(depth, len(vector_NGD))
-    parts = [scores(vector_NGD, part_tD).T.topk(depth).indices for part_tD in text_TD.split(block)]
-    return torch.cat(parts).cpu().numpy()
+    best_TK = np.empty((len(text_TD), depth), dtype=np.int64)  # made first, as in `ranks`
+    for first in range(0, len(text_TD), block):
+        best_tK = scores(vector_NGD, text_TD[first : first + block]).T.topk(depth).indices
+        best_TK[first : first + block] = best_tK.cpu().numpy()
+    return best_TK
 
 
 def chance(relevance: Relevance, k: int) -> float:
