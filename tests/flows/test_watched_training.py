@@ -13,12 +13,13 @@ from flows.cli import main
 from tests.flows.project import write_project
 
 
-def test_a_run_is_measured_on_the_way_and_its_best_model_used(
+def test_a_run_is_measured_on_the_way_and_its_best_and_averaged_models_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_project(tmp_path)
     settings = yaml.safe_load(config.read_text())
     settings["train"] |= {"evaluation": {"every": 2, "images": 8}, "best": {"figure": "heldout/macro_accuracy"}}
+    settings["train"]["ema"] = 0.9
     settings["evaluate"]["weights"] = "best"
     config.write_text(yaml.safe_dump(settings))
     assert main(["plan", str(config)]) == 2
@@ -32,10 +33,13 @@ def test_a_run_is_measured_on_the_way_and_its_best_model_used(
     assert [row["step"] for row in rows if f"eval/{name}/macro_accuracy" in row] == [1, 2]
     (report,) = (tmp_path / "workspace" / "evaluate").glob("*/report.html")
     assert f'aria-label="{name.replace("_", " ")}/macro accuracy by step"' in report.read_text()
-    assert main(["export", str(config), "--to", str(tmp_path / "out"), "--best", *best]) == 0
-    model, _, _ = training.load(tmp_path / "out")
-    kept, _, _ = training.load(metrics.parent / "best")
-    assert all(value.equal(kept.state_dict()[key]) for key, value in model.state_dict().items())
+    for kind in ("best", "ema"):
+        assert main(["export", str(config), "--to", str(tmp_path / kind), f"--{kind}", *best]) == 0
+        model, _, _ = training.load(tmp_path / kind)
+        kept, _, _ = training.load(metrics.parent / kind)
+        assert all(value.equal(kept.state_dict()[key]) for key, value in model.state_dict().items())
+    assert main(["evaluate", str(config), *best, "--set", "evaluate.weights=ema"]) == 0
+    assert len(list((tmp_path / "workspace" / "evaluate").glob("*/report.html"))) == 2
 
 
 def test_a_best_model_that_nobody_keeps_cannot_be_used(
