@@ -20,14 +20,13 @@ out an image (a style, a background), a text should be one row with all images i
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from evaluation import benchmark_tables as tables
 from evaluation.contents import ALL_CAPTIONS, Contents, MissingDataError, Queries, Spec
-from evaluation.names import Names
+from evaluation.names import match
 from pipeline import identity, plain_yaml
 from pipeline.config import build
 from pipeline.errors import InputError
@@ -77,16 +76,16 @@ def _masks(root: Location, files: Sequence[str]) -> tuple[tuple[Location, ...], 
     """The masks of these pictures, and their sizes in bytes."""
     prefix = (root / MASKS).uri + "/"
     size = {file.uri.removeprefix(prefix): size for file, size in (root / MASKS).files(recursive=True)}
-    known = Names(present := list(size))
-    places = [known.find(mask_name(file)) for file in files]
-    if absent := [file for file, place in zip(files, places, strict=True) if place is None]:
+    place, masks = root / MASKS, match([mask_name(file) for file in files], list(size))
+    if masks.absent:
         raise MissingDataError(
-            f"{len(absent)} of {len(files)} masks of {root / MASKS} are missing, the first is {mask_name(absent[0])!r}"
+            f"{len(masks.absent)} of {len(files)} masks of {place} are missing, the first is {masks.absent[0]!r}"
         )
-    found = [present[place] for place in places if place is not None]
-    if repeated := [name for name, times in Counter(found).items() if times > 1]:
-        raise InputError(f"the mask {repeated[0]!r} of {root / MASKS} is that of two pictures; rename one of them")
-    return tuple(root / MASKS / name for name in found), [size[name] for name in found]
+    if masks.repeated:
+        raise InputError(
+            f"the mask {masks.repeated[0]!r} of {place} is that of two pictures; rename one of them"
+        )
+    return tuple(place / name for name in masks.found), [size[name] for name in masks.found]
 
 
 def _labelled(root: Location, spec: Spec) -> tuple[Contents, dict[str, int]]:

@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from evaluation.contents import ALL_CAPTIONS, Choices, Queries, all_or_none
-from evaluation.names import Names
+from evaluation.names import Names, match
 from pipeline import texts
 from pipeline.errors import InputError
 from pipeline.storage import Location
@@ -80,16 +80,17 @@ def files(labels: BenchmarkTable, present: Sequence[str]) -> tuple[str, ...]:
     named = [_one_text(labels, "file", row, value) for row, value in enumerate(labels.values("file"), 1)]
     if not named:
         raise InputError(f"{labels.location} lists no images")
-    names = Names(present)
-    places = [names.find(name) for name in named]
-    if absent := [name for name, place in zip(named, places, strict=True) if place is None]:
+    images = match(named, present)
+    if images.absent:
         raise InputError(
-            f"{len(absent)} of {len(named)} images of {labels.location.parent} are missing, the first is {absent[0]!r}"
+            f"{len(images.absent)} of {len(named)} images of {labels.location.parent} are missing, the first is "
+            f"{images.absent[0]!r}"
         )
-    found = [present[place] for place in places if place is not None]
-    if repeated := [name for name, times in Counter(found).items() if times > 1]:
-        raise InputError(f"{labels.location} lists {repeated[0]!r} more than once; one row per image is expected")
-    return tuple(found)
+    if images.repeated:
+        raise InputError(
+            f"{labels.location} lists {images.repeated[0]!r} more than once; one row per image is expected"
+        )
+    return images.found
 
 
 def coco_ids(labels: BenchmarkTable) -> tuple[int, ...]:
