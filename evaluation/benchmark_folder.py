@@ -82,9 +82,7 @@ def _masks(root: Location, files: Sequence[str]) -> tuple[tuple[Location, ...], 
             f"{len(masks.absent)} of {len(files)} masks of {place} are missing, the first is {masks.absent[0]!r}"
         )
     if masks.repeated:
-        raise InputError(
-            f"the mask {masks.repeated[0]!r} of {place} is that of two pictures; rename one of them"
-        )
+        raise InputError(f"the mask {masks.repeated[0]!r} of {place} is that of two pictures; rename one of them")
     return tuple(place / name for name in masks.found), [size[name] for name in masks.found]
 
 
