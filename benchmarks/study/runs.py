@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
 from benchmarks.study.noise import write_noise
@@ -24,6 +25,7 @@ from flows.run import Session
 from pipeline.config import load_yaml, merge
 from pipeline.errors import HolismError
 from pipeline.identity import digest
+from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.schemas import RESULTS
 
@@ -103,7 +105,7 @@ class Study:
             self._holism(config, "the start", "--stages", f"{BEFORE_TRAINING},train")
         manifest = self._session(config).resolve()["train"].manifest
         assert manifest is not None
-        return Path(manifest.store.removeprefix("file://"), manifest.detail["runs"]["start"]["folder"])
+        return _model_of(manifest, "start")
 
     def result(self, job: Job) -> Path:
         return self.root / "results" / f"{job.name}.parquet"
@@ -128,8 +130,18 @@ class Study:
         shutil.copytree(self._base(job), work)
         config = self._write(job.name, self.config(job, work, self.start(job.row.width)))
         began, cpu = time.monotonic(), _cpu_seconds()
-        self._holism(config, job.name)
-        _keep(self._session(config), job, result, time.monotonic() - began, _cpu_seconds() - cpu)
+        self._holism(config, job.name, "--stages", "train")
+        trained, cpu_of_training = time.monotonic() - began, _cpu_seconds() - cpu
+        memory = max(getrusage(whose).ru_maxrss for whose in (RUSAGE_SELF, RUSAGE_CHILDREN)) / 1024
+        self._holism(config, job.name, "--stages", "evaluate")
+        costs = {
+            "seconds": round(time.monotonic() - began, 1),
+            "cpu_seconds": round(_cpu_seconds() - cpu, 1),
+            "training_seconds": round(trained, 1),
+            "training_cpu_seconds": round(cpu_of_training, 1),
+            "memory_mib": round(memory),
+        }
+        _keep(self._session(config), job, result, costs)
         shutil.rmtree(work)
         return result
 
@@ -211,12 +223,31 @@ class Study:
             return subprocess.run(command, stdout=out, stderr=subprocess.STDOUT).returncode
 
 
+def _model_of(train: Manifest, run: str) -> Path:
+    """The model folder of a run."""
+    return Path(train.store.removeprefix("file://"), train.detail["runs"][run]["folder"])
+
+
+def _operations(model: Path, images: int) -> dict[str, float]:
+    """GFLOP of the towers' passes, forward and backward: over one picture, and over a picture and its texts."""
+    import torch
+
+    from training.checkpoint import load
+    from training.flops import count
+
+    flops = count(load(str(model))[0], torch.device("cpu"))
+    steps = (model.parent / "metrics.jsonl").read_bytes().splitlines()
+    tokens = sum(json.loads(step)["tokens"] for step in steps) / images
+    _, of_a_token, _ = flops.text
+    return {"gflop_of_a_picture": flops.image / 1e9, "gflop_of_a_sample": (flops.image + tokens * of_a_token) / 1e9}
+
+
 def _cpu_seconds() -> float:
     used = os.times()
     return used.user + used.system + used.children_user + used.children_system
 
 
-def _keep(session: Session, job: Job, result: Path, seconds: float, cpu_seconds: float) -> None:
+def _keep(session: Session, job: Job, result: Path, costs: Mapping[str, float]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -233,8 +264,8 @@ def _keep(session: Session, job: Job, result: Path, seconds: float, cpu_seconds:
         "scored_on": job.split,
         "steps": counts["steps"],
         "images_seen": counts["images seen"],
-        "seconds": round(seconds, 1),
-        "cpu_seconds": round(cpu_seconds, 1),
+        **costs,
+        **_operations(_model_of(train, job.row.name), counts["images seen"]),
     }
     for name, value in own.items():
         table = table.append_column(name, pa.array([value] * table.num_rows))
