@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmarks.study.captions import ask
 from benchmarks.study.plot import plot
-from benchmarks.study.runs import SPLITS, WIDTHS, Job, Study, rows
+from benchmarks.study.recipes import WORLDS, named
+from benchmarks.study.runs import Job, Study
 from benchmarks.study.table import gather, markdown
 from benchmarks.study.world import SCENES, write_world
 from pipeline.errors import HolismError
@@ -18,7 +19,7 @@ from pipeline.errors import HolismError
 SMOKE_SCALE, SMOKE_ROWS = 0.001, ("o2m_truth", "cls_truth")
 SMOKE = (
     "train.global_batch=8", "train.epochs=1", "train.warmup_steps=1", "train.workers=0",
-    "evaluate.readouts=[mean, branches]",
+    "evaluate.readouts=[mean, max, branches]",
 )  # fmt: skip
 
 
@@ -31,9 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "world":
                 write_world(root / "world", options.scale, options.workers, options.splits)
             case "captions":
-                print(ask(root.resolve(), options.model, options.name))
+                print(ask(root.resolve(), options.model, options.name, options.set))
             case "start":
-                print(Study(root.resolve(), tuple(options.set)).start(options.width))
+                (row,) = named([options.row])
+                print(Study(root.resolve(), tuple(options.set)).start(row))
             case "run":
                 study = Study(root.resolve(), tuple(options.set))
                 _run(study, _jobs(options.rows, options.seeds, options.on), options.at_once)
@@ -58,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.study", description="which recipe makes the better CLIP"
     )
     parser.add_argument("--root", type=Path, default=Path("study"), help="folder of scenes, workspaces and results")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all runs")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of what is run")
     commands = parser.add_subparsers(dest="command", required=True)
     world = commands.add_parser("world", help="write the scenes")
     world.add_argument("--splits", nargs="+", choices=SCENES, default=SCENES, help="some of them only")
@@ -68,11 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     captions.add_argument("--model", default="demo_vlm", help="as `caption.models` names it")
     captions.add_argument("--name", default="model", help="what rows call these captions")
     start = commands.add_parser("start", help="train the model that rows start from")
-    start.add_argument("--width", type=int, choices=WIDTHS, default=WIDTHS[0], help="numbers in its vectors")
+    start.add_argument("row", help="name of a row, which says its world and width")
     run = commands.add_parser("run", help="train and measure rows; what is there is not done again")
-    run.add_argument("rows", nargs="*", help="names of rows.yaml; core: those rows; none: all")
+    run.add_argument("rows", nargs="*", help="names of rows.yaml; core, variant:NAME: those rows; none: all")
     run.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
-    run.add_argument("--on", choices=list(SPLITS), default="develop", help="scenes to score on")
+    run.add_argument("--on", choices=list(WORLDS["rendered"].splits), default="develop", help="scenes to score on")
     run.add_argument("--at-once", type=int, default=1, help="runs that go side by side, with a log each")
     commands.add_parser("smoke", help="a toy of all this, within a minute")
     together = commands.add_parser("gather", help="write all results as one file")
@@ -88,11 +90,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _jobs(names: Sequence[str], seeds: Sequence[int], split: str) -> list[Job]:
-    known = rows()
-    chosen = [row.name for row in known.values() if row.core] if list(names) == ["core"] else names or list(known)
-    if unknown := [name for name in chosen if name not in known]:
-        raise HolismError(f"no row is called {unknown[0]}; expected some of {', '.join(known)}")
-    return [Job(known[name], seed, split) for seed in seeds for name in chosen]
+    """Rows that have no such split are left out if nobody named them."""
+    chosen = [row for row in named(list(names)) if names or split in row.splits]
+    if lacking := [row for row in chosen if split not in row.splits]:
+        raise HolismError(
+            f"row {lacking[0].name} has no scenes to {split} on; expected --on {', '.join(lacking[0].splits)}"
+        )
+    return [Job(row, seed, split) for seed in seeds for row in chosen]
 
 
 def _run(study: Study, jobs: Sequence[Job], at_once: int = 1) -> None:

@@ -7,6 +7,7 @@ rows see the same answers.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from pipeline.errors import HolismError
 COLUMNS = ("key", "text", "perspective", "granularity")
 
 
-def ask(root: Path, model: str, name: str) -> Path:
-    """Ask a model the paper's questions about the scenes of training; the table of its answers, made once."""
+def ask(root: Path, model: str, name: str, overrides: Sequence[str] = ()) -> Path:
+    """Ask a model the paper's questions about the scenes of training; the table of its answers, made once.
+
+    `overrides` (`caption.paraphrases=rotate`) say how.
+    """
     out = root / "captions" / f"{name}.parquet"
     if out.exists():
         return out
@@ -35,9 +39,10 @@ def ask(root: Path, model: str, name: str) -> Path:
     path = root / "configs" / f"captions-{name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(config, indent=1))
-    if holism(["run", str(path), "--stages", "ingest,caption"]):
+    sets = [word for item in overrides for word in ("--set", item)]
+    if holism(["run", str(path), "--stages", "ingest,caption", *sets]):
         raise HolismError(f"the study stopped at the captions of {model}; mend what is said above and run this again")
-    found = Session.open(str(path)).resolve()
+    found = Session.open(str(path), overrides).resolve()
     images, answers = found["ingest"].manifest, found["caption"].manifest
     assert images is not None
     assert answers is not None

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from benchmarks.study.runs import rows
+from benchmarks.study.recipes import rows
 from benchmarks.study.table import figures, read
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN = ("zero-shot", "T2I R@1", "I2T R@1", "T2I own")
+SHOWN = ("zero-shot", "zero-shot best", "T2I R@1", "T2I best", "T2I own")
 
 
 def plot(results: Path, dataset: str, out: Path) -> None:
@@ -26,13 +26,13 @@ def plot(results: Path, dataset: str, out: Path) -> None:
     of_runs = of_runs[of_runs["dataset"] == dataset]
     names = [name for name in rows() if name in set(of_runs["row"])]
     figure, axes = plt.subplots(
-        1, len(SHOWN), figsize=(12, 1.2 + 0.28 * len(names)), sharey=True, layout="constrained"
+        1, len(SHOWN), figsize=(14, 1.2 + 0.28 * len(names)), sharey=True, layout="constrained"
     )
     for axis, column in zip(axes, SHOWN, strict=True):
         _column(axis, of_runs, names, column)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
-    figure.suptitle(f"{dataset} scenes, served vector, %: dots are seeds, bars their mean")
+    figure.suptitle(f"{dataset} scenes, %: dots are seeds, bars their mean")
     figure.savefig(out, dpi=110)
     plt.close(figure)
 

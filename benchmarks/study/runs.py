@@ -14,67 +14,28 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
 from benchmarks.study.noise import write_noise
+from benchmarks.study.recipes import CLIP, DEMO_VLM, TOWER, WORLDS, Row, recipe, start_recipe
 from flows.cli import main as holism
 from flows.run import Session
-from pipeline.config import load_yaml, merge
+from pipeline.config import merge
 from pipeline.errors import HolismError
 from pipeline.identity import digest
 from pipeline.manifest import Manifest
 from pipeline.progress import Progress
 from pipeline.schemas import RESULTS
 
-HERE = Path(__file__).parent
-SPLITS = {"develop": ("develop",), "test": ("known", "new")}
-TABLES = {
-    "model": "captions/model.parquet",
-    "truth": "world/train",
-    "noise": "world/noise",
-}  # captions of training scenes, by who wrote them
 TABLE = {
     "format": "parquet",
     "match": "key",
     "columns": {"image": "key", "text": "text", "perspective": "perspective", "granularity": "granularity"},
 }
-NARROW = 16
-WIDTHS = (64, NARROW)
 BEFORE_TRAINING = "ingest,caption,curate"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A recipe of the study, by what differs from recipe.yaml; {start} in it is the folder of the start's model."""
-
-    name: str
-    says: str
-    train: Mapping[str, Any]
-    curate: Mapping[str, Any]
-    evaluate: Mapping[str, Any]
-    core: bool = False
-    captions: str = "model"  # one of TABLES, or several with + between
-    width: int = 64  # numbers in a vector, one of WIDTHS
-
-
-def rows() -> dict[str, Row]:
-    """All rows, in the order of rows.yaml, and those of narrow vectors after them."""
-    read: dict[str, Any] = load_yaml(HERE / "rows.yaml")
-    found = {
-        name: Row(name=name, **{"train": {}, "curate": {}, "evaluate": {}, **row})
-        for name, row in read["rows"].items()
-    }
-    narrow = [replace(found[name], name=f"{name}_{NARROW}", width=NARROW, core=False) for name in read["narrow"]]
-    return found | {row.name: row for row in narrow}
-
-
-def recipe() -> dict[str, Any]:
-    """What all configurations of the study share."""
-    shared: dict[str, Any] = load_yaml(HERE / "recipe.yaml")
-    return shared
 
 
 @dataclass(frozen=True)
@@ -97,15 +58,18 @@ class Study:
     root: Path
     overrides: tuple[str, ...] = ()
 
-    def start(self, width: int) -> Path:
-        """The model that rows of a width start from; trained if it is not there."""
-        own = {"workspace": f"{{root}}/start-{width}", "train": {"model": {"embed_dim": width}, "runs": {"start": {}}}}
-        config = self._write(f"start-{width}", merge(merge(recipe(), load_yaml(HERE / "start.yaml")), own))
+    def start(self, row: Row) -> str | None:
+        """The weights that a row starts from; its world's myopic CLIP of its width is trained if it is not there."""
+        if row.start != CLIP:
+            return DEMO_VLM if row.start == TOWER else None
+        name = f"start-{row.width}" if row.world == "rendered" else f"start-{row.world}-{row.width}"
+        own = {"workspace": f"{{root}}/{name}", "train": {"model": {"embed_dim": row.width}, "runs": {"start": {}}}}
+        config = self._write(name, merge(start_recipe(row.world), own))
         if not self._session(config).resolve()["train"].done:
             self._holism(config, "the start", "--stages", f"{BEFORE_TRAINING},train")
         manifest = self._session(config).resolve()["train"].manifest
         assert manifest is not None
-        return _model_of(manifest, "start")
+        return str(_model_of(manifest, "start"))
 
     def result(self, job: Job) -> Path:
         return self.root / "results" / f"{job.name}.parquet"
@@ -116,7 +80,7 @@ class Study:
         for job in missing:
             self._require_captions(job.row)
         for job in missing:
-            self.start(job.row.width)
+            self.start(job.row)
             self._base(job)
 
     def run(self, job: Job) -> Path:
@@ -128,7 +92,7 @@ class Study:
         work = self.root / "work" / job.name
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(self._base(job), work)
-        config = self._write(job.name, self.config(job, work, self.start(job.row.width)))
+        config = self._write(job.name, self.config(job, work, self.start(job.row)))
         began, cpu = time.monotonic(), _cpu_seconds()
         self._holism(config, job.name, "--stages", "train")
         trained, cpu_of_training = time.monotonic() - began, _cpu_seconds() - cpu
@@ -159,50 +123,56 @@ class Study:
         if failed:
             raise HolismError(f"{', '.join(failed)} failed; {self.root / 'logs'} says why, then run this again")
 
-    def config(self, job: Job, workspace: Path, start: Path) -> dict[str, Any]:
-        """The configuration of a run that starts from the model in a folder."""
-        row, world = job.row, self.root / "world"
-        tables = [{"name": name, "path": str(self.root / TABLES[name]), **TABLE} for name in row.captions.split("+")]
+    def config(self, job: Job, workspace: Path, start: str | None) -> dict[str, Any]:
+        """The configuration of a run that starts from the weights in a folder, or from nothing."""
+        row = job.row
+        tables = [{"name": name, "path": str(self.root / place), **TABLE} for name, place in row.tables.items()]
         own: dict[str, Any] = {
             "workspace": str(workspace),
             "caption": {"models": [], "tables": tables},
             "curate": row.curate,
             "train": {
                 "model": {"embed_dim": row.width},
-                "warm_start": str(start),
+                "warm_start": start,
                 "seed": job.seed,
                 "runs": {row.name: row.train},
             },
-            "evaluate": {**row.evaluate, "benchmarks": [str(world / name) for name in SPLITS[job.split]]},
+            "evaluate": {**row.evaluate, "benchmarks": [str(self.root / name) for name in row.splits[job.split]]},
         }
-        return merge(recipe(), own)
+        return merge(recipe(row.world), own)
 
     def _base(self, job: Job) -> Path:
-        """A workspace with the stages before training; it bears the name of what decides them."""
-        folder = self.root / "bases" / digest([job.row.captions, dict(job.row.curate)])[:12]
+        """A workspace with the stages before training; it bears the name of what decides them.
+
+        No two worlds have captions of one name.
+        """
+        row = job.row
+        folder = self.root / "bases" / digest([row.captions, dict(row.curate)])[:12]
         if not folder.exists():
-            if "noise" in job.row.captions.split("+"):
-                write_noise(self.root / TABLES["truth"], self.root / TABLES["noise"])
+            if "noise" in row.tables:
+                write_noise(self.root / WORLDS[row.world].tables["truth"], self.root / row.tables["noise"])
             unfinished = folder.with_suffix(".part")
-            config = self._write(f"base-{folder.name}", self.config(job, unfinished, self.start(job.row.width)))
+            config = self._write(f"base-{folder.name}", self.config(job, unfinished, self.start(row)))
             self._holism(config, "the captions", "--stages", BEFORE_TRAINING)
             unfinished.rename(folder)
         return folder
 
     def _require_captions(self, row: Row) -> None:
-        for name in row.captions.split("+"):
-            place = self.root / TABLES["truth" if name == "noise" else name]  # of which noise is made
-            if not place.exists():
-                first = "captions" if name == "model" else "world"
+        for name, place in row.tables.items():
+            needed = self.root / (
+                WORLDS[row.world].tables["truth"] if name == "noise" else place
+            )  # noise is made of it
+            if not needed.exists():
                 raise HolismError(
-                    f"row {row.name} wants {place}, which is not there; run python -m benchmarks.study {first} first"
+                    f"row {row.name} wants {needed}, which is not there; run python -m benchmarks.study "
+                    f"{'captions' if place.startswith('captions/') else needed.relative_to(self.root).parts[0]} first"
                 )
 
     def _write(self, name: str, config: Mapping[str, Any]) -> Path:
         path = self.root / "configs" / f"{name}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(config, indent=1).replace("{root}", str(self.root))
-        path.write_text(text.replace("{start}", config["train"].get("warm_start", "")))
+        path.write_text(text.replace("{start}", config["train"].get("warm_start") or ""))
         return path
 
     def _session(self, config: Path) -> Session:

@@ -1,7 +1,8 @@
 """Tables of the study from the results of its runs: means over seeds, standard errors, paired differences.
 
-Columns are means over what they name (tasks, perspectives), in per cent. `own` is retrieval in which the branch of a
-perspective answers its queries; for a model of one branch it is the served vector's. `specialisation` is how far these
+Columns are means over what they name (tasks, perspectives), in per cent, of the served vector unless they say `best`:
+there the branch with the highest score answers each text (the readout `max`), and `own`: there the branch of a text's
+perspective answers it. A model of one branch has its one vector in all of them. `specialisation` is how far own
 branches lie above the mean of all branches, in points of R@1, both ways; a model of one branch has none. `mIoU` is of
 whole scenes, of objects and backgrounds, `pointing` of the main object.
 """
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.study.runs import WIDTHS, rows
+from benchmarks.study.recipes import rows, variants
 
-SERVED = "mean"
-COST = "CPU s"  # of the whole run, its evaluation included
+SERVED, BEST = "mean", "max"
 NONE = "–"  # of results that lack a figure
+FLOAT_BYTES = 4
+Pick = Callable[[pd.DataFrame], pd.Series]
 
 
 @dataclass(frozen=True)
@@ -26,43 +28,66 @@ class Column:
     """A figure of a run: a mean over rows of its results. `of` picks them."""
 
     name: str
-    of: Callable[[pd.DataFrame], pd.Series]
+    of: Pick
 
 
-def _served(task: str, metric: str, query: str | None = None) -> Callable[[pd.DataFrame], pd.Series]:
+def _branches(frame: pd.DataFrame) -> list[str]:
+    found = frame.loc[frame["readout"].str.startswith("branch:"), "readout"].unique()
+    return [name for name in found if name != "branch:image"]  # the only branch of a model is called image
+
+
+def _served(task: str, metric: str, query: str | None = None, readout: str = SERVED) -> Pick:
     def pick(frame: pd.DataFrame) -> pd.Series:
-        chosen = (frame["task"] == task) & (frame["readout"] == SERVED) & (frame["metric"] == metric)
+        read_by = readout if _branches(frame) else SERVED
+        chosen = (frame["task"] == task) & (frame["readout"] == read_by) & (frame["metric"] == metric)
         return chosen if query is None else chosen & (frame["query"] == query)
 
     return pick
 
 
-def _own_branch(metric: str) -> Callable[[pd.DataFrame], pd.Series]:
+def _own_branch(metric: str) -> Pick:
     def pick(frame: pd.DataFrame) -> pd.Series:
         own = frame["readout"] == "branch:" + frame["query"]
-        single = ~frame["readout"].str.startswith("branch:").any() | (frame["readout"] == "branch:image").any()
-        chosen = (frame["readout"] == SERVED) if single else own
-        return chosen & (frame["metric"] == metric)
+        return (own if _branches(frame) else frame["readout"] == SERVED) & (frame["metric"] == metric)
 
     return pick
 
 
 COLUMNS = (
     Column("zero-shot", _served("classification", "accuracy")),
+    Column("zero-shot best", _served("classification", "accuracy", readout=BEST)),
     Column("object", _served("classification", "accuracy", "object")),
     Column("color", _served("classification", "accuracy", "color")),
     Column("background", _served("classification", "accuracy", "background")),
     Column("style", _served("classification", "accuracy", "style")),
     Column("attributes", _served("composition", "choice_accuracy", "attribute_swap")),
     Column("relations", _served("composition", "choice_accuracy", "relation_opposite")),
+    Column("group", _served("classification", "accuracy", "group")),
+    Column("subgroup", _served("classification", "accuracy", "subgroup")),
+    Column("group macro", _served("classification", "macro_accuracy", "group")),
+    Column("subgroup macro", _served("classification", "macro_accuracy", "subgroup")),
     Column("T2I R@1", _served("retrieval", "text_to_image_recall@1")),
     Column("I2T R@1", _served("retrieval", "image_to_text_recall@1")),
+    Column("T2I best", _served("retrieval", "text_to_image_recall@1", readout=BEST)),
+    Column("I2T best", _served("retrieval", "image_to_text_recall@1", readout=BEST)),
     Column("T2I own", _own_branch("text_to_image_recall@1")),
     Column("specialisation", lambda frame: frame["metric"].str.endswith("_own_branch_margin")),
     Column("mIoU", _served("dense", "mean_iou", "scene")),
     Column("pointing", _served("dense", "pointing", "main_object")),
 )
 NAMES = tuple(column.name for column in COLUMNS)
+RECALLS = ("T2I R@1", "I2T R@1")
+# What a run costs: training alone, of one thread; an index of 32-bit numbers. Decimals are those that are shown.
+COSTS = {
+    "GFLOP a picture": 2,
+    "GFLOP a sample": 2,
+    "training CPU s": 0,
+    "samples a CPU s": 1,
+    "memory, MiB": 0,
+    "bytes an image": 0,
+    "bytes, all branches": 0,
+    "R@1 a CPU s": 2,
+}
 
 
 def read(results: Path) -> pd.DataFrame:
@@ -81,13 +106,32 @@ def gather(folder: Path, out: Path) -> int:
 
 
 def figures(results: pd.DataFrame) -> pd.DataFrame:
-    """One row per (row, seed, dataset), one column per figure, in per cent."""
+    """One row per (row, seed, dataset), one column per figure, in per cent; costs beside them."""
     found = []
     for (row, seed, dataset), own in results.groupby(["row", "seed", "dataset"]):
         values = {column.name: 100 * own.loc[column.of(own), "value"].mean() for column in COLUMNS}
-        cost = {COST: own["cpu_seconds"].iloc[0]}
-        found.append({"row": row, "seed": seed, "dataset": dataset, **values, **cost})
+        recall = sum(values[name] for name in RECALLS) / len(RECALLS)
+        found.append({"row": row, "seed": seed, "dataset": dataset, **values, **_costs(own, recall)})
     return pd.DataFrame(found)
+
+
+def _costs(run: pd.DataFrame, recall: float) -> dict[str, float]:
+    """Results of the first runs have no costs of training apart."""
+    first = run.iloc[0]
+    row = rows().get(first["row"])
+    vector = FLOAT_BYTES * row.width if row else float("nan")
+    seconds = first.get("training_cpu_seconds", float("nan"))
+    values = (
+        first.get("gflop_of_a_picture", float("nan")),
+        first.get("gflop_of_a_sample", float("nan")),
+        seconds,
+        first.get("images_seen", float("nan")) / seconds,
+        first.get("memory_mib", float("nan")),
+        vector,
+        vector * max(1, len(_branches(run))),
+        recall / seconds,
+    )
+    return dict(zip(COSTS, values, strict=True))
 
 
 def summary(of_runs: pd.DataFrame, dataset: str, names: Sequence[str] = NAMES) -> pd.DataFrame:
@@ -118,31 +162,49 @@ def paired(of_runs: pd.DataFrame, dataset: str, against: str, names: Sequence[st
 
 
 def markdown(results: Path, against: str = "o2m") -> str:
-    """All tables of the results in a folder or file, rows in the order of rows.yaml, those of a width together."""
+    """All tables of the results in a folder or file, rows in the order of rows.yaml, those of a variant together."""
     known = rows()
     order = {name: number for number, name in enumerate(known)}
-    of_runs = figures(read(results)).sort_values("row", key=lambda names: names.map(order), kind="stable")
+    of_runs = figures(read(results))
+    of_runs = of_runs[of_runs["row"].isin(known)]
+    of_runs = of_runs.sort_values("row", key=lambda names: names.map(order), kind="stable")
+    variant = of_runs["row"].map(lambda name: known[name].variant)
     parts = []
     for dataset in of_runs["dataset"].unique():
-        for width in WIDTHS:
-            own = of_runs[of_runs["row"].map(lambda name, width=width: known[name].width == width)]
-            base = against if width == known[against].width else f"{against}_{width}"
-            parts += _of_a_width(own, dataset, width, base)
+        for name, says in variants().items():
+            shown = of_runs[(of_runs["dataset"] == dataset) & (variant == name)]
+            base = f"{against}_{name}" if name else against
+            parts += _tables(shown, f"{dataset}: {says}" if says else dataset, base)
+    for name, says in variants().items():
+        parts += _cost_table(of_runs[variant == name], f"Costs: {says}" if says else "Costs")
     return "\n".join(parts)
 
 
-def _of_a_width(of_runs: pd.DataFrame, dataset: str, width: int, against: str) -> list[str]:
-    """Lines of the tables of one benchmark and one width of vectors."""
-    shown = of_runs[of_runs["dataset"] == dataset]
-    names = [name for name in NAMES if shown[name].notna().any()]
+def _tables(shown: pd.DataFrame, title: str, against: str) -> list[str]:
+    """Lines of the tables of one benchmark and one variant."""
     if shown.empty:
         return []
-    means = summary(shown, dataset, [*names, COST])
-    parts = [f"### {dataset}, vectors of {width} numbers", "", _as_markdown(means), ""]
+    names = [name for name in NAMES if shown[name].notna().any()]
+    dataset = shown["dataset"].iloc[0]
+    parts = [f"### {title}", "", _as_markdown(summary(shown, dataset, names)), ""]
     differences = paired(shown, dataset, against, names)
     if len(differences):
         parts += [f"Differences to {against}, seed by seed:", "", _as_markdown(differences), ""]
     return parts
+
+
+def _cost_table(shown: pd.DataFrame, title: str) -> list[str]:
+    """Lines of what runs cost, a mean over all of a row's runs that were kept with their costs."""
+    shown = shown[shown["training CPU s"].notna()]
+    if shown.empty:
+        return []
+    means = shown.groupby("row", sort=False)[list(COSTS)].mean()
+    return [
+        f"### {title}",
+        "",
+        _as_markdown(means.apply(lambda column: column.map(f"{{:,.{COSTS[column.name]}f}}".format))),
+        "",
+    ]
 
 
 def _as_markdown(table: pd.DataFrame) -> str:

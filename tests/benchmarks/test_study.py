@@ -10,7 +10,8 @@ import pytest
 from benchmarks.study.__main__ import main
 from benchmarks.study.combinations import is_held_out
 from benchmarks.study.noise import EMPTY_PHRASES, REFUSALS, planted
-from benchmarks.study.runs import Job, Study, rows
+from benchmarks.study.recipes import WORLDS, named, rows
+from benchmarks.study.runs import Job, Study
 from benchmarks.study.table import COLUMNS, figures, paired, read, summary
 from benchmarks.study.world import scenes, true_captions
 from pipeline.demo_world.facts import facts
@@ -146,11 +147,45 @@ def test_rows_are_recipes() -> None:
 
     study = Study(Path("study"))
     for row in rows().values():
-        config = build(
-            HolismConfig, study.config(Job(row, 3, "develop"), Path("work"), Path("model")), source=row.name
-        )
+        split = next(iter(row.splits))
+        config = build(HolismConfig, study.config(Job(row, 3, split), Path("work"), "model"), source=row.name)
         recipe = config.train.run(row.name)
-        assert (recipe.seed, recipe.warm_start) == (3, "model")
-        assert {term: recipe.losses[term] for term in row.train.get("losses", recipe.losses)} == recipe.losses
-        assert config.evaluate.benchmarks == ("study/world/develop",)
+        assert (recipe.seed, recipe.warm_start, recipe.model["embed_dim"]) == (3, "model", row.width)
+        for key in set(row.train) - {"slots", "distillation"}:
+            assert getattr(recipe, key) == row.train[key], (row.name, key)
+        assert config.evaluate.benchmarks == tuple(f"study/{name}" for name in row.splits[split])
         assert [table.name for table in config.caption.tables] == row.captions.split("+")
+
+
+def test_a_variant_is_a_row_in_another_setting() -> None:
+    known = rows()
+    cheaper, narrow, nothing = known["mlp_equal_cost"], known["mlp_16"], known["cls_own_projection_nothing"]
+    assert cheaper.train == {**known["mlp"].train, "epochs": 1}
+    assert (narrow.train, narrow.width, known["mlp"].width) == (known["mlp"].train, 16, 64)
+    assert nothing.train == {"projection": "branch", "epochs": 6}
+    assert (nothing.start, nothing.core) == ("nothing", False)
+    assert Study(Path("study")).start(nothing) is None
+    assert {row.variant for row in named(["variant:emoji"])} == {"emoji"}
+    assert all(row.core for row in named(["core"]))
+
+
+def test_worlds_have_captions_of_their_own_names() -> None:
+    """A workspace is known by the names of its captions."""
+    names = [name for world in WORLDS.values() for name in world.tables]
+    assert len(set(names)) == len(names)
+
+
+def test_the_best_branch_answers_and_one_branch_has_one_vector() -> None:
+    def results(row: str, readouts: dict[str, float]) -> pd.DataFrame:
+        return pd.DataFrame(
+            {"row": row, "seed": 0, "dataset": "known", "task": "retrieval", "readout": readout, "query": "style",
+             "metric": "text_to_image_recall@1", "value": value}
+            for readout, value in readouts.items()
+        )  # fmt: skip
+
+    several = results("cls", {"mean": 0.5, "max": 0.7, "branch:style": 0.8, "branch:detail": 0.1})
+    found = figures(pd.concat([several, results("o2m", {"mean": 0.6})])).set_index("row")
+    columns = ["T2I R@1", "T2I best", "T2I own"]
+    assert found.loc["cls", columns].tolist() == pytest.approx([50, 70, 80])
+    assert found.loc["o2m", columns].tolist() == pytest.approx([60, 60, 60])
+    assert found["bytes, all branches"].to_dict() == {"cls": 2 * 4 * 64, "o2m": 4 * 64}
