@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -43,12 +44,28 @@ def fresh_tower() -> CLIPVisionModel:
     return tower
 
 
-def build_model(vocabulary: int, image_token: int, end_token: int, pad_token: int) -> LlavaForConditionalGeneration:
-    """A LLaVA of 3.8 M parameters with fresh weights. The image's 64 patch tokens come from the tower's last layer."""
+@dataclass(frozen=True)
+class TextSize:
+    """Of the language model: numbers in a token's vector, a multiple of 32, and layers."""
+
+    width: int = 192
+    layers: int = 4
+
+
+def build_model(
+    vocabulary: int, image_token: int, end_token: int, pad_token: int, size: TextSize | None = None
+) -> LlavaForConditionalGeneration:
+    """A LLaVA with fresh weights: of 3.8 M parameters, unless its language model has another size.
+
+    The image's 64 patch tokens come from the tower's last layer.
+    """
+    size = size or TextSize()
+    heads = size.width // 32
     text = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=192, intermediate_size=448, num_hidden_layers=4, num_attention_heads=6,
-        num_key_value_heads=6, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=None,
-        eos_token_id=end_token, pad_token_id=pad_token,
+        vocab_size=vocabulary, hidden_size=size.width, intermediate_size=size.width * 7 // 3,
+        num_hidden_layers=size.layers, num_attention_heads=heads, num_key_value_heads=heads,
+        max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=None, eos_token_id=end_token,
+        pad_token_id=pad_token,
     )  # fmt: skip
     config = LlavaConfig(
         vision_config=vision_config(), text_config=text, image_token_index=image_token, projector_hidden_act="gelu",

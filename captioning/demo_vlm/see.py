@@ -10,6 +10,7 @@ import torch
 from transformers import CLIPVisionModel
 
 from captioning.demo_vlm.attributes import AttributeHeads, normalise, patch_tokens, pool_targets
+from captioning.demo_vlm.loading import DemoVlm
 from captioning.demo_vlm.model import fresh_tower
 from captioning.demo_vlm.schedule import apply_step, batches, learning_rate, make_optimizer
 from pipeline.progress import Progress
@@ -25,6 +26,16 @@ class SeeSettings:
     batch: int = 64
     peak_rate: float = 1.2e-3
     seed: int = 0
+
+
+def take_tower(weights: Path, folder: Path) -> None:
+    """Start phase B in a folder from the tower of a demo VLM; nothing to do where it has one."""
+    path = folder / "tower.pt"
+    if path.exists():
+        return
+    tower = DemoVlm.load(weights).model.float().model.vision_tower
+    heads = AttributeHeads(tower.config.hidden_size)
+    torch.save({"tower": tower.state_dict(), "heads": heads.state_dict()}, path)
 
 
 def train_tower(

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from captioning.demo_vlm.conversations import PromptBook
-from captioning.demo_vlm.model import build_model, save_model
+from captioning.demo_vlm.model import TextSize, build_model, save_model
 from captioning.demo_vlm.pool import build_pool
-from captioning.demo_vlm.see import SeeSettings, train_tower
+from captioning.demo_vlm.see import SeeSettings, take_tower, train_tower
 from captioning.demo_vlm.speak import SpeakSettings, train_speaker
 from captioning.demo_vlm.tokens import IMAGE, build_processor, build_tokenizer
 
@@ -32,14 +32,23 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--speak-steps", type=int, default=SpeakSettings.steps, help="steps of phase B")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument(
+        "--text-width", type=int, default=TextSize.width, help="of the language model, 32 or a multiple"
+    )
+    parser.add_argument("--text-layers", type=int, default=TextSize.layers, help="of the language model")
+    parser.add_argument("--tower", type=Path, help="weights of a demo VLM whose tower takes the place of phase A")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images, patches = build_pool(args.out / "pool", args.scenes, args.threads)
-    train_tower(args.out, images, patches, SeeSettings(steps=args.see_steps, seed=args.seed), device)
+    if args.tower:
+        take_tower(args.tower, args.out)
+    else:
+        train_tower(args.out, images, patches, SeeSettings(steps=args.see_steps, seed=args.seed), device)
     tokenizer = build_tokenizer(PromptBook(), args.seed)
     image_token = tokenizer.convert_tokens_to_ids(IMAGE)
-    model = build_model(len(tokenizer), image_token, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    size = TextSize(args.text_width, args.text_layers)
+    model = build_model(len(tokenizer), image_token, tokenizer.eos_token_id, tokenizer.pad_token_id, size)
     settings = SpeakSettings(steps=args.speak_steps, seed=args.seed)
     train_speaker(args.out, model, tokenizer, images, patches, settings, device)
     save_model(model, args.out / "weights")

@@ -18,11 +18,12 @@ from captioning.demo_vlm.attributes import normalise, patch_tokens, scene_target
 from captioning.demo_vlm.conversations import PromptBook, collate, converse, pick_prompts
 from captioning.demo_vlm.evaluate import ask, headline, write_card
 from captioning.demo_vlm.loading import WEIGHTS, DemoVlm
-from captioning.demo_vlm.model import IMAGE_TOKENS, build_model, save_model
+from captioning.demo_vlm.model import IMAGE_TOKENS, TextSize, build_model, save_model
 from captioning.demo_vlm.pool import PATCH, patch_labels
 from captioning.demo_vlm.schedule import batches, learning_rate
 from captioning.demo_vlm.scoring import bars, is_true, parse_json
-from captioning.demo_vlm.speak import PREFIX, answer_loss
+from captioning.demo_vlm.see import take_tower
+from captioning.demo_vlm.speak import PREFIX, Speaker, answer_loss
 from captioning.demo_vlm.tokens import IMAGE, USER, build_processor
 from pipeline.demo_world import HELDOUT_OFFSET, PROMPT_IDS, answers, render, sample, truth
 from pipeline.demo_world.vocabulary import SHAPES
@@ -199,3 +200,19 @@ def test_the_shipped_weights_see() -> None:
     assert scores["nouns exact"] >= 70, scores
     control = headline(truths[1:] + truths[:1], said)
     assert max(control.values()) < 30, control
+
+
+def test_a_smaller_model_speaks_about_what_the_shipped_tower_sees(tmp_path: Path) -> None:
+    tokenizer = shipped().processor.tokenizer
+    ids = tokenizer.convert_tokens_to_ids(IMAGE), tokenizer.eos_token_id, tokenizer.pad_token_id
+    model = build_model(len(tokenizer), *ids, TextSize(width=64, layers=2))
+    take_tower(WEIGHTS, tmp_path)
+    Speaker(tmp_path, model, torch.device("cpu"))
+    save_model(model, tmp_path)
+    build_processor(tokenizer).save_pretrained(tmp_path)
+
+    smaller, pixels = DemoVlm.load(tmp_path), picture(3).to(torch.bfloat16)
+    assert smaller.model.config.text_config.hidden_size == 64
+    assert sum(p.numel() for p in smaller.model.parameters()) < sum(p.numel() for p in shipped().model.parameters())
+    towers = [vlm.model.model.vision_tower for vlm in (smaller, shipped())]
+    torch.testing.assert_close(*(patch_tokens(tower, pixels) for tower in towers))

@@ -141,8 +141,12 @@ class BranchedViT(nn.Module, ABC):
 
 
 def _own_projections(proj_WD: Tensor, branches: int) -> nn.Parameter:
-    """A fresh projection for each branch (H, W, D), of the scale of the one they replace."""
-    return nn.Parameter(proj_WD.std() * torch.randn(branches, *proj_WD.shape))
+    """A projection for each branch (H, W, D): copies of one.
+
+    Their own captions part them. Projections drawn apart start as vectors whose mean says nothing, and a short run does
+    not make up for that (docs/study.md).
+    """
+    return nn.Parameter(proj_WD.detach().expand(branches, -1, -1).clone())
 
 
 def _require_plain_vit(vit: nn.Module) -> None:
