@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.study.captions import ask
-from benchmarks.study.plot import plot
+from benchmarks.study.plot import plot, plot_costs
 from benchmarks.study.recipes import WORLDS, named
 from benchmarks.study.runs import Job, Study
 from benchmarks.study.table import gather, markdown
@@ -46,7 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "gather":
                 print(f"{gather(root / 'results', options.file)} runs in {options.file}")
             case "plot":
-                plot(options.results or root / "results", options.dataset, options.file)
+                results = options.results or root / "results"
+                if options.costs:
+                    plot_costs(results, options.dataset, options.file)
+                else:
+                    plot(results, options.dataset, options.file, options.against, options.variant)
             case "table":
                 print(markdown(options.results or root / "results", options.against))
     except HolismError as error:
@@ -80,9 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     together = commands.add_parser("gather", help="write all results as one file")
     together.add_argument("file", type=Path)
     picture = commands.add_parser("plot", help="a picture of the results on one benchmark")
-    picture.add_argument("dataset", help="develop, known or new")
+    picture.add_argument("dataset", help="the name of a benchmark: develop, known, new")
     picture.add_argument("file", type=Path, help="a PNG")
     picture.add_argument("--results", type=Path, help="folder or file of results; without it the root's")
+    picture.add_argument("--against", help="a row: what the others differ by from it")
+    picture.add_argument("--variant", default="", help="rows of a variant in place of the main ones")
+    picture.add_argument("--costs", action="store_true", help="quality against costs instead")
     table = commands.add_parser("table", help="tables of the results, in Markdown")
     table.add_argument("--results", type=Path, help="folder or file of results; without it the root's")
     table.add_argument("--against", default="o2m", help="the row that others are compared with")
