@@ -27,7 +27,8 @@ def plot(results: Path, dataset: str, out: Path, against: str | None = None, var
     if against is not None:
         paired = of_runs.set_index(["row", "seed"])[columns]
         apart = paired.sub(paired.xs(against, level="row"), level="seed").drop(index=against, level="row")
-        of_runs = apart.dropna(how="all").reset_index()
+        of_runs = apart.dropna(how="all").dropna(axis="columns", how="all").reset_index()
+        columns = [name for name in columns if name in of_runs]
         title = f"{dataset}, points above {against}, seed by seed"
     names = [name for name in rows() if name in set(of_runs["row"])]
 

@@ -121,8 +121,10 @@ def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert set(found.loc[found["specialisation"].notna(), "row"]) == {"cls_truth"}
     one_file, picture = tmp_path / "all.parquet", tmp_path / "known.png"
     assert main(["--root", str(tmp_path), "gather", str(one_file)]) == 0
-    assert main(["plot", "known", str(picture), "--results", str(one_file)]) == 0
-    assert picture.stat().st_size > 1000
+    for options in ([], ["--against", "o2m_truth"], ["--costs"]):
+        assert main(["plot", "known", str(picture), "--results", str(one_file), *options]) == 0
+        assert picture.stat().st_size > 1000
+        picture.unlink()
     pd.testing.assert_frame_equal(figures(read(one_file)), found)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert main(["--root", str(tmp_path), "smoke"]) == 0
