@@ -11,14 +11,13 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from benchmarks.study.shards import Caption
+
 REFUSALS = ("I'm sorry, but I can't help with that.", "I cannot see an image. Please provide one.")
 EMPTY_PHRASES = ("Image.", "Untitled.")
-
-Caption = dict[str, Any]  # key, perspective, granularity, text
 
 
 def write_noise(captions: Path, out: Path) -> None:

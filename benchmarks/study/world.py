@@ -12,10 +12,7 @@ perspectives that models are asked for, in `start` one for each scene. The other
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import tarfile
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import count, islice
@@ -26,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study.combinations import has_held_out
+from benchmarks.study.shards import JPEG_QUALITY, SHARD, Caption, Sample, write_shard
 from pipeline.demo_world.alt_text import alt_text
 from pipeline.demo_world.benchmark import PERSPECTIVES, write_benchmark
 from pipeline.demo_world.facts import Truth
@@ -39,13 +37,11 @@ TRAINING = {"start": 24_000, "train": 5_000}
 CAPTIONS = {"start": ("phrase",), "train": PERSPECTIVES}
 BENCHMARKS = {"develop": 500, "known": 500, "new": 500}
 MASKS = "masks"
-SHARD = 1000
 _FIRST_SEED = 1 << 41  # beyond the demo's, which end below 1 << 41
 _SEEDS_OF_A_SHARD = 1 << 16
 _SHARDS_OF_A_SPLIT = 1 << 10
 _SUMMARIES = ("sentence", "phrase")  # granularities of one perspective
 SCENES = (*TRAINING, *BENCHMARKS)
-JPEG_QUALITY = 92
 
 
 def write_world(out: Path, scale: float = 1.0, workers: int = 1, splits: Collection[str] = SCENES) -> None:
@@ -82,41 +78,28 @@ def scenes(split: str, shard: int) -> Iterator[tuple[Any, Truth]]:
 
 
 def _write_shard(out: Path, split: str, number: int, size: int) -> int:
-    """One tar, and true captions beside it. Returns how many scenes it holds."""
-    folder = out / split
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{number:05d}.tar"
-    if path.exists():
-        return size
-    captions: list[dict[str, Any]] = []
-    unfinished = path.with_suffix(".part")
-    with tarfile.open(unfinished, "w") as tar:
-        for index, (scene, t) in enumerate(islice(scenes(split, number), size)):
-            key = f"{number * SHARD + index:07d}"
-            picture = io.BytesIO()
-            render(scene).save(picture, "JPEG", quality=JPEG_QUALITY)
-            rng = np.random.default_rng((t["seed"], 104729))
-            _add(tar, f"{key}.jpg", picture.getvalue())
-            _add(tar, f"{key}.txt", alt_text(t, rng).encode())
-            captions += true_captions(key, t, CAPTIONS[split], rng)
-    _write_table(captions, folder / f"{number:05d}.parquet")
-    os.replace(unfinished, path)
+    """One shard, unless it is there. Returns how many scenes it holds."""
+    path = out / split / f"{number:05d}.tar"
+    if not path.exists():
+        write_shard(path, _samples(split, number, size))
     return size
 
 
-def true_captions(key: str, t: Truth, prompts: Sequence[str], rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+def _samples(split: str, number: int, size: int) -> Iterator[Sample]:
+    for index, (scene, t) in enumerate(islice(scenes(split, number), size)):
+        key = f"{number * SHARD + index:07d}"
+        rng = np.random.default_rng((t["seed"], 104729))
+        said = alt_text(t, rng)
+        yield Sample(key, render(scene), said, list(true_captions(key, t, CAPTIONS[split], rng)))
+
+
+def true_captions(key: str, t: Truth, prompts: Sequence[str], rng: np.random.Generator) -> Iterator[Caption]:
     """What a model that makes no mistakes would answer."""
     for prompt in prompts:
         granularity = prompt if prompt in _SUMMARIES else "sentence"
         perspective = "summary" if prompt in _SUMMARIES else prompt
         text = answer(t, prompt, rng)
         yield {"key": key, "perspective": perspective, "granularity": granularity, "text": text}
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
 
 
 def _write_benchmark(folder: Path, split: str, size: int) -> None:
@@ -131,10 +114,3 @@ def _write_benchmark(folder: Path, split: str, size: int) -> None:
         render(scene).save(images / files[-1], quality=JPEG_QUALITY)
     (folder / "truth.json").write_text(json.dumps(truths))
     write_benchmark(folder, files, truths, name=split, split=split)
-
-
-def _write_table(rows: list[dict[str, Any]], path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
