@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.study.captions import ask
+from benchmarks.study.emoji import write_emoji
 from benchmarks.study.plot import plot, plot_costs
 from benchmarks.study.recipes import WORLDS, named
 from benchmarks.study.runs import Job, Study
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         match options.command:
             case "world":
                 write_world(root / "world", options.scale, options.workers, options.splits)
+            case "emoji":
+                write_emoji(root / "emoji")
             case "captions":
                 print(ask(root.resolve(), options.model, options.name, options.set))
             case "start":
@@ -70,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     world.add_argument("--splits", nargs="+", choices=SCENES, default=SCENES, help="some of them only")
     world.add_argument("--scale", type=float, default=1.0, help="share of the scenes, for trying things")
     world.add_argument("--workers", type=int, default=2, help="processes that paint")
+    commands.add_parser("emoji", help="get the pictures of emoji and stamps, and write their splits")
     captions = commands.add_parser("captions", help="ask a model about the training scenes")
     captions.add_argument("--model", default="demo_vlm", help="as `caption.models` names it")
     captions.add_argument("--name", default="model", help="what rows call these captions")
