@@ -47,8 +47,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Two processes, a thread each: most tests use one core.
 test: check
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # The study (benchmarks/study) with few scenes and tiny towers; `make test` runs it too.
 study-smoke: $(STAMP)

@@ -13,6 +13,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_SERVICES = ("vllm", "ray", "prefect")  # of which the suite has one each
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the suite (pytest -n), one has all tests of services; else files stay whole."""
+    for item in items:
+        shared = any(item.get_closest_marker(name) for name in _SERVICES)
+        item.add_marker(pytest.mark.xdist_group("services" if shared else item.location[0]))
+
+
 @pytest.fixture(scope="session")
 def ray_instance() -> Iterator[Any]:
     """A quiet Ray cluster of two nodes on this machine, one logical CPU each; what runs meanwhile uses it as it is.

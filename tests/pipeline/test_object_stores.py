@@ -254,14 +254,14 @@ def _no_answer(*_: object) -> None:
 
 def test_a_forked_child_does_not_hold_the_lock_of_its_dead_parent(tmp_path: Path) -> None:
     code = (
-        "import multiprocessing, sys, time\nfrom pipeline.workspace import Workspace\n"
+        "import multiprocessing, os, sys, time\nfrom pipeline.workspace import Workspace\n"
+        "def live():\n    print(os.getpid(), flush=True)\n    time.sleep(60)\n"
         "with Workspace(sys.argv[1]).lock():\n"
-        "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
-        "    child.start()\n    print(child.pid, flush=True)\n    time.sleep(60)\n"
+        "    multiprocessing.get_context('fork').Process(target=live).start()\n    time.sleep(60)\n"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
-    child = int(parent.stdout.readline())
+    child = int(parent.stdout.readline())  # which says it itself, so it runs
     try:
         with pytest.raises(WorkspaceLockedError, match=f"process {parent.pid}"), Workspace(str(tmp_path)).lock():
             pytest.fail("two holders")
