@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from benchmarks.branch_kinds import captions
+from benchmarks.true_captions import captions
 from pipeline import identity, schemas
 from pipeline.config import build
 from pipeline.demo_world.write import write_world

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import steps
-from benchmarks.branch_kinds import captions
 from benchmarks.length_groups import padded
 from benchmarks.made_up import Data, make, open_clip_arguments
+from benchmarks.true_captions import captions
 from pipeline import identity, schemas
 from pipeline.demo_world.write import write_world
 from pipeline.shards import ShardReader
