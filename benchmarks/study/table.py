@@ -2,9 +2,9 @@
 
 Columns are means over what they name (tasks, perspectives), in per cent, of the served vector unless they say `best`:
 there the branch with the highest score answers each text (the readout `max`; `rerank` of a model with a second score),
-and `own`: there the branch of a text's perspective answers it. A model of one branch has its one vector in all of them.
-`specialisation` is how far own branches lie above the mean of all branches, in points of R@1, both ways; a model of one
-branch has none. `mIoU` is of whole scenes, of objects and backgrounds, `pointing` of the main object.
+and `own`: there the branch of a text's perspective answers it. A model of one branch has one vector in all of them.
+`specialisation` is how far own branches lie above the mean of all branches, in points of R@1, both ways; a model of
+one branch has none. `mIoU` is of whole scenes, of objects and backgrounds, `pointing` of the main object.
 """
 
 from __future__ import annotations
