@@ -74,6 +74,15 @@ image, branches = image_tower.run(None, {{"image": pixels(seen("photo.jpg"))}})
 (text,) = text_tower.run(None, {{"text": tokenizer(["a red kite"]).numpy()}})
 ```""",
 }
+# Of several branches: what an index may keep.
+_READ_OUT = """An index keeps one vector for an image, the served one, or all {branches}: then the score of an image
+for a text is that of its best branch, which takes {branches} times the bytes and can find more (`evaluate` measures both,
+as the readouts `mean` and `max`).
+
+```python
+branches = model.encode_branches(preprocess(Image.open("photo.jpg"))[None])
+score = (branches @ text.T).amax(dim=1)  # one row an image, one column a text
+```"""
 _KINDS = {
     "cls": "class tokens, isolation {isolation}",
     "mlp": "a second MLP layer each in the last {blocks} blocks",
@@ -183,7 +192,8 @@ def _recipe(recipe: Mapping[str, Any]) -> str:
 
 def _loading(model: HolisticCLIP, preprocess: Mapping[str, Any], file: str) -> str:
     if file == "config.json":
-        return _LOADING[file]
+        several = len(model.slots) > 1
+        return _LOADING[file] + ("\n\n" + _READ_OUT.format(branches=len(model.slots)) if several else "")
     if file == "open_clip_config.json":
         return _LOADING[file].format(seen=_SEEN)
     return _LOADING[file].format(

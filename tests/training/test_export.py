@@ -192,6 +192,23 @@ def test_the_cards_code_sees_pictures_as_training_did(saved: Any, tmp_path: Path
         torch.testing.assert_close(torch.as_tensor(found["text"]), text, rtol=1e-3, atol=2e-4)
 
 
+def test_the_card_of_several_branches_reads_the_best_one_out(saved: Any, tmp_path: Path) -> None:
+    model, folder = saved()
+    export(folder, tmp_path / "out", ["holism"])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"or all {len(model.slots)}" in card
+    (tmp_path / "pictures").mkdir()
+    file = pictures_of_people(tmp_path / "pictures")[0]
+    found: dict[str, Any] = {}
+    code = "\n".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL))
+    with torch.inference_mode():
+        exec(code.replace("FOLDER", str(tmp_path / "out")).replace("photo.jpg", str(file)), found)
+        _, preprocess, tokenizer = training.load(folder)
+        text = model.encode_text(tokenizer(["a red kite"]), normalize=True)
+        branch_HD = model.encode_branches(preprocess(Image.open(file))[None])[0]
+    torch.testing.assert_close(found["score"], (branch_HD @ text.T).amax(dim=0)[None])
+
+
 def test_the_readmes_way_sees_pictures_as_training_did(saved: Any, tmp_path: Path) -> None:
     model, folder = saved(branches=1, losses={"o2m": 1.0})
     readme = (Path(__file__).parents[2] / "README.md").read_text().split("## The trained model")[1]
