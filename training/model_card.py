@@ -76,8 +76,8 @@ image, branches = image_tower.run(None, {{"image": pixels(seen("photo.jpg"))}})
 }
 # Of several branches: what an index may keep.
 _READ_OUT = """An index keeps one vector for an image, the served one, or all {branches}: then the score of an image
-for a text is that of its best branch, which takes {branches} times the bytes and can find more (`evaluate` measures both,
-as the readouts `mean` and `max`).
+for a text is that of its best branch, which takes {branches} times the bytes and can find more (`evaluate` measures
+both, as the readouts `mean` and `max`).
 
 ```python
 branches = model.encode_branches(preprocess(Image.open("photo.jpg"))[None])
