@@ -55,9 +55,14 @@ def _best(task: str, metric: str) -> Pick:
 
 
 def _own_branch(metric: str) -> Pick:
+    """Nothing where some perspective has no branch: a mean over the others would be of easier or harder questions."""
+
     def pick(frame: pd.DataFrame) -> pd.Series:
-        own = frame["readout"] == "branch:" + frame["query"]
-        return (own if _branches(frame) else frame["readout"] == SERVED) & (frame["metric"] == metric)
+        served = (frame["readout"] == SERVED) & (frame["metric"] == metric)
+        if not _branches(frame):
+            return served
+        own = (frame["readout"] == "branch:" + frame["query"]) & (frame["metric"] == metric)
+        return own & (set(frame.loc[own, "query"]) == set(frame.loc[served, "query"]))
 
     return pick
 

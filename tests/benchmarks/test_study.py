@@ -187,6 +187,10 @@ def test_the_best_branch_answers_and_one_branch_has_one_vector() -> None:
 
     several = results("cls", {"mean": 0.5, "max": 0.7, "branch:style": 0.8, "branch:detail": 0.1})
     found = figures(pd.concat([several, results("o2m", {"mean": 0.6})])).set_index("row")
+    one_of_two = several.assign(row="free").replace({"branch:style": "branch:nouns"})
+    free = figures(one_of_two).set_index("row").loc["free"]
+    assert np.isnan(free["T2I own"])
+    assert free["T2I best"] == pytest.approx(70)
     columns = ["T2I R@1", "T2I best", "T2I own"]
     assert found.loc["cls", columns].tolist() == pytest.approx([50, 70, 80])
     assert found.loc["o2m", columns].tolist() == pytest.approx([60, 60, 60])
