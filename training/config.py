@@ -30,7 +30,7 @@ TERM_NAMES = tuple(sorted(term.name for term in iter_modules([str(Path(__file__)
 # The terms in which an image's captions stand in a softmax, and hard negatives beside them.
 SOFTMAX_TERMS = (
     *("free_matching", "free_matching_balanced", "free_matching_soft"),
-    *("m2m", "multi_positive", "o2m", "o2o", "served"),
+    *("best_branch", "m2m", "multi_positive", "o2m", "o2o", "served"),
 )
 
 

@@ -65,6 +65,19 @@ def contrast(v: Tensor, t: Tensor, mask: Tensor, s: Tensor, weights: Weights) ->
     return torch.stack(losses).mean() if losses else 0.0 * v.sum()
 
 
+def best_branch(v: Tensor, t: Tensor, mask: Tensor, s: Tensor) -> Tensor:
+    """As `contrast`, the logit of an image and a caption being the soft maximum over the image's branches."""
+    losses = []
+    for m in range(t.shape[1]):
+        have = [n for n in range(len(v)) if mask[n, m]]
+        for n in have:
+            row = torch.stack([torch.logsumexp(s * (v[n] @ t[k, m]), 0) for k in have])
+            column = torch.stack([torch.logsumexp(s * (v[k] @ t[n, m]), 0) for k in have])
+            own = have.index(n)
+            losses.append((torch.logsumexp(row, 0) - row[own] + torch.logsumexp(column, 0) - column[own]) / 2)
+    return torch.stack(losses).mean() if losses else 0.0 * v.sum()
+
+
 def one_hot(branch: int, branches: int) -> Tensor:
     return F.one_hot(torch.tensor(branch), branches).double()
 

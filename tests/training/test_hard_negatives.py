@@ -203,6 +203,8 @@ SLOT_BN = torch.tensor([[0, 2], [1, -1], [-1, -1], [2, 2], [-1, -1]])
 
 def plain_image_to_text(term: str, v: Tensor, t: Tensor, s: Tensor, negative_BND: Tensor, mask: Tensor) -> Tensor:
     """What hard negatives add to the term: of each caption half of log(sum with them) - log(sum without)."""
+    if term == "best_branch":
+        return plain_best_branch(v, t, s, negative_BND, mask)
     image = v if term in ("m2m", "o2m", "o2o") else served_vectors(v)[:, None]
     image = image.expand(-1, t.shape[1], -1)
     added = []
@@ -225,7 +227,21 @@ def plain_image_to_text(term: str, v: Tensor, t: Tensor, s: Tensor, negative_BND
     return torch.stack(added).mean()
 
 
-@pytest.mark.parametrize(("term", "H"), [("o2o", 1), ("o2m", 1), ("m2m", 3), ("served", 2), ("multi_positive", 2)])
+def plain_best_branch(v: Tensor, t: Tensor, s: Tensor, negative_BND: Tensor, mask: Tensor) -> Tensor:
+    added = []
+    for n, m in mask.nonzero().tolist():
+        row = [(s * (v[n] @ t[k, m])).logsumexp(0) for k in range(len(v)) if mask[k, m]]
+        false = [(s * (v[n] @ negative_BND[n, i])).logsumexp(0) for i in range(2) if SLOT_BN[n, i] == m]
+        added.append((torch.stack(row + false).logsumexp(0) - torch.stack(row).logsumexp(0)) / 2)
+    return torch.stack(added).mean()
+
+
+TERMS_AND_BRANCHES = [
+    *[("o2o", 1), ("o2m", 1), ("m2m", 3), ("served", 2), ("multi_positive", 2), ("best_branch", 1), ("best_branch", 2)]
+]
+
+
+@pytest.mark.parametrize(("term", "H"), TERMS_AND_BRANCHES)
 def test_negatives_are_columns_of_their_own_images_row(term: str, H: int) -> None:
     v, t, s = embeddings(4, 5, H, 3)
     _, negative_BND, _ = embeddings(5, 5, 1, 2)

@@ -20,7 +20,7 @@ SOFTMAX_TERMS = ["o2o", "o2m", "m2m", "free_matching", "free_matching_soft", "fr
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("term", [*SOFTMAX_TERMS, "multi_positive"])
+@pytest.mark.parametrize("term", [*SOFTMAX_TERMS, "multi_positive", "best_branch"])
 def test_one_branch_one_caption_is_open_clips_loss(term: str, dtype: torch.dtype) -> None:
     raw_v, raw_t, s = embeddings(1, 9, 1, 1, dtype)
     # Through the towers' normalisation: the served term normalises again, which only changes what that projects away.
@@ -79,6 +79,7 @@ def test_other_terms_equal_loops_whatever_is_missing(batch: tuple[int, int, int,
     features = gather(v, t, mask, s)
     assert_same(value("multi_positive", features), plain.multi_positive(v, t, mask, s), (v, t, s), 1e-6)
     assert_same(value("sigmoid", features), plain.sigmoid(v, t, mask, s), (v, t, s), 1e-6)
+    assert_same(value("best_branch", features), plain.best_branch(v, t, mask, s), (v, t, s), 1e-6)
     if H > 1:
         near = F.normalize(v + 2.0, dim=-1)  # near enough to each other for the hinge
         loss = value("diversity", gather(near, t, mask, s))

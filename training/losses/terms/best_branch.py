@@ -6,36 +6,55 @@ by the best of several vectors are those of late interaction (ColBERT), here wit
 """
 
 import torch
+from torch import Tensor
 
+from training.losses.contrast import with_negatives
 from training.losses.features import Features
 from training.losses.term import TermLoss, over_captions
-from training.losses.tiles import Matrix, log_sum_exp
+from training.losses.tiles import Matrix, log_sum_exp, log_sum_exp_both_ways
 
 
 def best_branch(features: Features) -> TermLoss:
-    """Each slot a contrast of its own, in both directions."""
-    branches, mask_MB, mask_MN = features.branches, features.mask_BM.T, features.mask_NM.T
-    own_MBH = features.scale * torch.einsum("bmd,bhd->mbh", features.text_BMD, features.image_BHD)
-    column_B = features.columns_B()
-    slots = (features.slots, -1, -1)
+    """Each slot a contrast of its own, in both directions. E are the branches of all images in a row, N · H."""
     by_text = Matrix(
         features.text_BMD.transpose(0, 1),
-        features.image_NHD.flatten(0, 1).expand(*slots),
+        _in_every_slot(features.image_NHD, features.slots),
         features.scale,
-        mask_MB,
-        mask_MN.repeat_interleave(branches, dim=1),
-        column_B * branches,
+        features.mask_BM.T,
+        features.mask_NM.T.repeat_interleave(features.branches, dim=1),
+        features.columns_B() * features.branches,
     )
-    by_image = Matrix(
-        features.image_BHD.flatten(0, 1).expand(*slots),
+    if features.ranks == 1:  # one matrix serves both directions
+        t2i_MB, i2t_ME, _ = log_sum_exp_both_ways(by_text)
+    else:
+        (t2i_MB, _), i2t_ME = log_sum_exp(by_text), _of_each_branch(features)
+    i2t_MB = _over_branches(features, i2t_ME)
+    own_BMH = features.scale * torch.einsum("bmd,bhd->bmh", features.text_BMD, features.image_BHD)
+    loss_BM = (t2i_MB + i2t_MB).T / 2 - own_BMH.logsumexp(dim=2)
+    return over_captions(features, loss_BM.masked_fill(~features.mask_BM, 0.0))
+
+
+def _of_each_branch(features: Features) -> Tensor:
+    """Log-sum-exp of each branch of this rank's images over all ranks' captions of a slot: (M, B · H)."""
+    by_branch = Matrix(
+        _in_every_slot(features.image_BHD, features.slots),
         features.text_NMD.transpose(0, 1),
         features.scale,
-        mask_MB.repeat_interleave(branches, dim=1),
-        mask_MN,
-        column_B.repeat_interleave(branches),
+        features.mask_BM.T.repeat_interleave(features.branches, dim=1),
+        features.mask_NM.T,
+        features.columns_B().repeat_interleave(features.branches),
     )
-    t2i_MB, _ = log_sum_exp(by_text)
-    i2t_MX, _ = log_sum_exp(by_image)
-    i2t_MB = i2t_MX.unflatten(1, (-1, branches)).logsumexp(dim=2)
-    loss_MB = (t2i_MB + i2t_MB) / 2 - own_MBH.logsumexp(dim=2)
-    return over_captions(features, loss_MB.T.masked_fill(~features.mask_BM, 0.0))
+    return log_sum_exp(by_branch)[0]
+
+
+def _in_every_slot(image_XHD: Tensor, slots: int) -> Tensor:
+    return image_XHD.flatten(0, 1).expand(slots, -1, -1)
+
+
+def _over_branches(features: Features, i2t_ME: Tensor) -> Tensor:
+    """The log-sum-exp over captions and branches, (M, B); hard negatives meet all branches of their image."""
+    with_their_negatives = [
+        with_negatives(features, features.image_BHD[:, h, None].expand(-1, features.slots, -1), i2t_MB)
+        for h, i2t_MB in enumerate(i2t_ME.unflatten(1, (-1, features.branches)).unbind(dim=2))
+    ]
+    return torch.stack(with_their_negatives, dim=2).logsumexp(dim=2)
