@@ -33,6 +33,7 @@ KINDS = {
     "cls, tokens": BranchOptions(isolation="tokens"),
     "cls, full": BranchOptions(isolation="full"),
     "cls, paper": BranchOptions(isolation="paper"),
+    "mlp, 1 block": BranchOptions(kind="mlp", projection="branch", blocks=1),
     "mlp, 3 blocks": BranchOptions(kind="mlp"),
     "query, 3 blocks": BranchOptions(kind="query"),
     "query, 1 block": BranchOptions(kind="query", blocks=1),

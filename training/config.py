@@ -71,10 +71,10 @@ class RunConfig(Section):
     branches: int | None = Field(
         None, ge=1, le=1024, description="image embeddings; empty: one for each slot, bearing its name"
     )
-    branch_kind: BranchKind = Field("cls", description="what a branch is: a class token, MLP layers, or a query")
-    branch_blocks: int = Field(3, ge=1, description="the last blocks that branch, of kinds mlp and query")
+    branch_kind: BranchKind = Field("mlp", description="what a branch is: a class token, MLP layers, or a query")
+    branch_blocks: int = Field(1, ge=1, description="the last blocks that branch, of kinds mlp and query")
     isolation: Isolation = Field("tokens", description="what the class tokens of kind cls may attend to")
-    projection: Projection = Field("shared", description="into the joint space: one for all branches, or one for each")
+    projection: Projection = Field("branch", description="into the joint space: one for all branches, or one for each")
     losses: dict[str, float] = Field({"m2m": 1.0, "served": 1.0}, description="weight of each loss term")
     captions_per_image: int | None = Field(
         None, ge=1, description="captions drawn for each image and step; empty: all"

@@ -164,7 +164,7 @@ def test_a_variant_is_a_row_in_another_setting() -> None:
     cheaper, narrow, nothing = known["mlp_equal_cost"], known["mlp_16"], known["cls_own_projection_nothing"]
     assert cheaper.train == {**known["mlp"].train, "epochs": 1}
     assert (narrow.train, narrow.width, known["mlp"].width) == (known["mlp"].train, 16, 64)
-    assert nothing.train == {"projection": "branch", "epochs": 4}
+    assert nothing.train == {"branch_kind": "cls", "epochs": 4}
     assert (nothing.start, nothing.core) == ("nothing", False)
     assert Study(Path("study")).start(nothing) is None
     assert {row.variant for row in named(["variant:emoji"])} == {"emoji"}
