@@ -118,7 +118,7 @@ def test_every_kind_of_branch_trains_and_loads(tmp_path: Path, recipe: Recipe, k
 
 
 def test_a_model_from_before_there_were_kinds_loads_as_it_was(tmp_path: Path, recipe: Recipe) -> None:
-    outcome = run_train(stage_run(tmp_path, recipe(epochs=1, isolation="full", projection="branch")))
+    outcome = run_train(stage_run(tmp_path, recipe(epochs=1, branch_kind="cls", isolation="full")))
     folder = Path(outcome.store) / outcome.detail["runs"]["holism"]["folder"]
     image_BCSS = torch.randn(2, 3, 32, 32)
     expected = training.load(folder)[0].encode_branches(image_BCSS)
@@ -135,7 +135,7 @@ def test_a_model_from_before_there_were_kinds_loads_as_it_was(tmp_path: Path, re
 
 
 def test_a_model_loads_with_its_preprocessing_and_tokenizer(tmp_path: Path, recipe: Recipe) -> None:
-    outcome = run_train(stage_run(tmp_path, recipe(epochs=1, isolation="full", projection="branch")))
+    outcome = run_train(stage_run(tmp_path, recipe(epochs=1, branch_kind="cls", isolation="full")))
     model, preprocess, tokenizer = training.load(f"{outcome.store}/{outcome.detail['runs']['holism']['folder']}")
     assert (model.slots, model.options.isolation, model.training) == (("alt_text", "detail", "style"), "full", False)
     image = preprocess(Image.new("RGB", (60, 40), (200, 10, 10)))
