@@ -234,6 +234,7 @@ def _keep(session: Session, job: Job, result: Path, costs: Mapping[str, float]) 
         "scored_on": job.split,
         "steps": counts["steps"],
         "images_seen": counts["images seen"],
+        "branch_cosine": counts["branch_cosine"],
         **costs,
         **_operations(_model_of(train, job.row.name), counts["images seen"]),
     }

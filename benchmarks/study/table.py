@@ -91,7 +91,8 @@ COLUMNS = (
 )
 NAMES = tuple(column.name for column in COLUMNS)
 RECALLS = ("T2I R@1", "I2T R@1")
-# What a run costs: training alone, of one thread; an index of 32-bit numbers. Decimals are those that are shown.
+# What a run costs: operations forward and backward; training alone, of one thread; an index of 32-bit numbers. And how
+# near to each other the branches ended. With the decimals that are shown.
 COSTS = {
     "GFLOP a picture": 2,
     "GFLOP a sample": 2,
@@ -101,6 +102,7 @@ COSTS = {
     "bytes an image": 0,
     "bytes, all branches": 0,
     "R@1 a CPU s": 2,
+    "branch cosine": 2,
 }
 
 
@@ -144,6 +146,7 @@ def _costs(run: pd.DataFrame, recall: float) -> dict[str, float]:
         vector,
         vector * max(1, len(_branches(run))),
         recall / seconds,
+        first.get("branch_cosine", float("nan")),
     )
     return dict(zip(COSTS, values, strict=True))
 
@@ -216,9 +219,13 @@ def _cost_table(shown: pd.DataFrame, title: str) -> list[str]:
     return [
         f"### {title}",
         "",
-        _as_markdown(means.apply(lambda column: column.map(f"{{:,.{COSTS[column.name]}f}}".format))),
+        _as_markdown(means.apply(_shown)),
         "",
     ]
+
+
+def _shown(costs: pd.Series) -> pd.Series:
+    return costs.map(lambda cost: NONE if cost != cost else f"{cost:,.{COSTS[str(costs.name)]}f}")
 
 
 def _as_markdown(table: pd.DataFrame) -> str:
