@@ -45,9 +45,11 @@ def _served(task: str, metric: str, query: str | None = None) -> Pick:
     return pick
 
 
-def _best(task: str, metric: str) -> Pick:
+def _best(task: str, metric: str, query: str | None = None) -> Pick:
     def pick(frame: pd.DataFrame) -> pd.Series:
         measured = (frame["task"] == task) & (frame["metric"] == metric)
+        if query is not None:
+            measured &= frame["query"] == query
         by = set(frame.loc[measured, "readout"])
         return measured & (frame["readout"] == next((readout for readout in BEST if readout in by), SERVED))
 
@@ -75,6 +77,7 @@ COLUMNS = (
     Column("background", _served("classification", "accuracy", "background")),
     Column("style", _served("classification", "accuracy", "style")),
     Column("attributes", _served("composition", "choice_accuracy", "attribute_swap")),
+    Column("attributes best", _best("composition", "choice_accuracy", "attribute_swap")),
     Column("relations", _served("composition", "choice_accuracy", "relation_opposite")),
     Column("group", _served("classification", "accuracy", "group")),
     Column("subgroup", _served("classification", "accuracy", "subgroup")),
