@@ -101,6 +101,7 @@ def test_own_projections_serve_their_branch_alone(tiny_architecture: dict[str, A
     model = HolisticCLIP(tiny_architecture, SLOTS, BranchOptions(projection="branch")).eval()
     assert model.visual.proj.shape == (3, 32, 24)
     assert model.encode_patches(image_BCSS).shape == (3, 16, 24)
+    assert all(torch.equal(projection, model.visual.proj[0]) for projection in model.visual.proj)  # until trained
     with torch.no_grad():
         before = model.encode_branches(image_BCSS)
         model.visual.proj[1] += torch.randn(32, 24)
