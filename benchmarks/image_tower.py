@@ -34,8 +34,8 @@ KINDS = {
     "cls, full": BranchOptions(isolation="full"),
     "cls, paper": BranchOptions(isolation="paper"),
     "mlp, 1 block": BranchOptions(kind="mlp", projection="branch", blocks=1),
-    "mlp, 3 blocks": BranchOptions(kind="mlp"),
-    "query, 3 blocks": BranchOptions(kind="query"),
+    "mlp, 3 blocks": BranchOptions(kind="mlp", blocks=3),
+    "query, 3 blocks": BranchOptions(kind="query", blocks=3),
     "query, 1 block": BranchOptions(kind="query", blocks=1),
 }
 

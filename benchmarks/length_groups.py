@@ -39,9 +39,11 @@ WIDE_BATCH = 1024  # the share of tokens is worked out for a batch of this size 
 
 
 def recipe(images: int, precision: str) -> RunConfig:
-    """ViT-B-32 with a branch for each of the five slots, losses and all else as by default."""
+    """ViT-B-32 with a class token for each of the five slots, losses and all else as by default."""
     settings = {
         "model": "ViT-B-32",
+        "branch_kind": "cls",
+        "projection": "shared",
         "slots": [LONG, *SHORT],
         "global_batch": images,
         "warmup_steps": 0,

@@ -2,8 +2,9 @@
 
     python -m benchmarks.relevance MODEL SCENES [--images 120]
 
-MODEL is the folder of a model with a branch for each perspective (`make demo` leaves
-demo/workspace/train/holism-*/model), SCENES a folder of held-out scenes (demo/scenes/heldout). A branch is asked with
+MODEL is the folder of a model with a class token for each perspective (`holism run configs/demo.yaml --set
+train.branch_kind=cls` leaves demo/workspace/train/holism-*/model), SCENES a folder of held-out scenes
+(demo/scenes/heldout). A branch is asked with
 the first text of its own perspective that is true for the scene. Of each way two figures against a truth mask:
 
     pointing  the share of scenes in which the centre of the most relevant cell lies in the mask
@@ -32,6 +33,7 @@ import training
 from evaluation import benchmarks, occlusion
 from pipeline import pictures
 from pipeline.demo_world.scene import Scene, sample
+from pipeline.errors import ConfigError
 
 ASKED = (  # a branch, and the mask that its relevance is compared with
     ("main_object", "main"),
@@ -117,6 +119,8 @@ def measure(model_folder: str, scenes: Path, images: int) -> dict[str, Any]:
     """Of each way and of chance, pointing and share for everything asked; and seconds a picture."""
     model, preprocess, tokenizer = training.load(model_folder)
     model.eval()
+    if model.options.kind != "cls":
+        raise ConfigError(f"{model_folder} has branches of kind {model.options.kind}; the ways compared need cls")
     benchmark = benchmarks.read(str(scenes))
     truth = {row["file"]: json.loads(row["truth"]) for row in pq.read_table(scenes / "truth.parquet").to_pylist()}
     chosen = np.random.default_rng(0).choice(

@@ -34,11 +34,12 @@ LR, WARMUP = 1e-4, 10
 
 
 def recipe(model: str | dict[str, Any], captions: int, images: int, precision: str, **further: Any) -> RunConfig:
-    """As many branches as captions; with one it is plain CLIP with CLIP's loss."""
+    """As many class tokens as captions; with one it is plain CLIP with CLIP's loss."""
     losses = {"o2o": 1.0} if captions == 1 else {"m2m": 1.0, "served": 1.0}
+    branches = {"branch_kind": "cls", "projection": "shared"}
     settings = {"model": model, "slots": list(DEFAULT_SLOTS[:captions]), "losses": losses, "global_batch": images}
     settings |= {"lr": LR, "warmup_steps": WARMUP, "precision": precision, "workers": 0, "epochs": 100_000}
-    return build(RunConfig, {**settings, **further})
+    return build(RunConfig, {**settings, **branches, **further})
 
 
 def started(config: RunConfig, data: Data, folder: str, device: torch.device) -> trainer._Run:

@@ -1,4 +1,4 @@
-"""What the whole suite shares: one small Ray, because every start of it costs seconds."""
+"""What the whole suite shares: one small Ray, because every start of it costs seconds; and who runs what."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _SERVICES = ("vllm", "ray", "prefect")  # of which the suite has one each
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Where several processes share the suite (pytest -n), one has all tests of services; else files stay whole."""
     for item in items:
-        shared = any(item.get_closest_marker(name) for name in _SERVICES)
+        fixtures = getattr(item, "fixturenames", ())
+        shared = "ray_instance" in fixtures or any(item.get_closest_marker(name) for name in _SERVICES)
         item.add_marker(pytest.mark.xdist_group("services" if shared else item.location[0]))
 
 

@@ -36,7 +36,10 @@ SOFTMAX_TERMS = (
 
 @dataclass(frozen=True)
 class BranchOptions:
-    """How the image side branches (`training.branches`)."""
+    """How the image side branches (`training.branches`).
+
+    What is left out is as it was before there were kinds; `RunConfig` has the defaults of training.
+    """
 
     kind: BranchKind = "cls"
     isolation: Isolation = "tokens"

@@ -85,8 +85,8 @@ score = (branches @ text.T).amax(dim=1)  # one row an image, one column a text
 ```"""
 _KINDS = {
     "cls": "class tokens, isolation {isolation}",
-    "mlp": "a second MLP layer each in the last {blocks} blocks",
-    "query": "queries in the last {blocks} blocks",
+    "mlp": "a second MLP layer each in the last {where}",
+    "query": "queries in the last {where}",
 }
 _HUB = """---
 license: unknown
@@ -163,7 +163,10 @@ def _architecture(model: HolisticCLIP) -> dict[str, str]:
     vit, text = model.visual, model.transformer
     patch, size = vit.conv1.kernel_size[0], " × ".join(map(str, vit.image_size))
     several = len(model.slots) > 1
-    kind = _KINDS[model.options.kind].format_map(vars(model.options))
+    blocks = model.options.blocks
+    kind = _KINDS[model.options.kind].format(
+        isolation=model.options.isolation, where="block" if blocks == 1 else f"{blocks} blocks"
+    )
     return {
         "image tower": f"ViT, width {vit.width}, {len(vit.blocks)} blocks, patches of {patch} px, images of {size}",
         "branches": f"{len(model.slots)}, {kind}" if several else "one: plain CLIP",

@@ -17,7 +17,7 @@ from benchmarks.study.world import SCENES, write_world
 from pipeline.errors import HolismError
 
 # A toy of the study that ends within a minute: few scenes, few steps, captions of the truth.
-SMOKE_SCALE, SMOKE_ROWS = 0.001, ("o2m_truth", "cls_truth")
+SMOKE_SCALE, SMOKE_ROWS = 0.001, ("o2m_truth", "mlp_last_block_truth")
 SMOKE = (
     "train.global_batch=8", "train.epochs=1", "train.warmup_steps=1", "train.workers=0",
     "evaluate.readouts=[mean, max, branches]",
@@ -88,12 +88,16 @@ def _parser() -> argparse.ArgumentParser:
     together = commands.add_parser("gather", help="write all results as one file")
     together.add_argument("file", type=Path)
     picture = commands.add_parser("plot", help="a picture of the results on one benchmark")
-    picture.add_argument("dataset", help="the name of a benchmark: develop, known, new")
+    picture.add_argument("dataset", help="the name of a benchmark: develop, known, new, hand, concepts, stamps")
     picture.add_argument("file", type=Path, help="a PNG")
     picture.add_argument("--results", type=Path, help="folder or file of results; without it the root's")
     picture.add_argument("--against", help="a row: what the others differ by from it")
     picture.add_argument("--variant", default="", help="rows of a variant in place of the main ones")
-    picture.add_argument("--costs", action="store_true", help="quality against costs instead")
+    picture.add_argument(
+        "--costs",
+        action="store_true",
+        help="quality against costs instead, of all rows that start from the CLIP of alt texts",
+    )
     table = commands.add_parser("table", help="tables of the results, in Markdown")
     table.add_argument("--results", type=Path, help="folder or file of results; without it the root's")
     table.add_argument("--against", default="o2m", help="the row that others are compared with")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from benchmarks.study.recipes import rows
+from benchmarks.study.recipes import CLIP, rows
 from benchmarks.study.table import figures, read
+from pipeline.errors import HolismError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,36 +21,42 @@ COSTS = {"training CPU s": "training, CPU seconds", "bytes, all branches": "inde
 
 
 def plot(results: Path, dataset: str, out: Path, against: str | None = None, variant: str = "") -> None:
-    """Write the figures of rows on a benchmark as a PNG, or what they differ by from another row, seed by seed."""
-    of_runs = _of_variant(results, dataset, variant)
-    columns = [name for name in SHOWN if of_runs[name].notna().any()]
+    """Write the figures of rows on a benchmark as a PNG, or what they differ by from another row, seed by seed.
+
+    Raises HolismError where there are no such results.
+    """
+    of_runs = _of(results, dataset)
+    of_runs = of_runs[of_runs["row"].map(lambda name: rows()[name].variant == variant)]
     title = f"{dataset}, %: dots are seeds, bars their mean"
     if against is not None:
-        paired = of_runs.set_index(["row", "seed"])[columns]
-        apart = paired.sub(paired.xs(against, level="row"), level="seed").drop(index=against, level="row")
-        of_runs = apart.dropna(how="all").dropna(axis="columns", how="all").reset_index()
-        columns = [name for name in columns if name in of_runs]
-        title = f"{dataset}, points above {against}, seed by seed"
+        base = f"{against}_{variant}" if variant else against
+        of_runs, title = _above(of_runs, base), f"{dataset}, points above {base}, seed by seed"
+    columns = [name for name in SHOWN if name in of_runs and of_runs[name].notna().any()]
     names = [name for name in rows() if name in set(of_runs["row"])]
+    if not names:
+        raise HolismError(f"no results of such rows on {dataset} in {results}; run them first")
 
     plt = _pyplot()
     size = (2.4 * len(columns) + 2, 1.2 + 0.28 * len(names))
-    figure, axes = plt.subplots(1, len(columns), figsize=size, sharey=True, layout="constrained")
-    for axis, column in zip(axes, columns, strict=True):
+    figure, axes = plt.subplots(1, len(columns), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for axis, column in zip(axes[0], columns, strict=True):
         _column(axis, of_runs, names, column)
         if against is not None:
             axis.axvline(0, color="tab:orange", linewidth=1)
-    axes[0].set_yticks(range(len(names)), names)
-    axes[0].invert_yaxis()
+    axes[0, 0].set_yticks(range(len(names)), names)
+    axes[0, 0].invert_yaxis()
     figure.suptitle(title)
     figure.savefig(out, dpi=100)
     plt.close(figure)
 
 
 def plot_costs(results: Path, dataset: str, out: Path) -> None:
-    """Write quality, where the best branch answers, against what training and the index cost, as a PNG."""
-    of_runs = figures(read(results))
-    of_runs = of_runs[of_runs["dataset"] == dataset]
+    """Write quality, where the best branch answers, against what training and the index cost, as a PNG.
+
+    Of all rows, whatever their variant, that start from a CLIP of alt texts.
+    """
+    of_runs = _of(results, dataset)
+    of_runs = of_runs[of_runs["row"].map(lambda name: rows()[name].start == CLIP)]
     means = of_runs.groupby("row", sort=False)[[*QUALITY, *COSTS]].mean()
 
     plt = _pyplot()
@@ -69,11 +76,19 @@ def plot_costs(results: Path, dataset: str, out: Path) -> None:
     plt.close(figure)
 
 
-def _of_variant(results: Path, dataset: str, variant: str) -> pd.DataFrame:
-    known = rows()
+def _of(results: Path, dataset: str) -> pd.DataFrame:
+    """Figures of the rows that rows.yaml has, on one benchmark."""
     of_runs = figures(read(results))
-    of_variant = of_runs["row"].map(lambda name: name in known and known[name].variant == variant)
-    return of_runs[(of_runs["dataset"] == dataset) & of_variant]
+    return of_runs[(of_runs["dataset"] == dataset) & of_runs["row"].isin(rows())]
+
+
+def _above(of_runs: pd.DataFrame, base: str) -> pd.DataFrame:
+    """Differences to another row, seed by seed, of the seeds that both have."""
+    if base not in set(of_runs["row"]):
+        raise HolismError(f"row {base} has no results here; expected one of {', '.join(sorted(set(of_runs['row'])))}")
+    figures_of = of_runs.set_index(["row", "seed"])[list(SHOWN)]
+    apart = figures_of.sub(figures_of.xs(base, level="row"), level="seed").drop(index=base, level="row")
+    return apart.dropna(how="all").reset_index()
 
 
 def _column(axis: Axes, of_runs: pd.DataFrame, names: Sequence[str], column: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ class Row:
         return {name: WORLDS[self.world].tables[name] for name in self.captions.split("+")}
 
 
-def rows() -> dict[str, Row]:
+@cache
+def rows() -> Mapping[str, Row]:
     """All rows, in the order of rows.yaml: those of the main table, then those of each variant as NAME_VARIANT."""
     read: dict[str, Any] = load_yaml(HERE / "rows.yaml")
     found = {
@@ -98,7 +100,7 @@ def named(names: list[str]) -> list[Row]:
         if not chosen:
             raise HolismError(f"no row is called {name}; expected some of {', '.join(known)}")
         found += chosen
-    return found
+    return list({row.name: row for row in found}.values())
 
 
 def recipe(world: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ run works in a copy of it, so runs may go side by side. What comes out of a run 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -16,7 +17,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, RUSAGE_SELF, getrusage
 from typing import Any
 
 from benchmarks.study.noise import write_noise
@@ -93,17 +93,17 @@ class Study:
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(self._base(job), work)
         config = self._write(job.name, self.config(job, work, self.start(job.row)))
+        _forget_peak()
         began, cpu = time.monotonic(), _cpu_seconds()
         self._holism(config, job.name, "--stages", "train")
-        trained, cpu_of_training = time.monotonic() - began, _cpu_seconds() - cpu
-        memory = max(getrusage(whose).ru_maxrss for whose in (RUSAGE_SELF, RUSAGE_CHILDREN)) / 1024
+        trained, cpu_of_training, memory = time.monotonic() - began, _cpu_seconds() - cpu, _peak_mib()
         self._holism(config, job.name, "--stages", "evaluate")
         costs = {
             "seconds": round(time.monotonic() - began, 1),
             "cpu_seconds": round(_cpu_seconds() - cpu, 1),
             "training_seconds": round(trained, 1),
             "training_cpu_seconds": round(cpu_of_training, 1),
-            "memory_mib": round(memory),
+            "memory_mib": memory,
         }
         _keep(self._session(config), job, result, costs)
         shutil.rmtree(work)
@@ -162,10 +162,10 @@ class Study:
             needed = self.root / (
                 WORLDS[row.world].tables["truth"] if name == "noise" else place
             )  # noise is made of it
+            first = f"captions --name {name}" if place.startswith("captions/") else place.split("/")[0]
             if not needed.exists():
                 raise HolismError(
-                    f"row {row.name} wants {needed}, which is not there; run python -m benchmarks.study "
-                    f"{'captions' if place.startswith('captions/') else needed.relative_to(self.root).parts[0]} first"
+                    f"row {row.name} wants {needed}, which is not there; run python -m benchmarks.study {first} first"
                 )
 
     def _write(self, name: str, config: Mapping[str, Any]) -> Path:
@@ -199,7 +199,10 @@ def _model_of(train: Manifest, run: str) -> Path:
 
 
 def _operations(model: Path, images: int) -> dict[str, float]:
-    """GFLOP of the towers' passes, forward and backward: over one picture, and over a picture and its texts."""
+    """GFLOP of the towers' passes, forward and backward: over one picture, and over a picture and its texts.
+
+    Of texts the part that grows with their tokens counts, which is nearly all.
+    """
     import torch
 
     from training.checkpoint import load
@@ -210,6 +213,19 @@ def _operations(model: Path, images: int) -> dict[str, float]:
     tokens = sum(json.loads(step)["tokens"] for step in steps) / images
     _, of_a_token, _ = flops.text
     return {"gflop_of_a_picture": flops.image / 1e9, "gflop_of_a_sample": (flops.image + tokens * of_a_token) / 1e9}
+
+
+def _forget_peak() -> None:
+    """Let the kernel begin anew with the most memory that this process has had; earlier runs were in it too."""
+    if Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_mib() -> float:
+    """The most memory of this process since `_forget_peak`, as Linux tells it; elsewhere no number."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((round(int(line.split()[1]) / 1024) for line in lines if line.startswith("VmHWM:")), math.nan)
 
 
 def _cpu_seconds() -> float:
@@ -227,7 +243,7 @@ def _keep(session: Session, job: Job, result: Path, costs: Mapping[str, float]) 
     assert evaluation is not None
     (part,) = [part for part in evaluation.parts if part.name == "results.parquet"]
     table = evaluation.read(part, RESULTS)
-    counts = train.counts[job.row.name]
+    counts, model = train.counts[job.row.name], _model_of(train, job.row.name)
     own = {
         "row": job.row.name,
         "seed": job.seed,
@@ -236,7 +252,8 @@ def _keep(session: Session, job: Job, result: Path, costs: Mapping[str, float]) 
         "images_seen": counts["images seen"],
         "branch_cosine": counts["branch_cosine"],
         **costs,
-        **_operations(_model_of(train, job.row.name), counts["images seen"]),
+        # A teacher's passes and crops are not counted, so where there are any nothing is said.
+        **({} if "distillation" in job.row.train.get("losses", {}) else _operations(model, counts["images seen"])),
     }
     for name, value in own.items():
         table = table.append_column(name, pa.array([value] * table.num_rows))

@@ -33,8 +33,8 @@ class Column:
 
 
 def _branches(frame: pd.DataFrame) -> list[str]:
-    found = frame.loc[frame["readout"].str.startswith("branch:"), "readout"].unique()
-    return [name for name in found if name != "branch:image"]  # the only branch of a model is called image
+    """Readouts of single branches; a model of one branch has none."""
+    return frame.loc[frame["readout"].str.startswith("branch:"), "readout"].unique().tolist()
 
 
 def _served(task: str, metric: str, query: str | None = None) -> Pick:
@@ -139,6 +139,7 @@ def _costs(run: pd.DataFrame, recall: float) -> dict[str, float]:
     first = run.iloc[0]
     row = rows().get(first["row"])
     vector = FLOAT_BYTES * row.width if row else float("nan")
+    is_index = "rerank" not in set(run["readout"])  # which reads the patches of all images
     seconds = first.get("training_cpu_seconds", float("nan"))
     values = (
         first.get("gflop_of_a_picture", float("nan")),
@@ -147,7 +148,7 @@ def _costs(run: pd.DataFrame, recall: float) -> dict[str, float]:
         first.get("images_seen", float("nan")) / seconds,
         first.get("memory_mib", float("nan")),
         vector,
-        vector * max(1, len(_branches(run))),
+        vector * max(1, len(_branches(run))) if is_index else float("nan"),
         recall / seconds,
         first.get("branch_cosine", float("nan")),
     )
@@ -182,7 +183,11 @@ def paired(of_runs: pd.DataFrame, dataset: str, against: str, names: Sequence[st
 
 
 def markdown(results: Path, against: str = "o2m") -> str:
-    """All tables of the results in a folder or file, rows in the order of rows.yaml, those of a variant together."""
+    """All tables of the results in a folder or file, rows in the order of rows.yaml, those of a variant together.
+
+    Each is compared with the row `against` of its own variant, or with the main one where the variant has none. What
+    rows.yaml does not have is left out. Costs are means over all runs of a row.
+    """
     known = rows()
     order = {name: number for number, name in enumerate(known)}
     of_runs = figures(read(results))
@@ -192,8 +197,11 @@ def markdown(results: Path, against: str = "o2m") -> str:
     parts = []
     for dataset in of_runs["dataset"].unique():
         for name, says in variants().items():
-            shown = of_runs[(of_runs["dataset"] == dataset) & (variant == name)]
-            base = f"{against}_{name}" if name else against
+            base = f"{against}_{name}" if f"{against}_{name}" in known else against
+            of_variant = (variant == name) | (of_runs["row"] == base)
+            shown = of_runs[(of_runs["dataset"] == dataset) & of_variant]
+            if not (variant[shown.index] == name).any():
+                continue
             parts += _tables(shown, f"{dataset}: {says}" if says else dataset, base)
     for name, says in variants().items():
         parts += _cost_table(of_runs[variant == name], f"Costs: {says}" if says else "Costs")

@@ -13,6 +13,7 @@ from captioning.demo_vlm.attributes import AttributeHeads, normalise, patch_toke
 from captioning.demo_vlm.loading import DemoVlm
 from captioning.demo_vlm.model import fresh_tower
 from captioning.demo_vlm.schedule import apply_step, batches, learning_rate, make_optimizer
+from pipeline.errors import ConfigError
 from pipeline.progress import Progress
 
 _SAVE_EVERY = 200
@@ -29,13 +30,17 @@ class SeeSettings:
 
 
 def take_tower(weights: Path, folder: Path) -> None:
-    """Start phase B in a folder from the tower of a demo VLM; nothing to do where it has one."""
+    """Start phase B in a folder from the tower of a demo VLM. Raises ConfigError where it has a tower of phase A."""
     path = folder / "tower.pt"
     if path.exists():
+        if "optimizer" in torch.load(path, map_location="cpu", weights_only=True):
+            raise ConfigError(f"{path} was trained here; leave out --tower to go on with it, or name another --out")
         return
     tower = DemoVlm.load(weights).model.float().model.vision_tower
     heads = AttributeHeads(tower.config.hidden_size)
-    torch.save({"tower": tower.state_dict(), "heads": heads.state_dict()}, path)
+    partial = path.with_suffix(".partial")
+    torch.save({"tower": tower.state_dict(), "heads": heads.state_dict()}, partial)
+    partial.replace(path)
 
 
 def train_tower(
@@ -49,6 +54,8 @@ def train_tower(
     path, step = folder / "tower.pt", 0
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
+        if "optimizer" not in state:
+            raise ConfigError(f"{path} was taken from other weights; give --tower again, or name another --out")
         tower.load_state_dict(state["tower"])
         heads.load_state_dict(state["heads"])
         optimizer.load_state_dict(state["optimizer"])

@@ -33,12 +33,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument(
-        "--text-width", type=int, default=TextSize.width, help="of the language model, 32 or a multiple"
+        "--text-width", type=int, default=TextSize.width, help="numbers in a token's vector, a multiple of 32"
     )
-    parser.add_argument("--text-layers", type=int, default=TextSize.layers, help="of the language model")
+    parser.add_argument("--text-layers", type=int, default=TextSize.layers, help="layers of the language model")
     parser.add_argument("--tower", type=Path, help="weights of a demo VLM whose tower takes the place of phase A")
     args = parser.parse_args(argv)
+    if args.text_width % 32 or args.text_width < 32:
+        parser.error(f"--text-width: found {args.text_width}, expected a multiple of 32")
     torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images, patches = build_pool(args.out / "pool", args.scenes, args.threads)
     if args.tower:

@@ -12,7 +12,7 @@ from benchmarks.study.combinations import is_held_out
 from benchmarks.study.noise import EMPTY_PHRASES, REFUSALS, planted
 from benchmarks.study.recipes import WORLDS, named, rows
 from benchmarks.study.runs import Job, Study
-from benchmarks.study.table import COLUMNS, figures, paired, read, summary
+from benchmarks.study.table import COLUMNS, figures, markdown, paired, read, summary
 from benchmarks.study.world import scenes, true_captions
 from pipeline.demo_world.facts import facts
 from pipeline.errors import HolismError
@@ -114,11 +114,11 @@ def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     assert main(["--root", str(tmp_path), "smoke"]) == 0
     found = figures(read(tmp_path / "results"))
     assert set(zip(found["row"], found["seed"], found["dataset"], strict=True)) == {
-        (row, 0, split) for row in ("o2m_truth", "cls_truth") for split in ("known", "new")
+        (row, 0, split) for row in ("o2m_truth", "mlp_last_block_truth") for split in ("known", "new")
     }
     for column in ("T2I own", "mIoU", "pointing"):
         assert found[column].between(0, 100).all()
-    assert set(found.loc[found["specialisation"].notna(), "row"]) == {"cls_truth"}
+    assert set(found.loc[found["specialisation"].notna(), "row"]) == {"mlp_last_block_truth"}
     one_file, picture = tmp_path / "all.parquet", tmp_path / "known.png"
     assert main(["--root", str(tmp_path), "gather", str(one_file)]) == 0
     for options in ([], ["--against", "o2m_truth"], ["--costs"]):
@@ -129,12 +129,14 @@ def test_a_toy_of_the_study_runs_and_goes_on(tmp_path: Path, capsys: pytest.Capt
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert main(["--root", str(tmp_path), "smoke"]) == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")} == before
-    assert "| cls_truth |" in capsys.readouterr().out
+    assert "| mlp_last_block_truth |" in capsys.readouterr().out
 
 
 def test_captions_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
     job = Job(rows()["cls"], 0, "develop")
-    with pytest.raises(HolismError, match=r"row cls wants .*model\.parquet.* benchmarks\.study captions first"):
+    with pytest.raises(
+        HolismError, match=r"row cls wants .*model\.parquet.* benchmarks\.study captions --name model first"
+    ):
         Study(tmp_path).prepare([job])
 
 
@@ -155,6 +157,8 @@ def test_rows_are_recipes() -> None:
         assert (recipe.seed, recipe.warm_start, recipe.model["embed_dim"]) == (3, "model", row.width)
         for key in set(row.train) - {"slots", "distillation"}:
             assert getattr(recipe, key) == row.train[key], (row.name, key)
+        several = len(recipe.branch_names) > 1 and not row.name.startswith("mlp_last_block")
+        assert {"branch_kind", "projection"} <= set(row.train) or not several, row.name
         assert config.evaluate.benchmarks == tuple(f"study/{name}" for name in row.splits[split])
         assert [table.name for table in config.caption.tables] == row.captions.split("+")
 
@@ -164,11 +168,52 @@ def test_a_variant_is_a_row_in_another_setting() -> None:
     cheaper, narrow, nothing = known["mlp_equal_cost"], known["mlp_16"], known["cls_own_projection_nothing"]
     assert cheaper.train == {**known["mlp"].train, "epochs": 1}
     assert (narrow.train, narrow.width, known["mlp"].width) == (known["mlp"].train, 16, 64)
-    assert nothing.train == {"branch_kind": "cls", "epochs": 4}
+    assert nothing.train == {**known["cls_own_projection"].train, "epochs": 4}
     assert (nothing.start, nothing.core) == ("nothing", False)
     assert Study(Path("study")).start(nothing) is None
     assert {row.variant for row in named(["variant:emoji"])} == {"emoji"}
     assert all(row.core for row in named(["core"]))
+    assert [row.name for row in named(["mlp", "core"])].count("mlp") == 1
+
+
+def test_the_default_is_a_row() -> None:
+    from training.config import RunConfig
+
+    assert rows()["mlp_last_block"].train == {}
+    defaults = RunConfig()
+    assert (defaults.branch_kind, defaults.branch_blocks, defaults.projection) == ("mlp", 1, "branch")
+    assert defaults.losses == {"m2m": 1.0, "served": 1.0}
+
+
+def of_a_run(row: str, dataset: str, value: float, seed: int = 0) -> pd.DataFrame:
+    own = {"row": row, "seed": seed, "dataset": dataset, "task": "classification", "query": "object", "value": value}
+    more = {"readout": "mean", "metric": "accuracy", "training_cpu_seconds": 10.0, "images_seen": 100}
+    return pd.DataFrame([{**own, **more}])
+
+
+def test_a_variant_without_the_row_to_compare_with_is_compared_with_the_main_one(tmp_path: Path) -> None:
+    runs = [("o2m", 0.5), ("cls", 0.6), ("mlp_equal_cost", 0.75), ("o2m_16", 0.25), ("cls_16", 0.5)]
+    results = tmp_path / "all.parquet"
+    pd.concat([of_a_run(row, "known", value) for row, value in runs]).to_parquet(results)
+    lines = markdown(results).splitlines()
+    for row, shown in (("cls", "+10.0"), ("mlp_equal_cost", "+25.0"), ("cls_16", "+25.0")):
+        assert any(line.startswith(f"| {row} | {shown} ") for line in lines), row
+    assert "| mlp_equal_cost | – | – | 10 | 10.0 |" in " ".join(lines)
+
+
+def test_pictures_of_what_is_not_there_are_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "all.parquet"
+    pd.concat([of_a_run("o2m_16", "known", 0.5), of_a_run("cls_16", "known", 0.75)]).to_parquet(results)
+    asked = ["plot", "known", str(tmp_path / "p.png"), "--results", str(results)]
+    assert main([*asked, "--variant", "16", "--against", "o2m"]) == 0
+    assert main([*asked, "--variant", "16", "--against", "mlp"]) == 1
+    assert "row mlp_16 has no results here; expected one of cls_16, o2m_16" in capsys.readouterr().err
+    assert main(asked) == 1
+    assert "no results of such rows on known" in capsys.readouterr().err
+    assert main(["run", "o2m_emoji", "--on", "develop"]) == 1
+    assert "row o2m_emoji has no scenes to develop on; expected --on test" in capsys.readouterr().err
 
 
 def test_worlds_have_captions_of_their_own_names() -> None:

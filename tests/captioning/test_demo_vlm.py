@@ -22,11 +22,12 @@ from captioning.demo_vlm.model import IMAGE_TOKENS, TextSize, build_model, save_
 from captioning.demo_vlm.pool import PATCH, patch_labels
 from captioning.demo_vlm.schedule import batches, learning_rate
 from captioning.demo_vlm.scoring import bars, is_true, parse_json
-from captioning.demo_vlm.see import take_tower
+from captioning.demo_vlm.see import SeeSettings, take_tower, train_tower
 from captioning.demo_vlm.speak import PREFIX, Speaker, answer_loss
 from captioning.demo_vlm.tokens import IMAGE, USER, build_processor
 from pipeline.demo_world import HELDOUT_OFFSET, PROMPT_IDS, answers, render, sample, truth
 from pipeline.demo_world.vocabulary import SHAPES
+from pipeline.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -207,6 +208,8 @@ def test_a_smaller_model_speaks_about_what_the_shipped_tower_sees(tmp_path: Path
     ids = tokenizer.convert_tokens_to_ids(IMAGE), tokenizer.eos_token_id, tokenizer.pad_token_id
     model = build_model(len(tokenizer), *ids, TextSize(width=64, layers=2))
     take_tower(WEIGHTS, tmp_path)
+    with pytest.raises(ConfigError, match="was taken from other weights; give --tower again"):
+        train_tower(tmp_path, *np.zeros((2, 0)), SeeSettings(), torch.device("cpu"))
     Speaker(tmp_path, model, torch.device("cpu"))
     save_model(model, tmp_path)
     build_processor(tokenizer).save_pretrained(tmp_path)

@@ -197,6 +197,7 @@ def test_the_card_of_several_branches_reads_the_best_one_out(saved: Any, tmp_pat
     export(folder, tmp_path / "out", ["holism"])
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"or all {len(model.slots)}" in card
+    assert "| branches | 3, a second MLP layer each in the last block |" in card
     (tmp_path / "pictures").mkdir()
     file = pictures_of_people(tmp_path / "pictures")[0]
     found: dict[str, Any] = {}

@@ -236,12 +236,18 @@ def plain_best_branch(v: Tensor, t: Tensor, s: Tensor, negative_BND: Tensor, mas
     return torch.stack(added).mean()
 
 
-TERMS_AND_BRANCHES = [
-    *[("o2o", 1), ("o2m", 1), ("m2m", 3), ("served", 2), ("multi_positive", 2), ("best_branch", 1), ("best_branch", 2)]
-]
-
-
-@pytest.mark.parametrize(("term", "H"), TERMS_AND_BRANCHES)
+@pytest.mark.parametrize(
+    ("term", "H"),
+    [
+        ("o2o", 1),
+        ("o2m", 1),
+        ("m2m", 3),
+        ("served", 2),
+        ("multi_positive", 2),
+        ("best_branch", 1),
+        ("best_branch", 2),
+    ],
+)
 def test_negatives_are_columns_of_their_own_images_row(term: str, H: int) -> None:
     v, t, s = embeddings(4, 5, H, 3)
     _, negative_BND, _ = embeddings(5, 5, 1, 2)

@@ -16,6 +16,7 @@ TERMS_OF_ANY_H = [
     "free_matching_soft",
     "free_matching_balanced",
     "served",
+    "best_branch",
     "multi_positive",
     "sigmoid",
     "diversity",

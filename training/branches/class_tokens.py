@@ -10,7 +10,7 @@ FLOPs at H=5). What the tokens may see decides how separate the branches stay:
             class tokens
 
 The projection into the joint space is one for all branches, as the paper has it, or one a branch. With its own a
-branch can drop at once what its captions never mention; with a shared one the blocks must learn to tell branches apart
+branch soon drops what its captions never mention; with a shared one the blocks must learn to tell branches apart
 first, which takes far longer than a short run lasts.
 """
 

@@ -143,8 +143,8 @@ class BranchedViT(nn.Module, ABC):
 def _own_projections(proj_WD: Tensor, branches: int) -> nn.Parameter:
     """A projection for each branch (H, W, D): copies of one.
 
-    Their own captions part them. Projections drawn apart start as vectors whose mean says nothing, which a short run
-    does not make up for (docs/study.md).
+    They part as each learns from its own captions. Drawn apart, branches would start as vectors whose mean says
+    nothing, and a short run does not make up for that (docs/study.md).
     """
     return nn.Parameter(proj_WD.detach().expand(branches, -1, -1).clone())
 

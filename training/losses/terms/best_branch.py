@@ -1,8 +1,9 @@
 """Every caption against the branch of each image that fits it best: what is asked of an index that keeps all branches.
 
 The best is soft, a log-sum-exp over branches at the model's own scale, so that all of them learn. An image's score for
-a text is then as the readout `max` has it, and no branch may answer for an image that another text is true of. Scores
-by the best of several vectors are those of late interaction (ColBERT), here with one vector on the side of the text.
+a text is then as the readout `max` has it: no branch of an image may be near a text of another image. Scores by the
+best of several vectors are those of late interaction (ColBERT), here with one vector on the side of the text. There
+are H times as many logits as in `m2m`.
 """
 
 import torch
