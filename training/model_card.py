@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.summary import counted
 from training.model import HolisticCLIP
 
 _SEEN = """
@@ -162,16 +163,17 @@ def _figures(figures: Mapping[str, Mapping[str, Any]]) -> str:
 def _architecture(model: HolisticCLIP) -> dict[str, str]:
     vit, text = model.visual, model.transformer
     patch, size = vit.conv1.kernel_size[0], " × ".join(map(str, vit.image_size))
+    depth, text_depth = counted(len(vit.blocks), "block"), counted(len(text.resblocks), "block")
     several = len(model.slots) > 1
     blocks = model.options.blocks
     kind = _KINDS[model.options.kind].format(
         isolation=model.options.isolation, where="block" if blocks == 1 else f"{blocks} blocks"
     )
     return {
-        "image tower": f"ViT, width {vit.width}, {len(vit.blocks)} blocks, patches of {patch} px, images of {size}",
+        "image tower": f"ViT, width {vit.width}, {depth}, patches of {patch} px, images of {size}",
         "branches": f"{len(model.slots)}, {kind}" if several else "one: plain CLIP",
         "projection": "one a branch" if several and model.options.projection == "branch" else "shared",
-        "text tower": f"width {text.width}, {len(text.resblocks)} blocks, {model.context_length} tokens",
+        "text tower": f"width {text.width}, {text_depth}, {model.context_length} tokens",
         "joint space": f"{model.architecture['embed_dim']} dimensions",
         "activation": "QuickGELU" if model.architecture.get("quick_gelu") else "GELU",
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.1f} M",
