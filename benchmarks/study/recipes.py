@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from pipeline.errors import HolismError
 
 HERE = Path(__file__).parent
 WIDTH = 64  # numbers in a vector, unless a variant says otherwise
-CLIP, TOWER, NOTHING = "clip", "tower", "nothing"  # what a row starts from
-DEMO_VLM = "captioning/demo_vlm/weights"
+CLIP = "clip"  # what a row starts from: the myopic CLIP of its world and width,
+OTHER_STARTS = {"tower": "captioning/demo_vlm/weights", "nothing": None}  # or these weights
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,18 @@ def named(names: list[str]) -> list[Row]:
 
 def recipe(world: str) -> dict[str, Any]:
     """What all configurations of a world share."""
-    shared: dict[str, Any] = load_yaml(HERE / "recipe.yaml")
-    own = HERE / f"{world}.yaml"
-    return merge(shared, load_yaml(own)) if own.exists() else shared
+    return _layers("recipe.yaml", f"{world}.yaml")
 
 
 def start_recipe(world: str) -> dict[str, Any]:
     """How the myopic CLIP of a world is trained."""
-    return merge(recipe(world), load_yaml(HERE / ("start.yaml" if world == "rendered" else f"{world}_start.yaml")))
+    return _layers("recipe.yaml", f"{world}.yaml", "start.yaml", f"{world}_start.yaml")
+
+
+def _layers(*files: str) -> dict[str, Any]:
+    """Files laid over each other; a world that wants nothing of its own has none."""
+    layers = [load_yaml(HERE / file) for file in files if (HERE / file).exists()]
+    return reduce(merge, layers, {})
 
 
 def _varied(row: Row, variant: str, own: Mapping[str, Any], train: Mapping[str, Any]) -> Row:

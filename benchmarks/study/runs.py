@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study.noise import write_noise
-from benchmarks.study.recipes import CLIP, DEMO_VLM, TOWER, WORLDS, Row, recipe, start_recipe
+from benchmarks.study.recipes import CLIP, OTHER_STARTS, WORLDS, Row, recipe, start_recipe
 from flows.cli import main as holism
 from flows.run import Session
 from pipeline.config import merge
@@ -61,10 +61,9 @@ class Study:
     def start(self, row: Row) -> str | None:
         """The weights that a row starts from; its world's myopic CLIP of its width is trained if it is not there."""
         if row.start != CLIP:
-            return DEMO_VLM if row.start == TOWER else None
+            return OTHER_STARTS[row.start]
         name = f"start-{row.width}" if row.world == "rendered" else f"start-{row.world}-{row.width}"
-        own = {"workspace": f"{{root}}/{name}", "train": {"model": {"embed_dim": row.width}, "runs": {"start": {}}}}
-        config = self._write(name, merge(start_recipe(row.world), own))
+        config = self._write(name, self.start_config(row, name))
         if not self._session(config).resolve()["train"].done:
             self._holism(config, "the start", "--stages", f"{BEFORE_TRAINING},train")
         manifest = self._session(config).resolve()["train"].manifest
@@ -123,6 +122,17 @@ class Study:
         if failed:
             raise HolismError(f"{', '.join(failed)} failed; {self.root / 'logs'} says why, then run this again")
 
+    def start_config(self, row: Row, workspace: str) -> dict[str, Any]:
+        """The configuration of a start. No caption is trained on, but stages want some; they lie beside the tars."""
+        shared = start_recipe(row.world)
+        beside = {"name": "start", "path": shared["ingest"]["source"]["path"], **TABLE}
+        own = {
+            "workspace": f"{{root}}/{workspace}",
+            "caption": {"models": [], "tables": [beside]},
+            "train": {"model": {"embed_dim": row.width}, "runs": {"start": {}}},
+        }
+        return merge(shared, own)
+
     def config(self, job: Job, workspace: Path, start: str | None) -> dict[str, Any]:
         """The configuration of a run that starts from the weights in a folder, or from nothing."""
         row = job.row
@@ -159,9 +169,8 @@ class Study:
 
     def _require_captions(self, row: Row) -> None:
         for name, place in row.tables.items():
-            needed = self.root / (
-                WORLDS[row.world].tables["truth"] if name == "noise" else place
-            )  # noise is made of it
+            # Noise is made of the truth.
+            needed = self.root / (WORLDS[row.world].tables["truth"] if name == "noise" else place)
             first = f"captions --name {name}" if place.startswith("captions/") else place.split("/")[0]
             if not needed.exists():
                 raise HolismError(

@@ -216,6 +216,22 @@ def test_pictures_of_what_is_not_there_are_refused_in_a_sentence(
     assert "row o2m_emoji has no scenes to develop on; expected --on test" in capsys.readouterr().err
 
 
+def test_every_world_has_a_start_of_one_caption_a_picture() -> None:
+    from flows.config import HolismConfig
+    from pipeline.config import build
+
+    epochs = {}
+    for name in ("o2m", "o2m_16", "o2m_emoji"):
+        row = rows()[name]
+        config = build(HolismConfig, Study(Path("study")).start_config(row, "start"), source=name)
+        recipe = config.train.run("start")
+        assert [slot.name for slot in recipe.slots] == ["alt_text"]
+        assert (recipe.losses, recipe.model["embed_dim"]) == ({"o2o": 1.0}, row.width)
+        assert config.caption.tables[0].path == config.ingest.source.path
+        epochs[name] = recipe.epochs
+    assert epochs == {"o2m": 1, "o2m_16": 1, "o2m_emoji": 8}
+
+
 def test_worlds_have_captions_of_their_own_names() -> None:
     """A workspace is known by the names of its captions."""
     names = [name for world in WORLDS.values() for name in world.tables]
