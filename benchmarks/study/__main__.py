@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(Study(root.resolve(), tuple(options.set)).start(row))
             case "run":
                 study = Study(root.resolve(), tuple(options.set))
-                _run(study, _jobs(options.rows, options.seeds, options.on), options.at_once)
+                jobs = _jobs(options.rows, options.seeds, options.on)
+                _run(study, jobs if options.rows else _with_captions(study, jobs), options.at_once)
             case "smoke":
                 write_world(root / "world", SMOKE_SCALE, workers=1)
                 _run(Study(root.resolve(), SMOKE), _jobs(SMOKE_ROWS, [0], "test"), at_once=2)
@@ -112,6 +113,16 @@ def _jobs(names: Sequence[str], seeds: Sequence[int], split: str) -> list[Job]:
             f"row {lacking[0].name} has no scenes to {split} on; expected --on {', '.join(lacking[0].splits)}"
         )
     return [Job(row, seed, split) for seed in seeds for row in chosen]
+
+
+def _with_captions(study: Study, jobs: Sequence[Job]) -> list[Job]:
+    """Of rows that nobody named those whose captions are there. What is left out is said; all cannot be."""
+    lacks = {job.row.name: study.missing_captions(job.row) for job in jobs}
+    if all(lacks.values()):
+        raise HolismError(f"no captions are in {study.root}: {next(iter(lacks.values()))}")
+    for lack in filter(None, lacks.values()):
+        print(f"left out: {lack}", file=sys.stderr)
+    return [job for job in jobs if not lacks[job.row.name]]
 
 
 def _run(study: Study, jobs: Sequence[Job], at_once: int = 1) -> None:

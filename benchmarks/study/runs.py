@@ -77,7 +77,8 @@ class Study:
         """Make what several runs share, so that none waits for another. Raises HolismError without captions."""
         missing = [job for job in jobs if not self.result(job).exists()]
         for job in missing:
-            self._require_captions(job.row)
+            if lack := self.missing_captions(job.row):
+                raise HolismError(lack)
         for job in missing:
             self.start(job.row)
             self._base(job)
@@ -167,15 +168,17 @@ class Study:
             unfinished.rename(folder)
         return folder
 
-    def _require_captions(self, row: Row) -> None:
+    def missing_captions(self, row: Row) -> str | None:
+        """What a row lacks of the captions that it is trained on, and the command that makes it."""
         for name, place in row.tables.items():
             # Noise is made of the truth.
             needed = self.root / (WORLDS[row.world].tables["truth"] if name == "noise" else place)
             first = f"captions --name {name}" if place.startswith("captions/") else place.split("/")[0]
             if not needed.exists():
-                raise HolismError(
+                return (
                     f"row {row.name} wants {needed}, which is not there; run python -m benchmarks.study {first} first"
                 )
+        return None
 
     def _write(self, name: str, config: Mapping[str, Any]) -> Path:
         path = self.root / "configs" / f"{name}.yaml"

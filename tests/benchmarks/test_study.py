@@ -140,6 +140,24 @@ def test_captions_that_are_not_there_are_asked_for(tmp_path: Path) -> None:
         Study(tmp_path).prepare([job])
 
 
+def test_without_names_rows_run_whose_captions_are_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second model, or a second answer, may not have been asked; the others do not wait for it."""
+    ran: list[str] = []
+    monkeypatch.setattr(Study, "run", lambda _, job: ran.append(job.row.name))
+    assert main(["--root", str(tmp_path), "run"]) == 1
+    assert "no captions are in" in capsys.readouterr().err
+    (tmp_path / "captions").mkdir()
+    (tmp_path / "captions" / "model.parquet").touch()
+    assert main(["--root", str(tmp_path), "run"]) == 0
+    assert {"o2m", "mlp_last_block", "cls_16", "o2m_nothing"} <= set(ran)
+    assert not {"two_answers", "two_models", "o2m_truth", "o2m_emoji"} & set(ran)
+    said = capsys.readouterr().err
+    assert "left out: row two_models wants" in said
+    assert "benchmarks.study captions --name second first" in said
+
+
 def test_an_unknown_row_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--root", str(tmp_path), "run", "o2n"]) == 1
     assert "no row is called o2n; expected some of alt_text_o2o" in capsys.readouterr().err
