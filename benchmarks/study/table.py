@@ -210,8 +210,6 @@ def markdown(results: Path, against: str = "o2m") -> str:
 
 def _tables(shown: pd.DataFrame, title: str, against: str) -> list[str]:
     """Lines of the tables of one benchmark and one variant."""
-    if shown.empty:
-        return []
     names = [name for name in NAMES if shown[name].notna().any()]
     dataset = shown["dataset"].iloc[0]
     parts = [f"### {title}", "", _as_markdown(summary(shown, dataset, names)), ""]
@@ -227,12 +225,7 @@ def _cost_table(shown: pd.DataFrame, title: str) -> list[str]:
     if shown.empty:
         return []
     means = shown.groupby("row", sort=False)[list(COSTS)].mean()
-    return [
-        f"### {title}",
-        "",
-        _as_markdown(means.apply(_shown)),
-        "",
-    ]
+    return [f"### {title}", "", _as_markdown(means.apply(_shown)), ""]
 
 
 def _shown(costs: pd.Series) -> pd.Series:
