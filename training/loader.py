@@ -15,10 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.errors import HolismError, ScheduleError
 from training.batches import Batch, BatchMaker, Share
-from training.processes import CleanContext, end_with_parent, start_server
+from training.processes import SECONDS, CleanContext, end_with_parent, start_server
 from training.read_ahead import ReadAhead
-
-SECONDS = 5.0  # that a worker may take to be gone
 
 
 def loader(batches: BatchMaker, start: int, workers: int, pin_memory: bool) -> Generator[Batch]:

@@ -11,10 +11,12 @@ import signal
 import sys
 import threading
 from multiprocessing import context, forkserver
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import Any
 
 from pipeline.stops import SIGNALS
+
+SECONDS = 5.0  # that a process may take to be gone
 
 
 class _Process(context.ForkServerProcess):
@@ -62,4 +64,12 @@ def end_with_parent(*_: Any) -> None:
         parent.join()
         os._exit(1)
 
+    def say(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        """For the thread that hands out tensors: it may see a connection break before `end` sees why."""
+        if issubclass(kind, (ConnectionError, EOFError)):
+            parent.join(SECONDS)
+        if parent.is_alive():
+            sys.__excepthook__(kind, error, traceback)
+
+    sys.excepthook = say
     threading.Thread(target=end, name="parent", daemon=True).start()

@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_sharer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
 from pipeline.errors import ScheduleError, StoreError
 from tests.training.test_batches import assert_equal, make
@@ -44,6 +46,34 @@ try:
 except KeyboardInterrupt:
     print("stopped")
 """
+
+# Dies while it fetches a tensor of its worker. The worker sees the connection end half a second before the process.
+FETCHING = """
+import os, signal, socket, time
+from torch.utils.data import DataLoader
+from tests.training.test_loader import Addresses
+from training.processes import CleanContext, end_with_parent, start_server
+start_server()
+made = iter(DataLoader(Addresses(), batch_size=None, num_workers=1, multiprocessing_context=CleanContext(),
+                       worker_init_fn=end_with_parent))
+connection = socket.socket(socket.AF_UNIX)
+connection.connect(next(made))
+connection.recv(4)
+connection.close()
+time.sleep(0.5)
+print("dies", flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+class Addresses(Dataset):
+    """Each item is the address at which its worker hands out tensors."""
+
+    def __len__(self) -> int:
+        return 100
+
+    def __getitem__(self, _: int) -> str:
+        return resource_sharer.DupFd(0)._id[0]
 
 
 @pytest.fixture
@@ -109,6 +139,14 @@ def test_the_end_of_a_run_is_that_of_its_workers_without_a_word_of_torchs(
     output = process.communicate(timeout=120)[0]  # ends with the last process that has the pipe
     assert sent == "kill" or output.splitlines()[-1] == "stopped"
     assert "Traceback" not in output
+    assert session_of(process) == []
+
+
+def test_a_worker_whose_run_dies_while_it_fetches_a_tensor_says_nothing(
+    processes: Callable[..., subprocess.Popen[str]],
+) -> None:
+    process = processes("-c", FETCHING)
+    assert process.communicate(timeout=120)[0].splitlines()[0] == "dies"
     assert session_of(process) == []
 
 
