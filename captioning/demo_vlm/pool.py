@@ -53,6 +53,8 @@ def build_pool(folder: Path, scenes: int, processes: int = 2) -> tuple[np.ndarra
     done = folder / f"done-{scenes}"
     if not done.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        for other in folder.glob("done-*"):  # whose scenes are written over
+            other.unlink()
         shapes = {"images": (scenes, SIDE, SIDE, 3), "patches": (scenes, 2, GRID, GRID)}
         for name, shape in shapes.items():
             np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)

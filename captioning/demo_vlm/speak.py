@@ -6,6 +6,7 @@ continues from there, exactly as it will in use with a prefix cache.
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from captioning.demo_vlm.schedule import apply_step, batches, learning_rate, mak
 from pipeline.demo_world.language import PROMPT_IDS
 from pipeline.demo_world.render import render
 from pipeline.demo_world.scene import HELDOUT_OFFSET, sample, truth
+from pipeline.errors import ConfigError
 from pipeline.progress import Progress
 
 PREFIX = 1 + IMAGE_TOKENS  # <|user|> and the image
@@ -112,6 +114,7 @@ class Speaker:
         self.tower_optimizer = make_optimizer((tower,))
         if self.path.exists():
             state = torch.load(self.path, map_location=device, weights_only=True)
+            self._check_size(state["model"])
             for name, part in self._parts().items():
                 part.load_state_dict(state[name])
             self.step = state["step"]
@@ -123,6 +126,17 @@ class Speaker:
     def _parts(self) -> dict[str, Any]:
         optimizers = {"optimizer": self.optimizer, "tower_optimizer": self.tower_optimizer}
         return {"model": self.model, "heads": self.heads, **optimizers}
+
+    def _check_size(self, state: dict[str, torch.Tensor]) -> None:
+        norms = (f"model.language_model.layers.{layer}.input_layernorm.weight" for layer in itertools.count())
+        width, layers = state["lm_head.weight"].shape[1], sum(1 for _ in itertools.takewhile(state.__contains__, norms))
+        text = self.model.config.text_config
+        if (width, layers) != (text.hidden_size, text.num_hidden_layers):
+            raise ConfigError(
+                f"{self.path} has a language model of width {width} and {layers} layers, asked for is one of width "
+                f"{text.hidden_size} and {text.num_hidden_layers} layers; give --text-width {width} --text-layers "
+                f"{layers} to go on with it, or name another --out"
+            )
 
     def save(self) -> None:
         """Replaces the checkpoint in one step, so that stopping at any moment leaves a whole one."""

@@ -20,6 +20,7 @@ from captioning.demo_vlm.pool import build_pool
 from captioning.demo_vlm.see import SeeSettings, take_tower, train_tower
 from captioning.demo_vlm.speak import SpeakSettings, train_speaker
 from captioning.demo_vlm.tokens import IMAGE, build_processor, build_tokenizer
+from pipeline.errors import HolismError
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,6 +41,14 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.text_width % 32 or args.text_width < 32:
         parser.error(f"--text-width: found {args.text_width}, expected a multiple of 32")
+    try:
+        train(args)
+    except HolismError as error:
+        parser.exit(1, f"demo VLM: {error}\n")
+
+
+def train(args: argparse.Namespace) -> None:
+    """Both phases, as the command line asks for them."""
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,7 +19,7 @@ from captioning.demo_vlm.conversations import PromptBook, collate, converse, pic
 from captioning.demo_vlm.evaluate import ask, headline, write_card
 from captioning.demo_vlm.loading import WEIGHTS, DemoVlm
 from captioning.demo_vlm.model import IMAGE_TOKENS, TextSize, build_model, save_model
-from captioning.demo_vlm.pool import PATCH, patch_labels
+from captioning.demo_vlm.pool import PATCH, build_pool, patch_labels
 from captioning.demo_vlm.schedule import batches, learning_rate
 from captioning.demo_vlm.scoring import bars, is_true, parse_json
 from captioning.demo_vlm.see import SeeSettings, take_tower, train_tower
@@ -203,6 +203,13 @@ def test_the_shipped_weights_see() -> None:
     assert max(control.values()) < 30, control
 
 
+def test_a_pool_of_another_size_is_rendered_anew(tmp_path: Path) -> None:
+    sizes = [[len(array) for array in build_pool(tmp_path, scenes, processes=1)] for scenes in (3, 2, 3)]
+    assert sizes == [[3, 3], [2, 2], [3, 3]]
+    images, _ = build_pool(tmp_path, 3, processes=1)
+    assert images.reshape(3, -1).any(axis=1).all()
+
+
 def test_a_smaller_model_speaks_about_what_the_shipped_tower_sees(tmp_path: Path) -> None:
     tokenizer = shipped().processor.tokenizer
     ids = tokenizer.convert_tokens_to_ids(IMAGE), tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -210,7 +217,9 @@ def test_a_smaller_model_speaks_about_what_the_shipped_tower_sees(tmp_path: Path
     take_tower(WEIGHTS, tmp_path)
     with pytest.raises(ConfigError, match="was taken from other weights; give --tower again"):
         train_tower(tmp_path, *np.zeros((2, 0)), SeeSettings(), torch.device("cpu"))
-    Speaker(tmp_path, model, torch.device("cpu"))
+    Speaker(tmp_path, model, torch.device("cpu")).save()
+    with pytest.raises(ConfigError, match="width 64 and 2 layers, .*width 192 and 4 layers; give --text-width 64"):
+        Speaker(tmp_path, build_model(len(tokenizer), *ids), torch.device("cpu"))
     save_model(model, tmp_path)
     build_processor(tokenizer).save_pretrained(tmp_path)
 
