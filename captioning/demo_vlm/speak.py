@@ -129,7 +129,8 @@ class Speaker:
 
     def _check_size(self, state: dict[str, torch.Tensor]) -> None:
         norms = (f"model.language_model.layers.{layer}.input_layernorm.weight" for layer in itertools.count())
-        width, layers = state["lm_head.weight"].shape[1], sum(1 for _ in itertools.takewhile(state.__contains__, norms))
+        layers = sum(1 for _ in itertools.takewhile(state.__contains__, norms))
+        width = state["lm_head.weight"].shape[1]
         text = self.model.config.text_config
         if (width, layers) != (text.hidden_size, text.num_hidden_layers):
             raise ConfigError(

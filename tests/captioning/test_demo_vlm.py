@@ -218,7 +218,7 @@ def test_a_smaller_model_speaks_about_what_the_shipped_tower_sees(tmp_path: Path
     with pytest.raises(ConfigError, match="was taken from other weights; give --tower again"):
         train_tower(tmp_path, *np.zeros((2, 0)), SeeSettings(), torch.device("cpu"))
     Speaker(tmp_path, model, torch.device("cpu")).save()
-    with pytest.raises(ConfigError, match="width 64 and 2 layers, .*width 192 and 4 layers; give --text-width 64"):
+    with pytest.raises(ConfigError, match=r"width 64 and 2 layers, .*width 192 and 4 layers; give --text-width 64"):
         Speaker(tmp_path, build_model(len(tokenizer), *ids), torch.device("cpu"))
     save_model(model, tmp_path)
     build_processor(tokenizer).save_pretrained(tmp_path)
