@@ -12,7 +12,7 @@ from benchmarks.study.emoji import write_emoji
 from benchmarks.study.plot import plot, plot_costs
 from benchmarks.study.recipes import WORLDS, named
 from benchmarks.study.runs import Job, Study
-from benchmarks.study.table import gather, markdown
+from benchmarks.study.table import filled, gather, markdown
 from benchmarks.study.world import SCENES, write_world
 from pipeline.errors import HolismError
 
@@ -56,7 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 else:
                     plot(results, options.dataset, options.file, options.against, options.variant)
             case "table":
-                print(markdown(options.results or root / "results", options.against))
+                results = options.results or root / "results"
+                if options.page:
+                    options.page.write_text(filled(options.page.read_text(), results))
+                else:
+                    print(markdown(results, options.against))
     except HolismError as error:
         print(f"study: {error}", file=sys.stderr)
         return 1
@@ -102,6 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", help="tables of the results, in Markdown")
     table.add_argument("--results", type=Path, help="folder or file of results; without it the root's")
     table.add_argument("--against", default="o2m", help="the row that others are compared with")
+    table.add_argument("--page", type=Path, help="a page of Markdown whose tables are filled in instead")
     return parser
 
 

@@ -9,6 +9,7 @@ one branch has none. `mIoU` is of whole scenes, of objects and backgrounds, `poi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.study.recipes import rows, variants
+from pipeline.errors import HolismError
 
 SERVED = "mean"
 BEST = ("rerank", "max", SERVED)  # of those that a figure was measured by, the first
@@ -182,11 +184,20 @@ def paired(of_runs: pd.DataFrame, dataset: str, against: str, names: Sequence[st
     return difference.groupby("row", sort=False).agg(shown)
 
 
-def markdown(results: Path, against: str = "o2m") -> str:
+@dataclass(frozen=True)
+class Table:
+    """A table as Markdown, with what it is called."""
+
+    title: str
+    text: str
+
+
+def tables(results: Path, against: str = "o2m") -> dict[str, Table]:
     """All tables of the results in a folder or file, rows in the order of rows.yaml, those of a variant together.
 
-    Each is compared with the row `against` of its own variant, or with the main one where the variant has none. What
-    rows.yaml does not have is left out. Costs are means over all runs of a row.
+    They are called DATASET, DATASET differences and costs, with the variant behind: `known`, `known differences`,
+    `develop 16`, `costs 16`. Each row is compared with the row `against` of its own variant, or with the main one
+    where the variant has none. What rows.yaml does not have is left out. Costs are means over all runs of a row.
     """
     known = rows()
     order = {name: number for number, name in enumerate(known)}
@@ -194,7 +205,7 @@ def markdown(results: Path, against: str = "o2m") -> str:
     of_runs = of_runs[of_runs["row"].isin(known)]
     of_runs = of_runs.sort_values("row", key=lambda names: names.map(order), kind="stable")
     variant = of_runs["row"].map(lambda name: known[name].variant)
-    parts = []
+    found: dict[str, Table] = {}
     for dataset in of_runs["dataset"].unique():
         for name, says in variants().items():
             base = f"{against}_{name}" if f"{against}_{name}" in known else against
@@ -202,30 +213,43 @@ def markdown(results: Path, against: str = "o2m") -> str:
             shown = of_runs[(of_runs["dataset"] == dataset) & of_variant]
             if not (variant[shown.index] == name).any():
                 continue
-            parts += _tables(shown, f"{dataset}: {says}" if says else dataset, base)
+            names = [column for column in NAMES if shown[column].notna().any()]
+            title = f"{dataset}: {says}" if says else dataset
+            found[f"{dataset} {name}".strip()] = Table(title, _as_markdown(summary(shown, dataset, names)))
+            differences = paired(shown, dataset, base, names)
+            if len(differences):
+                title = f"{title}; differences to {base}, seed by seed"
+                found[f"{dataset} differences {name}".strip()] = Table(title, _as_markdown(differences))
     for name, says in variants().items():
-        parts += _cost_table(of_runs[variant == name], f"Costs: {says}" if says else "Costs")
-    return "\n".join(parts)
+        costs = of_runs[(variant == name) & of_runs["training CPU s"].notna()]
+        if len(costs):
+            means = costs.groupby("row", sort=False)[list(COSTS)].mean()
+            title = f"Costs: {says}" if says else "Costs"
+            found[f"costs {name}".strip()] = Table(title, _as_markdown(means.apply(_shown)))
+    return found
 
 
-def _tables(shown: pd.DataFrame, title: str, against: str) -> list[str]:
-    """Lines of the tables of one benchmark and one variant."""
-    names = [name for name in NAMES if shown[name].notna().any()]
-    dataset = shown["dataset"].iloc[0]
-    parts = [f"### {title}", "", _as_markdown(summary(shown, dataset, names)), ""]
-    differences = paired(shown, dataset, against, names)
-    if len(differences):
-        parts += [f"Differences to {against}, seed by seed:", "", _as_markdown(differences), ""]
-    return parts
+def markdown(results: Path, against: str = "o2m") -> str:
+    """All tables below each other."""
+    return "\n".join(f"### {table.title}\n\n{table.text}\n" for table in tables(results, against).values())
 
 
-def _cost_table(shown: pd.DataFrame, title: str) -> list[str]:
-    """Lines of what runs cost, a mean over all of a row's runs that were kept with their costs."""
-    shown = shown[shown["training CPU s"].notna()]
-    if shown.empty:
-        return []
-    means = shown.groupby("row", sort=False)[list(COSTS)].mean()
-    return [f"### {title}", "", _as_markdown(means.apply(_shown)), ""]
+def filled(page: str, results: Path) -> str:
+    """A page whose tables are those of the results: each stands below a line `<!-- table: NAME -->`.
+
+    Raises HolismError where results have no table of a name.
+    """
+    found = tables(results)
+
+    def fill(place: re.Match[str]) -> str:
+        if place["name"] not in found:
+            have = ", ".join(found)
+            raise HolismError(
+                f"the page wants a table {place['name']!r}, which the results do not have; they have {have}"
+            )
+        return f"{place['mark']}\n\n{found[place['name']].text}\n"
+
+    return re.sub(r"(?P<mark><!-- table: (?P<name>.+?) -->)\n+(\|.*\n)*", fill, page)
 
 
 def _shown(costs: pd.Series) -> pd.Series:

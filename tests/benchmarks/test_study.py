@@ -12,7 +12,7 @@ from benchmarks.study.combinations import is_held_out
 from benchmarks.study.noise import EMPTY_PHRASES, REFUSALS, planted
 from benchmarks.study.recipes import WORLDS, named, rows
 from benchmarks.study.runs import Job, Study
-from benchmarks.study.table import COLUMNS, figures, markdown, paired, read, summary
+from benchmarks.study.table import COLUMNS, figures, filled, markdown, paired, read, summary
 from benchmarks.study.world import scenes, true_captions
 from pipeline.demo_world.facts import facts
 from pipeline.errors import HolismError
@@ -217,6 +217,28 @@ def test_a_variant_without_the_row_to_compare_with_is_compared_with_the_main_one
     for row, shown in (("cls", "+10.0"), ("mlp_equal_cost", "+25.0"), ("cls_16", "+25.0")):
         assert any(line.startswith(f"| {row} | {shown} ") for line in lines), row
     assert "| mlp_equal_cost | – | – | 10 | 10.0 |" in " ".join(lines)
+
+
+def test_the_tables_of_the_page_are_those_of_the_results() -> None:
+    page = Path("docs/study.md").read_text()
+    assert page.count("<!-- table: ") >= 10
+    assert filled(page, Path("benchmarks/study/results.parquet")) == page
+
+
+def test_a_page_gets_the_tables_that_it_wants(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, page = tmp_path / "all.parquet", tmp_path / "page.md"
+    pd.concat([of_a_run("o2m_16", "known", 0.5), of_a_run("cls_16", "known", 0.75)]).to_parquet(results)
+    command = ["table", "--results", str(results), "--page", str(page)]
+    page.write_text("# A page\n\n<!-- table: known 16 -->\n\n| row |\n| --- |\n| o2m_16 |\n\nMore.\n")
+    for _ in range(2):
+        assert main(command) == 0
+        lines = page.read_text().splitlines()
+        of_rows = [line for line in lines if line.startswith("| ")][2:]
+        assert of_rows == ["| o2m_16 | 50.0 | 50.0 | 50.0 |", "| cls_16 | 75.0 | 75.0 | 75.0 |"]
+        assert (lines[0], lines[-1]) == ("# A page", "More.")
+    page.write_text("<!-- table: known -->\n")
+    assert main(command) == 1
+    assert "wants a table 'known', which the results do not have; they have known 16, " in capsys.readouterr().err
 
 
 def test_pictures_of_what_is_not_there_are_refused_in_a_sentence(
