@@ -9,10 +9,11 @@ from pathlib import Path
 
 from benchmarks.study.captions import ask
 from benchmarks.study.emoji import write_emoji
+from benchmarks.study.figures import gather
 from benchmarks.study.plot import plot, plot_costs
 from benchmarks.study.recipes import WORLDS, named
 from benchmarks.study.runs import Job, Study
-from benchmarks.study.table import filled, gather, markdown
+from benchmarks.study.table import filled, markdown
 from benchmarks.study.world import SCENES, write_world
 from pipeline.errors import HolismError
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from benchmarks.study.figures import figures, read
 from benchmarks.study.recipes import CLIP, rows
-from benchmarks.study.table import figures, read
 from pipeline.errors import HolismError
 
 if TYPE_CHECKING:

@@ -9,10 +9,11 @@ import pytest
 
 from benchmarks.study.__main__ import main
 from benchmarks.study.combinations import is_held_out
+from benchmarks.study.figures import COLUMNS, figures, read
 from benchmarks.study.noise import EMPTY_PHRASES, REFUSALS, planted
 from benchmarks.study.recipes import WORLDS, named, rows
 from benchmarks.study.runs import Job, Study
-from benchmarks.study.table import COLUMNS, figures, filled, markdown, paired, read, summary
+from benchmarks.study.table import filled, markdown, paired, summary
 from benchmarks.study.world import scenes, true_captions
 from pipeline.demo_world.facts import facts
 from pipeline.errors import HolismError
