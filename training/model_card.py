@@ -83,6 +83,12 @@ both, as the readouts `mean` and `max`).
 ```python
 branches = model.encode_branches(preprocess(Image.open("photo.jpg"))[None])
 score = (branches @ text.T).amax(dim=1)  # one row an image, one column a text
+```
+
+Where it is known what texts ask for, the branch of that name answers them alone, for the price of one vector a search:
+
+```python
+own = branches[:, model.slots.index("{branch}")] @ text.T
 ```"""
 _KINDS = {
     "cls": "class tokens, isolation {isolation}",
@@ -197,8 +203,8 @@ def _recipe(recipe: Mapping[str, Any]) -> str:
 
 def _loading(model: HolisticCLIP, preprocess: Mapping[str, Any], file: str) -> str:
     if file == "config.json":
-        several = len(model.slots) > 1
-        return _LOADING[file] + ("\n\n" + _READ_OUT.format(branches=len(model.slots)) if several else "")
+        read_out = "\n\n" + _READ_OUT.format(branches=len(model.slots), branch=model.slots[-1])
+        return _LOADING[file] + (read_out if len(model.slots) > 1 else "")
     if file == "open_clip_config.json":
         return _LOADING[file].format(seen=_SEEN)
     return _LOADING[file].format(

@@ -2,7 +2,7 @@
 
 Columns are means over what they name (tasks, perspectives), of the served vector unless they say `best`: there the
 branch with the highest score answers each text (the readout `max`; `rerank` of a model with a second score), and
-`own`: there the branch of a text's perspective answers it. A model of one branch has one vector in all of them.
+`own`: there the branch of the perspective that is asked about answers. A model of one branch has one vector in all.
 `specialisation` is how far own branches lie above the mean of all branches, in points of R@1, both ways; a model of
 one branch has none. `mIoU` is of whole scenes, of objects and backgrounds, `pointing` of the main object.
 """
@@ -19,6 +19,7 @@ from benchmarks.study.recipes import rows
 
 SERVED = "mean"
 BEST = ("rerank", "max", SERVED)  # of those that a figure was measured by, the first
+PERSPECTIVES = {"object": "main_object", "color": "main_object"}  # that tasks of other names ask about
 FLOAT_BYTES = 4
 Pick = Callable[[pd.DataFrame], pd.Series]
 
@@ -55,14 +56,15 @@ def _best(task: str, metric: str, query: str | None = None) -> Pick:
     return pick
 
 
-def _own_branch(metric: str) -> Pick:
-    """Nothing where some perspective has no branch: a mean over the others would be of easier or harder questions."""
+def _own_branch(task: str, metric: str) -> Pick:
+    """Nothing where some question has no branch: a mean over the others would be of easier or harder questions."""
 
     def pick(frame: pd.DataFrame) -> pd.Series:
-        served = (frame["readout"] == SERVED) & (frame["metric"] == metric)
+        measured = (frame["task"] == task) & (frame["metric"] == metric)
+        served = measured & (frame["readout"] == SERVED)
         if not _branches(frame):
             return served
-        own = (frame["readout"] == "branch:" + frame["query"]) & (frame["metric"] == metric)
+        own = measured & (frame["readout"] == "branch:" + frame["query"].replace(PERSPECTIVES))
         return own & (set(frame.loc[own, "query"]) == set(frame.loc[served, "query"]))
 
     return pick
@@ -71,6 +73,7 @@ def _own_branch(metric: str) -> Pick:
 COLUMNS = (
     Column("zero-shot", _served("classification", "accuracy")),
     Column("zero-shot best", _best("classification", "accuracy")),
+    Column("zero-shot own", _own_branch("classification", "accuracy")),
     Column("object", _served("classification", "accuracy", "object")),
     Column("color", _served("classification", "accuracy", "color")),
     Column("background", _served("classification", "accuracy", "background")),
@@ -86,7 +89,8 @@ COLUMNS = (
     Column("I2T R@1", _served("retrieval", "image_to_text_recall@1")),
     Column("T2I best", _best("retrieval", "text_to_image_recall@1")),
     Column("I2T best", _best("retrieval", "image_to_text_recall@1")),
-    Column("T2I own", _own_branch("text_to_image_recall@1")),
+    Column("T2I own", _own_branch("retrieval", "text_to_image_recall@1")),
+    Column("I2T own", _own_branch("retrieval", "image_to_text_recall@1")),
     Column("specialisation", lambda frame: frame["metric"].str.endswith("_own_branch_margin")),
     Column("mIoU", _served("dense", "mean_iou", "scene")),
     Column("pointing", _served("dense", "pointing", "main_object")),

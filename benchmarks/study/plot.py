@@ -15,7 +15,7 @@ from pipeline.errors import HolismError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHOWN = ("zero-shot", "zero-shot best", "T2I R@1", "T2I best", "T2I own", "mIoU")
+SHOWN = ("zero-shot", "zero-shot best", "zero-shot own", "T2I R@1", "T2I best", "T2I own")
 QUALITY = {"zero-shot best": "zero-shot accuracy", "T2I best": "text to image R@1"}
 COST = "training CPU s"
 NEAR = 5.0  # points up to which an axis of differences is linear; beyond it is logarithmic

@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,6 +88,21 @@ def test_specialisation_is_a_column_and_one_branch_has_none() -> None:
     shown = summary(found, "known")
     assert list(shown.columns) == [column.name for column in COLUMNS]
     assert shown["specialisation"].to_dict() == {"cls": "20.0", "o2m": "–"}
+
+
+def test_own_is_the_branch_of_what_is_asked_where_every_question_has_one() -> None:
+    def run(row: str, branches: list[str]) -> list[dict[str, Any]]:
+        own = {"row": row, "seed": 0, "dataset": "known", "task": "classification", "metric": "accuracy"}
+        values = {"mean": 0.5, **{f"branch:{name}": 0.6 + 0.1 * place for place, name in enumerate(branches)}}
+        return [
+            {**own, "readout": readout, "query": query, "value": value}
+            for readout, value in values.items()
+            for query in ("object", "style")
+        ]
+
+    rows = [*run("cls", ["style", "main_object"]), *run("o2m", []), *run("branches_2", ["style", "free"])]
+    found = figures(pd.DataFrame(rows)).set_index("row")["zero-shot own"]
+    assert found.to_dict() == pytest.approx({"cls": 65.0, "o2m": 50.0, "branches_2": np.nan}, nan_ok=True)
 
 
 def test_results_without_a_figure_show_none() -> None:

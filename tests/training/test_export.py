@@ -208,10 +208,11 @@ def test_the_card_of_several_branches_reads_the_best_one_out(saved: Any, tmp_pat
         text = model.encode_text(tokenizer(["a red kite"]), normalize=True)
         branch_HD = model.encode_branches(preprocess(Image.open(file))[None])[0]
     torch.testing.assert_close(found["score"], (branch_HD @ text.T).amax(dim=0)[None])
+    torch.testing.assert_close(found["own"], branch_HD[-1:] @ text.T)
 
 
 def test_the_readmes_way_sees_pictures_as_training_did(saved: Any, tmp_path: Path) -> None:
-    model, folder = saved(branches=1, losses={"o2m": 1.0})
+    model, folder = saved(slots=["alt_text", "style"])
     readme = (Path(__file__).parents[2] / "README.md").read_text().split("## The trained model")[1]
     lines = [line.removeprefix("    ") for line in readme.splitlines() if line.startswith("    ")]
     code = "\n".join(lines).replace("demo/workspace/train/holism-.../model", str(folder))
@@ -222,8 +223,8 @@ def test_the_readmes_way_sees_pictures_as_training_did(saved: Any, tmp_path: Pat
         exec(code.replace("photo.jpg", str(file)), found)
         seen, _ = pictures.decode(file.read_bytes())
         torch.testing.assert_close(found["image"], model.encode_image(theirs(seen)[None]), msg=file.name)
-        assert found["branches"].shape == (1, 1, 24)
-        assert found["text"].shape == (1, 24)
+        assert (found["branches"].shape, found["text"].shape) == ((1, 2, 24), (1, 24))
+        torch.testing.assert_close(found["style"], found["branches"][:, 1] @ found["text"].T)
 
 
 @pytest.mark.parametrize(
