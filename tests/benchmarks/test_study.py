@@ -251,7 +251,7 @@ def test_a_page_gets_the_tables_that_it_wants(tmp_path: Path, capsys: pytest.Cap
         assert main(command) == 0
         lines = page.read_text().splitlines()
         of_rows = [line for line in lines if line.startswith("| ")][2:]
-        assert of_rows == ["| o2m_16 | 50.0 | 50.0 | 50.0 |", "| cls_16 | 75.0 | 75.0 | 75.0 |"]
+        assert of_rows == ["| o2m_16 | 50.0 | 50.0 | 50.0 | 50.0 |", "| cls_16 | 75.0 | 75.0 | 75.0 | 75.0 |"]
         assert (lines[0], lines[-1]) == ("# A page", "More.")
     page.write_text("<!-- table: known -->\n")
     assert main(command) == 1
