@@ -55,7 +55,7 @@ def tables(results: Path, against: str = "o2m") -> dict[str, Table]:
     """All tables of the results in a folder or file, rows in the order of rows.yaml, those of a variant together.
 
     They are called DATASET, DATASET differences and costs, with the variant behind: `known`, `known differences`,
-    `develop 16`, `costs 16`. Each row is compared with the row `against` of its own variant, or with the main one
+    `develop 16`, `costs 16`; `rows` says what the rows are. Each row is compared with the row `against` of its own variant, or with the main one
     where the variant has none. What rows.yaml does not have is left out. Costs are means over all runs of a row.
     """
     known = rows()
@@ -85,7 +85,15 @@ def tables(results: Path, against: str = "o2m") -> dict[str, Table]:
             means = costs.groupby("row", sort=False)[list(COSTS)].mean()
             title = f"Costs: {says}" if says else "Costs"
             found[f"costs {name}".strip()] = Table(title, _as_markdown(means.apply(_shown)))
+    found["rows"] = Table("The rows", _as_markdown(_described(), align="---"))
     return found
+
+
+def _described() -> pd.DataFrame:
+    """What rows are, then what the ends of their names mean."""
+    says = {name: row.says for name, row in rows().items() if not row.variant}
+    says |= {f"ROW_{variant}": f"as ROW: {text}" for variant, text in variants().items() if variant}
+    return pd.DataFrame({"is": says})
 
 
 def markdown(results: Path, against: str = "o2m") -> str:
@@ -115,7 +123,7 @@ def _shown(costs: pd.Series) -> pd.Series:
     return costs.map(lambda cost: NONE if cost != cost else f"{cost:,.{COSTS[str(costs.name)]}f}")
 
 
-def _as_markdown(table: pd.DataFrame) -> str:
-    lines = [["row", *table.columns], ["---", *("---:" for _ in table.columns)]]
+def _as_markdown(table: pd.DataFrame, align: str = "---:") -> str:
+    lines = [["row", *table.columns], ["---", *(align for _ in table.columns)]]
     lines += [[str(row), *values] for row, values in zip(table.index, table.to_numpy().tolist(), strict=True)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
