@@ -55,8 +55,9 @@ def tables(results: Path, against: str = "o2m") -> dict[str, Table]:
     """All tables of the results in a folder or file, rows in the order of rows.yaml, those of a variant together.
 
     They are called DATASET, DATASET differences and costs, with the variant behind: `known`, `known differences`,
-    `develop 16`, `costs 16`; `rows` says what the rows are. Each row is compared with the row `against` of its own variant, or with the main one
-    where the variant has none. What rows.yaml does not have is left out. Costs are means over all runs of a row.
+    `develop 16`, `costs 16`; `rows` says what the rows are. Each row is compared with the row `against` of its own
+    variant, or with the main one where the variant has none. What rows.yaml does not have is left out. Costs are means
+    over all runs of a row.
     """
     known = rows()
     order = {name: number for number, name in enumerate(known)}
