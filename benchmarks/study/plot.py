@@ -48,7 +48,7 @@ def plot(results: Path, dataset: str, out: Path, against: str | None = None, var
             axis.set_xticks([-50, -NEAR, 0, NEAR], ["−50", "−5", "0", "5"])
             axis.minorticks_off()
     axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(names) - 0.5, -0.5)  # the first row on top
     figure.suptitle(title)
     figure.savefig(out, dpi=100)
     plt.close(figure)
