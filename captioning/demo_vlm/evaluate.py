@@ -21,6 +21,7 @@ from captioning.demo_vlm.scoring import bars, is_true
 from pipeline.demo_world.language import PROMPT_IDS
 from pipeline.demo_world.render import render
 from pipeline.demo_world.scene import HELDOUT_OFFSET, sample, truth
+from pipeline.errors import HolismError
 from pipeline.progress import Progress
 
 _START, _END = "<!-- measured: start -->", "<!-- measured: end -->"
@@ -101,7 +102,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--card", action="store_true", help="write the tables into the weights' README.md")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
-    vlm = DemoVlm.load(args.weights)
+    try:
+        vlm = DemoVlm.load(args.weights)
+    except HolismError as error:
+        parser.exit(1, f"demo VLM: {error}\n")
     progress = Progress("asking", args.scenes * len(PROMPT_IDS), "answers")
     said = ask(vlm, args.scenes, HELDOUT_OFFSET, progress.update)
     unseen = ask_unseen(vlm, min(args.scenes, 200), HELDOUT_OFFSET)

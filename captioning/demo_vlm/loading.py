@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
+from pipeline.errors import InputError
+
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -22,7 +24,11 @@ class DemoVlm:
 
     @classmethod
     def load(cls, folder: Path = WEIGHTS) -> DemoVlm:
-        """From a folder of weights; raises what transformers raises where it is incomplete."""
+        """From a folder of weights. Raises InputError where it holds none, and what transformers raises of damage."""
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                f"{folder} holds no model; name a folder that captioning.demo_vlm.train left (OUT/weights)"
+            )
         model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.bfloat16).eval()
         return cls(model, LlavaProcessor.from_pretrained(folder))
 

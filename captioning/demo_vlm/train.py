@@ -52,10 +52,11 @@ def train(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    images, patches = build_pool(args.out / "pool", args.scenes, args.threads)
     if args.tower:
+        args.out.mkdir(parents=True, exist_ok=True)
         take_tower(args.tower, args.out)
-    else:
+    images, patches = build_pool(args.out / "pool", args.scenes, args.threads)
+    if not args.tower:
         train_tower(args.out, images, patches, SeeSettings(steps=args.see_steps, seed=args.seed), device)
     tokenizer = build_tokenizer(PromptBook(), args.seed)
     image_token = tokenizer.convert_tokens_to_ids(IMAGE)

@@ -6,6 +6,7 @@ import itertools
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioning.demo_vlm import evaluate, train
 from captioning.demo_vlm.attributes import normalise, patch_tokens, scene_targets
 from captioning.demo_vlm.conversations import PromptBook, collate, converse, pick_prompts
 from captioning.demo_vlm.evaluate import ask, headline, write_card
@@ -208,6 +210,18 @@ def test_a_pool_of_another_size_is_rendered_anew(tmp_path: Path) -> None:
     assert sizes == [[3, 3], [2, 2], [3, 3]]
     images, _ = build_pool(tmp_path, 3, processes=1)
     assert images.reshape(3, -1).any(axis=1).all()
+
+
+@pytest.mark.parametrize("command", [[train.main, "--out", "out", "--tower"], [evaluate.main, "--weights"]])
+def test_a_folder_without_a_model_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    program, *options = command
+    with pytest.raises(SystemExit) as ended:
+        program([*options, "nowhere"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("demo VLM: nowhere holds no model; name one that")
 
 
 def test_a_smaller_model_speaks_about_what_the_shipped_tower_sees(tmp_path: Path) -> None:
