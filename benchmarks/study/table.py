@@ -14,6 +14,7 @@ from benchmarks.study.recipes import rows, variants
 from pipeline.errors import HolismError
 
 NONE = "–"  # of results that lack a figure
+EQUAL = 1e-9  # points: a standard error that is rounding alone
 
 
 def summary(of_runs: pd.DataFrame, dataset: str, names: Sequence[str] = NAMES) -> pd.DataFrame:
@@ -38,7 +39,7 @@ def paired(of_runs: pd.DataFrame, dataset: str, against: str, names: Sequence[st
         if len(values) < 2:
             return f"{values.mean():+.1f}" if len(values) else NONE
         text = f"{values.mean():+.1f} ± {values.sem():.1f}"
-        return f"{text} (p {ttest_1samp(values, 0).pvalue:.2f})" if values.sem() > 0 else text
+        return f"{text} (p {ttest_1samp(values, 0).pvalue:.2f})" if values.sem() > EQUAL else text
 
     return difference.groupby("row", sort=False).agg(shown)
 
