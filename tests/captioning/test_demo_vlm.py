@@ -221,7 +221,7 @@ def test_a_folder_without_a_model_is_told_at_once(
     with pytest.raises(SystemExit) as ended:
         program([*options, "nowhere"])
     assert ended.value.code == 1
-    assert capsys.readouterr().err.startswith("demo VLM: nowhere holds no model; name one that")
+    assert capsys.readouterr().err.startswith("demo VLM: nowhere holds no model; name a folder that")
 
 
 def test_a_smaller_model_speaks_about_what_the_shipped_tower_sees(tmp_path: Path) -> None:
