@@ -203,7 +203,7 @@ def _recipe(recipe: Mapping[str, Any]) -> str:
 
 def _loading(model: HolisticCLIP, preprocess: Mapping[str, Any], file: str) -> str:
     if file == "config.json":
-        read_out = "\n\n" + _READ_OUT.format(branches=len(model.slots), branch=model.slots[-1])
+        read_out = "\n\n" + _READ_OUT.format(branches=len(model.slots), branch=model.slots[0])
         return _LOADING[file] + (read_out if len(model.slots) > 1 else "")
     if file == "open_clip_config.json":
         return _LOADING[file].format(seen=_SEEN)
