@@ -13,7 +13,7 @@ from benchmarks.study.figures import gather
 from benchmarks.study.plot import plot, plot_costs
 from benchmarks.study.recipes import WORLDS, named
 from benchmarks.study.runs import Job, Study
-from benchmarks.study.table import filled, markdown
+from benchmarks.study.table import fill, markdown
 from benchmarks.study.world import SCENES, write_world
 from pipeline.errors import HolismError
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             case "table":
                 results = options.results or root / "results"
                 if options.page:
-                    options.page.write_text(filled(options.page.read_text(), results))
+                    fill(options.page, results)
                 else:
                     print(markdown(results, options.against))
     except HolismError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.study.recipes import rows
+from pipeline.errors import HolismError
 
 SERVED = "mean"
 BEST = ("rerank", "max", SERVED)  # of those that a figure was measured by, the first
@@ -113,8 +114,10 @@ COSTS = {
 
 
 def read(results: Path) -> pd.DataFrame:
-    """All results of a folder, or of the file that `gather` made of one."""
+    """All results of a folder, or of the file that `gather` made of one. Raises HolismError where there are none."""
     files = sorted(results.glob("*.parquet")) if results.is_dir() else [results]
+    if not files or not files[0].is_file():
+        raise HolismError(f"{results} has no results; run rows first, or name a file or folder of results")
     found = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
     words = found.select_dtypes("category").columns
     return found.astype(dict.fromkeys(words, "str"))

@@ -58,11 +58,13 @@ def plot(results: Path, dataset: str, out: Path, against: str | None = None, var
 def plot_costs(results: Path, dataset: str, out: Path) -> None:
     """Write quality, where the best branch answers, against what training costs, as a PNG.
 
-    Of all rows, whatever their variant, that start from a CLIP of alt texts.
+    Of all rows, whatever their variant, that start from a CLIP of alt texts. Raises HolismError where there are none.
     """
     of_runs = _of(results, dataset)
     of_runs = of_runs[of_runs["row"].map(lambda name: rows()[name].start == CLIP)]
     means = of_runs.groupby("row", sort=False)[[*QUALITY, COST]].mean().dropna()
+    if means.empty:
+        raise HolismError(f"no results with costs on {dataset} in {results}; run rows first")
 
     plt = _pyplot()
     figure, axes = plt.subplots(1, len(QUALITY), figsize=(13, 5), layout="constrained")
@@ -79,9 +81,12 @@ def plot_costs(results: Path, dataset: str, out: Path) -> None:
 
 
 def _of(results: Path, dataset: str) -> pd.DataFrame:
-    """Figures of the rows that rows.yaml has, on one benchmark."""
+    """Figures of the rows that rows.yaml has, on one benchmark. Raises HolismError where there are none."""
     of_runs = figures(read(results))
-    return of_runs[(of_runs["dataset"] == dataset) & of_runs["row"].isin(rows())]
+    found = of_runs[(of_runs["dataset"] == dataset) & of_runs["row"].isin(rows())]
+    if found.empty:
+        raise HolismError(f"no results of such rows on {dataset} in {results}; run them first")
+    return found
 
 
 def _above(of_runs: pd.DataFrame, base: str) -> pd.DataFrame:

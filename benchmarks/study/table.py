@@ -103,6 +103,13 @@ def markdown(results: Path, against: str = "o2m") -> str:
     return "\n".join(f"### {table.title}\n\n{table.text}\n" for table in tables(results, against).values())
 
 
+def fill(file: Path, results: Path) -> None:
+    """Fill in a file's tables. Raises HolismError where it is not there, or wants what results do not have."""
+    if not file.is_file():
+        raise HolismError(f"{file} is not there; name a page of Markdown with lines <!-- table: NAME -->")
+    file.write_text(filled(file.read_text(), results))
+
+
 def filled(page: str, results: Path) -> str:
     """A page whose tables are those of the results: each stands below a line `<!-- table: NAME -->`.
 
@@ -110,7 +117,7 @@ def filled(page: str, results: Path) -> str:
     """
     found = tables(results)
 
-    def fill(place: re.Match[str]) -> str:
+    def put(place: re.Match[str]) -> str:
         if place["name"] not in found:
             have = ", ".join(found)
             raise HolismError(
@@ -118,7 +125,7 @@ def filled(page: str, results: Path) -> str:
             )
         return f"{place['mark']}\n\n{found[place['name']].text}\n"
 
-    return re.sub(r"(?P<mark><!-- table: (?P<name>.+?) -->)\n+(\|.*\n)*", fill, page)
+    return re.sub(r"(?P<mark><!-- table: (?P<name>.+?) -->)\n*(\|.*(\n|$))*", put, page)
 
 
 def _shown(costs: pd.Series) -> pd.Series:

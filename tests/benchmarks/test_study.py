@@ -253,6 +253,9 @@ def test_a_page_gets_the_tables_that_it_wants(tmp_path: Path, capsys: pytest.Cap
         of_rows = [line for line in lines if line.startswith("| ")][2:]
         assert of_rows == ["| o2m_16 | 50.0 | 50.0 | 50.0 | 50.0 |", "| cls_16 | 75.0 | 75.0 | 75.0 | 75.0 |"]
         assert (lines[0], lines[-1]) == ("# A page", "More.")
+    page.write_text("<!-- table: known 16 -->")
+    assert main(command) == 0
+    assert "| cls_16 | 75.0 |" in page.read_text()
     page.write_text("<!-- table: known -->\n")
     assert main(command) == 1
     assert "wants a table 'known', which the results do not have; they have known 16, " in capsys.readouterr().err
@@ -269,6 +272,14 @@ def test_pictures_of_what_is_not_there_are_refused_in_a_sentence(
     assert "row mlp_16 has no results here; expected one of cls_16, o2m_16" in capsys.readouterr().err
     assert main(asked) == 1
     assert "no results of such rows on known" in capsys.readouterr().err
+    assert main([*asked[:1], "new", *asked[2:], "--costs"]) == 1
+    assert "no results of such rows on new" in capsys.readouterr().err
+    nowhere = str(tmp_path / "nowhere")
+    for command in (["--root", nowhere, "table"], ["table", "--results", nowhere], [*asked[:4], nowhere]):
+        assert main(command) == 1
+        assert "has no results; run rows first" in capsys.readouterr().err
+    assert main(["table", "--results", str(results), "--page", nowhere]) == 1
+    assert "is not there; name a page of Markdown" in capsys.readouterr().err
     assert main(["run", "o2m_emoji", "--on", "develop"]) == 1
     assert "row o2m_emoji has no scenes to develop on; expected --on test" in capsys.readouterr().err
 
