@@ -1,17 +1,22 @@
 """Stops by hand: Ctrl-C, and SIGTERM as batch systems, containers and service managers send it.
 
 Both raise in the main thread, so everything that is under way cleans up as it leaves. A second signal ends at once.
+`safe_points` sees to it that this does no harm.
 """
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+
+from pipeline.safe_points import SafePoint, at_safe_points
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PATIENCE = 10.0  # seconds that a stop which is held back waits for its moment
@@ -24,43 +29,63 @@ class StoppedError(KeyboardInterrupt):
 class Stop:
     """Whether a signal came, and which. Whatever is raised after it is a consequence of it."""
 
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
+    def __init__(self, came: Callable[[], signal.Signals | None] = lambda: None) -> None:
+        self._came = came
+
+    @property
+    def signal(self) -> signal.Signals | None:
+        """The signal that came; None while none has."""
+        return self._came()
 
     @property
     def status(self) -> int:
         """The exit status of a stopped process: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
 
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        """The handler of both signals."""
-        if self.signal is not None:
-            end_children()
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self.signal = signal.Signals(number)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # that children end is no news now: torch would raise it
-        raise StoppedError(f"stopped by {self.signal.name}")
-
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
     """Handle both signals for as long as this lasts (in the main thread; others get none), but for ignored ones."""
-    stop = Stop()
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield Stop()
         return
-    before = {number: signal.signal(number, stop) for number in _heard()}
-    try:
-        yield stop
-    finally:
-        _handle(before)
+    with at_safe_points(dict.fromkeys(_heard(), _Raise())) as point:
+        try:
+            yield Stop(lambda: point.signal)
+        finally:
+            point.take_over()  # all is done, or something was raised already
+
+
+class _Raise:
+    """What both signals do at the next point where it does no harm."""
+
+    def __init__(self) -> None:
+        self._raised = False
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if self._raised:
+            end_children()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self._raised = True
+        raise StoppedError(f"stopped by {signal.Signals(number).name}")
+
+
+@contextmanager
+def raised_safely() -> Iterator[None]:
+    """Have the handlers that somebody else installed, such as Prefect's, raise where it does no harm."""
+    handlers = {number: handler for number in _heard() if callable(handler := signal.getsignal(number))}
+    if threading.current_thread() is not threading.main_thread() or not handlers:
+        yield
+        return
+    with at_safe_points(handlers):
+        yield
 
 
 def came() -> signal.Signals | None:
     """The signal that stops this process, if one came: what is raised now is a consequence of it."""
     handler = signal.getsignal(signal.SIGTERM)
-    return handler.signal if isinstance(handler, (Stop, Held)) else None
+    return handler.signal if isinstance(handler, (SafePoint, Held)) else None
 
 
 def under_way() -> bool:
@@ -79,24 +104,22 @@ class Held:
         self.before: dict[signal.Signals, object] = {}
         self._urgent = self._delivered = False
 
-    def __call__(self, number: int, _: FrameType | None) -> None:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         """The handler of both signals."""
         again = self.signal is not None
         self.signal = self.signal or signal.Signals(number)
         if self._urgent or (again and number == signal.SIGINT):
-            self.deliver()
+            self.deliver(frame)
         elif not again:
-            timer = threading.Timer(PATIENCE, self._hurry)
-            timer.daemon = True
-            timer.start()
+            _thread.start_new_thread(self._hurry, ())  # takes no lock that the main thread may have just now
 
     def join(self) -> signal.Signals:
         """What stops this process: the signal that came, or SIGTERM, as another process that works with it got one."""
         self.signal = self.signal or signal.SIGTERM
         return self.signal
 
-    def deliver(self) -> None:
-        """Do now what the signal that came would have done, if any came."""
+    def deliver(self, frame: FrameType | None = None) -> None:
+        """Do what the signal that came would have done, if any came: now, or soon if a frame was interrupted."""
         if self.signal is None or self._delivered:
             return
         self._delivered = True
@@ -105,11 +128,12 @@ class Held:
         _handle(self.before)
         handler = self.before[self.signal]
         if callable(handler):
-            handler(self.signal, None)
+            handler(self.signal, frame)
         else:
             os.kill(os.getpid(), self.signal)
 
     def _hurry(self) -> None:
+        time.sleep(PATIENCE)
         if self.signal is not None and not self._delivered:
             self._urgent = True
             os.kill(os.getpid(), self.signal)
@@ -129,6 +153,9 @@ def held_back() -> Iterator[Held]:
         return
     held.before = {number: signal.signal(number, held) for number in _heard()}
     try:
+        for handler in held.before.values():
+            if isinstance(handler, SafePoint) and (number := handler.take_over()):
+                held(number, None)
         yield held
     finally:
         _handle(held.before)

@@ -64,11 +64,11 @@ class ChildEngine:
             process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True)
         self._pipe = Connection(os.dup(self._socket.fileno()))
         started: Future[None] = Future()
-        with self._lock:
-            self._process, self._dead = process, None
-        threading.Thread(target=_reap, args=(process,), name="engine reaper", daemon=True).start()
         self._reader = threading.Thread(target=self._read, args=(process, started), name="engine reader", daemon=True)
-        self._reader.start()
+        with self._lock:  # `stop` finds all of it or nothing
+            self._process, self._dead = process, None
+            self._reader.start()
+        threading.Thread(target=_reap, args=(process,), name="engine reaper", daemon=True).start()
         try:
             with suppress(OSError):  # its death is seen by the thread that reads
                 self._pipe.send(self._arguments)

@@ -1,0 +1,180 @@
+"""Stops at bad moments: in the middle of the standard library's work, in a finalizer, just before a wait."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipeline import safe_points
+from pipeline.safe_points import at_safe_points
+from pipeline.stops import StoppedError, held_back, raised_safely, stoppable
+
+
+def library(code: str, **names: Any) -> Callable[[], Any]:
+    """A function `work` as if it belonged to the standard library."""
+    space: dict[str, Any] = {"__name__": "threading", "os": os, "signal": signal, "time": time, **names}
+    exec(code, space)
+    return space["work"]
+
+
+def test_the_standard_library_is_not_left_in_the_middle() -> None:
+    done: list[str] = []
+    work = library("def work():\n  signal.raise_signal(signal.SIGTERM)\n  done.append('all')", done=done)
+    with stoppable() as stop:
+        work()
+        assert stop.signal == signal.SIGTERM  # what is raised from now on is a consequence
+        with pytest.raises(StoppedError):
+            time.sleep(10)
+    assert done == ["all"]
+
+
+def test_a_wait_in_the_standard_library_is_left_at_once() -> None:
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    began = time.monotonic()
+    with stoppable(), pytest.raises(StoppedError):
+        threading.Event().wait(30)
+    assert time.monotonic() - began < 10
+
+
+def test_the_standard_library_may_not_hold_a_stop_back_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safe_points, "LOOKS", 5)
+    busy = "def work():\n  signal.raise_signal(signal.SIGTERM)\n  end = time.monotonic() + 20\n"
+    busy += "  while time.monotonic() < end:\n    for _ in range(999): pass\n"
+    began = time.monotonic()
+    with stoppable(), pytest.raises(StoppedError):
+        library(busy)()
+    assert time.monotonic() - began < 10
+
+
+def test_a_signal_that_woke_nobody_is_heard() -> None:
+    """As when it comes just before the main thread waits: Python notes it, and nothing tells the main thread."""
+    sleeper = threading.Thread(target=time.sleep, args=(1,))
+    sleeper.start()  # the signal goes to this thread, as the main one has it blocked
+    began = time.monotonic()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with stoppable():
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(StoppedError):
+                threading.Event().wait(30)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    assert time.monotonic() - began < 10
+    sleeper.join()
+
+
+def test_what_a_finalizer_swallows_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
+    class Ending:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    with stoppable():
+        Ending()
+        with pytest.raises(StoppedError):
+            time.sleep(10)
+    assert capsys.readouterr().err == ""
+
+
+def test_errors_of_other_finalizers_are_said_as_before() -> None:
+    said: list[Any] = []
+
+    class Ending:
+        def __del__(self) -> None:
+            raise ValueError("mine")
+
+    hook = sys.unraisablehook
+    sys.unraisablehook = said.append
+    try:
+        with stoppable():
+            Ending()
+    finally:
+        sys.unraisablehook = hook
+    assert [str(one.exc_value) for one in said] == ["mine"]
+
+
+def test_a_signal_that_comes_last_goes_to_whom_it_would_have_gone() -> None:
+    heard: list[str] = []
+    work = library("def work():\n  signal.raise_signal(signal.SIGTERM)")
+    before = signal.signal(signal.SIGTERM, lambda *_: heard.append("outer"))
+    try:
+        with at_safe_points({signal.SIGTERM: lambda *_: heard.append("inner")}):
+            work()
+        assert heard in (["inner"], ["outer"])
+        with raised_safely():
+            work()
+            time.sleep(0.2)
+        assert heard[1:] == ["outer"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_stop_that_waits_is_held_back_where_others_are() -> None:
+    work = library("def work():\n  signal.raise_signal(signal.SIGTERM)")
+
+    def train() -> None:
+        work()
+        with held_back() as held:
+            end = time.monotonic() + 0.3
+            while time.monotonic() < end:
+                pass
+            assert held.signal == signal.SIGTERM
+            done.append("all")
+
+    done: list[str] = []
+    with stoppable(), pytest.raises(StoppedError):
+        train()
+    assert done == ["all"]
+
+
+def test_all_is_put_back() -> None:
+    before = (signal.getsignal(signal.SIGTERM), signal.getsignal(safe_points.NUDGE), sys.unraisablehook)
+    with stoppable():
+        pass
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(safe_points.NUDGE), sys.unraisablehook) == before
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+HAMMER = """
+import faulthandler, os, random, signal, threading, time
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pipeline.stops import StoppedError, stoppable
+
+draw, stopped = random.Random(0), 0
+
+def end(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        time.sleep(0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+for _ in range(400):
+    faulthandler.dump_traceback_later(20, exit=True)
+    gate = threading.Event()
+    killer = threading.Thread(target=end, args=(draw.random() * 0.004,))
+    try:
+        with stoppable():
+            killer.start()
+            with ThreadPoolExecutor(8) as pool:
+                try:
+                    futures = {pool.submit(gate.wait) for _ in range(8)}
+                    wait(futures, return_when=FIRST_COMPLETED)
+                finally:
+                    gate.set()
+    except StoppedError:
+        stopped += 1
+    killer.join()
+print(stopped)
+"""
+
+
+def test_a_pool_of_threads_survives_a_stop_at_any_moment() -> None:
+    done = subprocess.run([sys.executable, "-c", HAMMER], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "400\n", "")
