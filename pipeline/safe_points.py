@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 
@@ -35,11 +35,13 @@ class SafePoint:
 
     def __init__(self, handlers: Mapping[signal.Signals, Handler], nudged: int) -> None:
         self.signal: signal.Signals | None = None
-        self._handlers, self._nudged = handlers, nudged
+        self._handlers = handlers
+        self._nudged: int | None = nudged
+        self._process = os.getpid()
         self._waiting: Callable[[FrameType | None], object] | None = None
         self._looks = 0
         self._place: tuple[int, int] | None = None  # where the main thread was at the last look
-        self._raised: int | None = None  # id of what a handler raised
+        self._raised: tuple[int, type] | None = None  # what a handler raised: a reference would keep its frames
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """A signal came. One that comes while another waits is the same wish said twice."""
@@ -55,7 +57,7 @@ class SafePoint:
             return
         while frame is not None and frame.f_globals is globals():  # it came while we were looking
             frame = frame.f_back
-        if frame is not None and _is_of_standard_library(frame):
+        if frame is not None and _is_of_standard_library(frame) and self._will_look_again():
             place, self._looks = (id(frame), frame.f_lasti), self._looks + 1
             if place != self._place and self._looks < LOOKS:  # at the same place twice: it waits there
                 self._place = place
@@ -65,13 +67,14 @@ class SafePoint:
         try:
             run(frame)
         except BaseException as error:
-            self._raised = id(error)
+            self._raised = (id(error), type(error))
             raise
 
     def take_back(self, error: BaseException | None) -> bool:
         """Whether a handler raised this error, which was swallowed. It is raised again."""
-        if error is None or id(error) != self._raised:
+        if (id(error), type(error)) != self._raised:
             return False
+        assert error is not None
         self._wait(partial(_raise, error))
         self._nudge()
         return True
@@ -81,11 +84,23 @@ class SafePoint:
         waiting, self._waiting = self._waiting, None
         return self.signal if waiting is not None else None
 
+    def close(self) -> None:
+        """From now on handlers run at once."""
+        nudged, self._nudged = self._nudged, None
+        if nudged is not None:
+            os.close(nudged)
+
     def _wait(self, run: Callable[[FrameType | None], object]) -> None:
         self._waiting, self._looks, self._place = run, 0, None
 
+    def _will_look_again(self) -> bool:
+        """Not in a process that was forked from this one: it has the handlers, and nobody who nudges it."""
+        return self._nudged is not None and self._process == os.getpid()
+
     def _nudge(self) -> None:
-        os.write(self._nudged, bytes([self.signal or NUDGE]))
+        if self._nudged is not None:
+            with suppress(BlockingIOError):  # full: nudges are on their way
+                os.write(self._nudged, bytes([self.signal or NUDGE]))
 
 
 @contextmanager
@@ -111,7 +126,7 @@ def at_safe_points(handlers: Mapping[signal.Signals, Handler]) -> Iterator[SafeP
         for number, handler in before.items():
             if handler is not None:  # None: it is not Python's
                 signal.signal(number, handler)
-        os.close(nudged)
+        point.close()
         if (late := point.take_over()) is not None:
             signal.raise_signal(late)
 

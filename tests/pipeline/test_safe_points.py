@@ -56,19 +56,15 @@ def test_the_standard_library_may_not_hold_a_stop_back_for_ever(monkeypatch: pyt
 
 def test_a_signal_that_woke_nobody_is_heard() -> None:
     """As when it comes just before the main thread waits: Python notes it, and nothing tells the main thread."""
-    sleeper = threading.Thread(target=time.sleep, args=(1,))
-    sleeper.start()  # the signal goes to this thread, as the main one has it blocked
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # so the signal goes to the timer's thread
     began = time.monotonic()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        with stoppable():
-            os.kill(os.getpid(), signal.SIGTERM)
-            with pytest.raises(StoppedError):
-                threading.Event().wait(30)
+        with stoppable(), pytest.raises(StoppedError):
+            threading.Event().wait(30)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     assert time.monotonic() - began < 10
-    sleeper.join()
 
 
 def test_what_a_finalizer_swallows_is_raised_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,6 +128,19 @@ def test_a_stop_that_waits_is_held_back_where_others_are() -> None:
     with stoppable(), pytest.raises(StoppedError):
         train()
     assert done == ["all"]
+
+
+def test_a_forked_process_is_stopped_at_once() -> None:
+    """Nothing makes its main thread look a second time."""
+    with stoppable():
+        child = os.fork()
+        if child == 0:
+            try:
+                library("def work():\n  signal.raise_signal(signal.SIGTERM)\n  time.sleep(10)")()
+            except StoppedError:
+                os._exit(7)
+            os._exit(8)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_all_is_put_back() -> None:
