@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _stopped(stop: Stop, command: str) -> int:
     """Say that somebody stopped the command. Whatever was raised after the signal is a consequence of it."""
+    stop.settle()
     end_children()
     if command in SERVERS:
         return 0

@@ -25,7 +25,7 @@ from pipeline.errors import HolismError
 from pipeline.faults import outside_faults
 from pipeline.manifest import Manifest
 from pipeline.messages import Listener, heard_by
-from pipeline.stops import end_children, raised_safely
+from pipeline.stops import end_children
 
 USER_ERROR = "UserError"
 STOPPED = "stopped; the same run goes on where it stopped"
@@ -64,7 +64,7 @@ def run_stage(session: Session, stage: str, retry_failed: bool) -> State[Any]:
     """Run one stage and publish what it did as artifacts. A user's error is a failed state, not a traceback."""
     logger = get_run_logger()
     try:
-        with heard_by(_log(logger)), raised_safely(), outside_faults():
+        with heard_by(_log(logger)), outside_faults():
             manifest, fresh = session.run(stage, retry_failed=retry_failed)
             _publish(session, manifest)
     except HolismError as error:

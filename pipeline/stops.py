@@ -12,9 +12,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from pipeline.safe_points import SafePoint, at_safe_points
 
@@ -29,18 +30,23 @@ class StoppedError(KeyboardInterrupt):
 class Stop:
     """Whether a signal came, and which. Whatever is raised after it is a consequence of it."""
 
-    def __init__(self, came: Callable[[], signal.Signals | None] = lambda: None) -> None:
-        self._came = came
+    def __init__(self, point: SafePoint | None = None) -> None:
+        self._point = point
 
     @property
     def signal(self) -> signal.Signals | None:
         """The signal that came; None while none has."""
-        return self._came()
+        return self._point.signal if self._point else None
 
     @property
     def status(self) -> int:
         """The exit status of a stopped process: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.signal or signal.SIGINT)
+
+    def settle(self) -> None:
+        """Called where a consequence was seen: the signal itself raises nothing any more."""
+        if self._point:
+            self._point.settle()
 
 
 @contextmanager
@@ -49,37 +55,21 @@ def stoppable() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield Stop()
         return
-    with at_safe_points(dict.fromkeys(_heard(), _Raise())) as point:
+    with at_safe_points(_heard(), _raise, _end) as point:
         try:
-            yield Stop(lambda: point.signal)
+            yield Stop(point)
         finally:
-            point.take_over()  # all is done, or something was raised already
+            point.settle()
 
 
-class _Raise:
-    """What both signals do at the next point where it does no harm."""
-
-    def __init__(self) -> None:
-        self._raised = False
-
-    def __call__(self, number: int, _: FrameType | None) -> None:
-        if self._raised:
-            end_children()
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        self._raised = True
-        raise StoppedError(f"stopped by {signal.Signals(number).name}")
+def _raise(number: int) -> NoReturn:
+    raise StoppedError(f"stopped by {signal.Signals(number).name}")
 
 
-@contextmanager
-def raised_safely() -> Iterator[None]:
-    """Have the handlers that somebody else installed, such as Prefect's, raise where it does no harm."""
-    handlers = {number: handler for number in _heard() if callable(handler := signal.getsignal(number))}
-    if threading.current_thread() is not threading.main_thread() or not handlers:
-        yield
-        return
-    with at_safe_points(handlers):
-        yield
+def _end(number: int) -> None:
+    end_children()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def came() -> signal.Signals | None:

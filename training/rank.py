@@ -35,6 +35,7 @@ def main(folder: Path) -> int:
                 raise
         else:
             return 0
+        stop.settle()
         end_children()
         return stop.status
 

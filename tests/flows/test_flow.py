@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,11 +77,18 @@ def _post(url: str, data: dict[str, Any] | None = None) -> bytes:
     request = urllib.request.Request(
         url, data=json.dumps(data or {}).encode(), headers={"Content-Type": "application/json"}
     )
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # a busy machine takes its time
-            return bytes(answer.read())
-    except OSError:
-        return b""
+    for seconds in (0, 1, 2, 4, 8):
+        time.sleep(seconds)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:  # a busy machine takes its time
+                return bytes(answer.read())
+        except urllib.error.HTTPError as error:
+            said = f"{url}: {error} {error.read().decode(errors='replace')}"
+            if error.code < 500:  # otherwise it may be a database that is locked for a moment
+                break
+        except OSError:
+            return b""
+    raise AssertionError(said)
 
 
 def _run(environment: dict[str, str], name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
