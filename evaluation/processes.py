@@ -7,8 +7,6 @@ What a process leaves undone, whatever stopped it, this one encodes itself, and 
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import torch
 
@@ -17,7 +15,7 @@ from evaluation.config import EvaluateConfig
 from evaluation.encoder import Encoder
 from evaluation.features import Needs, Share, encode_share, missing_shards
 from pipeline.messages import say
-from pipeline.stops import leave_to_parent
+from pipeline.processes import process_pool
 from pipeline.storage import Location
 
 
@@ -31,7 +29,7 @@ def encode_together(
     if number < 2:
         return
     threads = max(1, torch.get_num_threads() // number)
-    with ProcessPoolExecutor(number, mp_context=get_context("spawn"), initializer=leave_to_parent) as pool:
+    with process_pool(number) as pool:
         asked = [
             pool.submit(_encode, encoder.again, benchmark, config, cache, needs, Share(rank, number), threads)
             for rank in range(number)

@@ -193,11 +193,6 @@ def handlers_kept() -> Iterator[None]:
             _handle(before)
 
 
-def leave_to_parent() -> None:
-    """In a process of a pool: Ctrl-C reaches it too, but is its parent's business."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def end_children() -> None:
     """End processes of pools and loaders that a stop has left. What they had in hand is not committed."""
     for process in multiprocessing.active_children():

@@ -11,28 +11,22 @@ import signal
 import sys
 import threading
 from multiprocessing import context, forkserver
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
+from pipeline.processes import without_main
 from pipeline.stops import SIGNALS
 
 SECONDS = 5.0  # that a process may take to be gone
 
 
 class _Process(context.ForkServerProcess):
-    """Does not import this process's main module, of which workers need nothing.
-
-    It takes a Prefect run seconds, and a script that does not guard its `__main__` would run in every worker.
-    """
+    """Does not import this process's main module."""
 
     @staticmethod
     def _Popen(process: Any) -> Any:  # the standard library's name
-        main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
+        with without_main():
             return context.ForkServerProcess._Popen(process)
-        finally:
-            sys.modules["__main__"] = main
 
 
 class CleanContext(context.ForkServerContext):

@@ -6,7 +6,6 @@ stored: they are drawn again from the seeds, thousands a second.
 
 from __future__ import annotations
 
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from pipeline.demo_world.render import render
 from pipeline.demo_world.scene import SIDE, Scene, sample
 from pipeline.demo_world.vocabulary import COLORLESS_STYLES, COLORS, SHAPES
+from pipeline.processes import SpawnContext
 from pipeline.progress import Progress
 
 FIRST_SEED = 1 << 32  # far from the seeds that the demo's own training folder uses
@@ -60,7 +60,7 @@ def build_pool(folder: Path, scenes: int, processes: int = 2) -> tuple[np.ndarra
             np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=np.uint8, shape=shape)
         jobs = [(str(folder), start, min(start + _CHUNK, scenes)) for start in range(0, scenes, _CHUNK)]
         progress = Progress("rendering", scenes, "scenes")
-        with get_context("spawn").Pool(processes) as workers:
+        with SpawnContext().Pool(processes) as workers:
             for count in workers.imap_unordered(_render_chunk, jobs):
                 progress.update(count)
         progress.close()

@@ -15,13 +15,12 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from multiprocessing import get_context
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pipeline import picture_kinds
 from pipeline.identity import image_id
-from pipeline.stops import leave_to_parent
+from pipeline.processes import process_pool
 from pipeline.storage import Location
 
 if TYPE_CHECKING:
@@ -195,9 +194,7 @@ class Inspector:
 
     def _start_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self.workers, mp_context=get_context("spawn"), initializer=leave_to_parent
-            )
+            self._pool = process_pool(self.workers)
         return self._pool
 
     def _drop_pool(self) -> None:

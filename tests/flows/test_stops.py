@@ -82,17 +82,18 @@ def test_a_stop_while_an_engine_starts(project: Path) -> None:
     assert stop(process, signal.SIGTERM, group=False) == (*SAID[signal.SIGTERM], [])
 
 
-def test_a_stop_while_a_pool_looks_at_images(project: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_while_a_pool_starts_to_look_at_images(project: Path, tmp_path: Path, number: signal.Signals) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)
     picture = io.BytesIO()
     Image.fromarray(pixels).save(picture, "PNG", compress_level=0)
-    for number in range(1500):
-        (tmp_path / f"{number}.png").write_bytes(picture.getvalue() + str(number).encode())
+    for name in range(1500):
+        (tmp_path / f"{name}.png").write_bytes(picture.getvalue() + str(name).encode())
     elsewhere = ["--set", f"workspace={tmp_path}/ws", "--set", f"ingest.source.path={tmp_path}"]
     large = ["--set", "ingest.workers=2", "--set", "ingest.shard_images=3000"]
     process = start("ingest", str(project), *elsewhere, *large)
     until(lambda: len(family(process.pid)) >= 3, process)
-    assert stop(process, signal.SIGTERM, group=True) == (*SAID[signal.SIGTERM], [])
+    assert stop(process, number, group=True) == (*SAID[number], [])
 
 
 @pytest.mark.slow
