@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -68,12 +68,7 @@ def no_model() -> Encoder:
 def test_what_processes_leave_undone_is_said_and_done_here(
     squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    def threads(number: int, **_: Any) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(number)
-
-    monkeypatch.setattr(processes, "ProcessPoolExecutor", threads)
+    monkeypatch.setattr(processes, "process_pool", ThreadPoolExecutor)
     encoder, benchmark = loadable(tiny_holism(tmp_path / "m")), benchmarks.read(squares)
     needs, place = needs_of(benchmark, SHARDS), Location.of(tmp_path / "cache")
     several = SHARDS.model_copy(update={"processes": 2})
