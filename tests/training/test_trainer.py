@@ -139,10 +139,11 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, recipe:
     undisturbed = start(tmp_path / "undisturbed", settings)
     assert undisturbed.wait(timeout=300) == 0
     killed = start(tmp_path / "killed", settings, hang=7)  # past the checkpoint of step 4, its log at step 6
-    metrics = tmp_path / "killed" / "run" / METRICS
+    metrics, checkpoints = (tmp_path / "killed" / "run" / name for name in (METRICS, CHECKPOINTS))
+    written = checkpoints / "step-000000004.pt"  # beside the steps, so perhaps after the log of step 6
     deadline = time.monotonic() + 300
     try:
-        while not (metrics.exists() and len(metrics.read_bytes().splitlines()) == 6):
+        while not (written.exists() and metrics.exists() and len(metrics.read_bytes().splitlines()) == 6):
             assert killed.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -151,7 +152,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, recipe:
     assert killed.wait() == -signal.SIGKILL
     with metrics.open("ab") as handle:
         handle.write(b'{"step": 6, "lo')  # as a kill in the middle of a line leaves it
-    assert [file.name for file in (tmp_path / "killed" / "run" / CHECKPOINTS).iterdir()] == ["step-000000004.pt"]
+    assert list(checkpoints.iterdir()) == [written]
     again = start(tmp_path / "killed", {**settings, "workers": 2})  # another number of workers, on purpose
     assert again.wait(timeout=300) == 0
     assert figures(metrics.read_bytes()) == figures((tmp_path / "undisturbed" / "run" / METRICS).read_bytes())
