@@ -49,7 +49,7 @@ def test_both_nodes_of_a_cluster_work(tmp_path: Path, ray_instance: None) -> Non
 
 def test_a_pool_grows_while_work_is_waiting(tmp_path: Path, ray_instance: None) -> None:
     made = world.workspace(tmp_path, images=40)
-    slow = {"kind": "fake", "fake": {"delay_seconds": 0.3}}
+    slow = {"kind": "fake", "fake": {"delay_seconds": 0.8}}  # longer than a second actor takes to start
     manifest = world.caption(made, world.config(engine=slow, ray={"actors": {"min": 1, "max": 2}}))
     assert len({part.detail["worker"] for part in records(manifest)}) == 2
 
