@@ -86,8 +86,10 @@ def _post(url: str, data: dict[str, Any] | None = None) -> bytes:
             said = f"{url}: {error} {error.read().decode(errors='replace')}"
             if error.code < 500:  # otherwise it may be a database that is locked for a moment
                 break
-        except OSError:
-            return b""
+        except OSError as error:
+            if isinstance(getattr(error, "reason", None), ConnectionRefusedError):  # nobody is there yet
+                return b""
+            said = f"{url}: {error!r}"
     raise AssertionError(said)
 
 
